@@ -1,0 +1,135 @@
+"""What both commands share: talking to the user, and turning errors into one line and a code.
+
+Results go to stdout; everything else, progress and questions too, to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from activations.errors import ToolkitError, UsageError
+
+INTERRUPTED = 130
+
+
+class Talk:
+    """Where lines for the user go. `quiet` leaves results, warnings and errors."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+
+    def result(self, line: str) -> None:
+        print(line, flush=True)
+
+    def note(self, line: str) -> None:
+        if not self.quiet:
+            self._say(line)
+
+    def warn(self, line: str) -> None:
+        self._say(f"warning: {line}")
+
+    def error(self, line: str) -> None:
+        self._say(f"error: {line}")
+
+    @property
+    def shows_progress(self) -> bool:
+        """Progress is for people: on a terminal, and not with --quiet."""
+        return not self.quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    @contextmanager
+    def watching(self, what: str) -> Iterator[Callable[[str], None]]:
+        """On a terminal, say what takes a while: `what`, and the name last given to the result.
+
+        Shown from the first name on, so that other people's progress bars can come before.
+        """
+        if not self.shows_progress:
+            yield lambda name: None
+            return
+        from rich.console import Console
+        from rich.markup import escape
+
+        status = Console(stderr=True).status(what)
+
+        def update(name: str) -> None:
+            status.start()
+            status.update(f"{what} {escape(name)}")
+
+        try:
+            yield update
+        finally:
+            status.stop()
+
+    def _say(self, line: str) -> None:
+        print(" ".join(line.split("\n")), file=sys.stderr, flush=True)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}. See --help.")
+
+
+Work = Callable[[argparse.Namespace, Talk], Any]
+
+
+def run_command(parser: Parser, argv: list[str] | None, work: Work) -> int:
+    """Parse, work, and answer with the exit code: 0, 1, 2, or 130 when interrupted."""
+    asked = sys.argv[1:] if argv is None else argv
+    debug, talk = "--debug" in asked, Talk()
+    try:
+        with _sigterm_as_exit():
+            args = parser.parse_args(asked)
+            debug, talk = args.debug, Talk(args.quiet)
+            work(args, talk)
+            sys.stdout.flush()
+    except SystemExit as stop:  # --help, --version, SIGTERM
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        talk.error("interrupted. Nothing was written.")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of stdout went away; what is left to flush at exit goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except ToolkitError as error:
+        return _failed(error, str(error), error.exit_code, debug, talk)
+    except MemoryError as error:
+        line = "out of memory. Choose fewer modules, --layers or --tokens."
+        return _failed(error, line, 1, debug, talk)
+    except Exception as error:
+        line = f"unexpected: {type(error).__name__}: {error}. With --debug you see where."
+        return _failed(error, line, 1, debug, talk)
+    return 0
+
+
+def _failed(error: BaseException, line: str, code: int, debug: bool, talk: Talk) -> int:
+    if debug:
+        traceback.print_exception(error)
+    talk.error(line)
+    return code
+
+
+@contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """Let a SIGTERM unwind the stack, so that hooks and temporary files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum: int, frame: Any) -> NoReturn:
+        raise SystemExit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

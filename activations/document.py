@@ -1,0 +1,383 @@
+"""The JSON document: written module by module, read back piece by piece.
+
+One module stands on one line. It is ordinary JSON to everyone; line by line it is written and read
+in bounded memory: the writer holds one tensor's text, the reader skips the lines it does not need.
+Numbers are the shortest decimal text that reads back as the same float32 (float64, integers and
+booleans likewise); NaN and infinities are null and counted under `non_finite`.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import orjson
+import simdjson
+
+from activations.errors import ToolkitError, nearest, quoted_list
+from activations.files import replacing
+from activations.json_reading import (
+    another_format,
+    cut_short,
+    damaged,
+    first_shape,
+    map_file,
+    parse_json,
+    parse_line,
+    plain,
+    reach,
+    to_array,
+    to_sizes,
+    to_tree,
+)
+from activations.observation import Element
+from activations.tensors import Tensor, at, map_leaves, walk
+
+FORMAT = "agnostic-activations/1"
+SECTIONS = {
+    "attention": "attention_outputs",
+    "mlp": "mlp_outputs",
+    "other": "other_outputs",
+}
+# How many bytes a number takes on average, to tell the size beforehand: digits, point, comma.
+_BYTES_A_NUMBER = {"float64": 19, "float32": 12, "bfloat16": 12, "float16": 11, "bool": 6}
+
+
+# --------------------------------------------------------------------------------------- writing
+
+Captured = Mapping[str, Mapping[str, Any]]  # category -> module name -> output tree
+
+
+def write_document(
+    path: str | os.PathLike[str],
+    header: Mapping[str, Any],
+    captured: Captured,
+    progress: Callable[[str], None] | None = None,
+) -> None:
+    """Write the document to `path`, replacing it in one step.
+
+    `captured` maps a category to {module name: output}, an output being `Tensor`s nested in lists
+    and dicts. `progress` is called with each module's name before it is written.
+    """
+    with replacing(path, needed=estimated_size(captured)) as file:
+        file.write(b"{\n")
+        for key, value in header.items():
+            file.write(_dumps(key) + b": " + _dumps(value) + b",\n")
+        file.write(b'"captured": {\n')
+        for i, (category, section) in enumerate(SECTIONS.items()):
+            _write_section(file, section, captured.get(category, {}), progress)
+            file.write(b",\n" if i < len(SECTIONS) - 1 else b"\n")
+        file.write(b"}\n}\n")
+
+
+def _write_section(
+    file: BinaryIO,
+    section: str,
+    outputs: Mapping[str, Any],
+    progress: Callable[[str], None] | None,
+) -> None:
+    file.write(_dumps(section) + b": {")
+    for i, (name, tree) in enumerate(outputs.items()):
+        if progress is not None:
+            progress(name)
+        file.write((b",\n" if i else b"\n") + _dumps(name) + b': {"shape": ')
+        file.write(_dumps(map_leaves(tree, lambda leaf: _tensor_field(leaf, "shape"))))
+        file.write(b', "dtype": ')
+        file.write(_dumps(map_leaves(tree, lambda leaf: _tensor_field(leaf, "dtype"))))
+        file.write(b', "output": ')
+        for piece in _json_pieces(tree):
+            file.write(piece)
+        file.write(b"}")
+    file.write(b"\n}" if outputs else b"}")
+
+
+def _tensor_field(leaf: Any, field: str) -> Any:
+    return getattr(leaf, field) if isinstance(leaf, Tensor) else None
+
+
+def _json_pieces(tree: Any) -> Iterator[bytes]:
+    """The JSON text of an output, one tensor's text at a time."""
+    if isinstance(tree, Tensor):
+        yield _tensor_text(tree)
+    elif isinstance(tree, (list, dict)):
+        pairs = tree.items() if isinstance(tree, dict) else ((None, item) for item in tree)
+        yield b"{" if isinstance(tree, dict) else b"["
+        for i, (key, value) in enumerate(pairs):
+            prefix = b"," if i else b""
+            yield prefix if key is None else prefix + _dumps(key) + b":"
+            yield from _json_pieces(value)
+        yield b"}" if isinstance(tree, dict) else b"]"
+    else:
+        yield _dumps(tree)
+
+
+def _tensor_text(tensor: Tensor) -> bytes:
+    numbers = np.ascontiguousarray(tensor.numbers())
+    if tensor.shape == () and numbers.ndim <= 1 and numbers.size == 1:
+        return _dumps(numbers.reshape(())[()])  # orjson takes numpy scalars, not 0-d arrays
+    return _dumps(numbers)
+
+
+def _dumps(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+
+
+def estimated_size(captured: Captured) -> int:
+    """About how many bytes the document will take, from the shapes."""
+    size = 4096
+    for outputs in captured.values():
+        for tree in outputs.values():
+            for _, leaf in walk(tree):
+                if isinstance(leaf, Tensor):
+                    size += leaf.data.size * _BYTES_A_NUMBER.get(leaf.dtype, 8)
+            size += 200
+    return size
+
+
+def count_non_finite(captured: Captured) -> dict[str, dict[str, dict[str, int]]]:
+    """{module: {element: {"NaN": n, "Infinity": n, "-Infinity": n}}} for tensors that hold any.
+
+    An element is written as the path to it, joined by slashes: "1", "0/2", "" for a plain tensor.
+    """
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for outputs in captured.values():
+        for name, tree in outputs.items():
+            for path, leaf in walk(tree):
+                counts = _non_finite(leaf) if isinstance(leaf, Tensor) else None
+                if counts:
+                    found.setdefault(name, {})["/".join(map(str, path))] = counts
+    return found
+
+
+def _non_finite(tensor: Tensor) -> dict[str, int] | None:
+    values = tensor.numbers()
+    if values.dtype.kind not in "fc" or bool(np.isfinite(values).all()):
+        return None
+    return {
+        "NaN": int(np.isnan(values).sum()),
+        "Infinity": int(np.isposinf(values).sum()),
+        "-Infinity": int(np.isneginf(values).sum()),
+    }
+
+
+# --------------------------------------------------------------------------------------- reading
+
+
+def load(path: str | os.PathLike[str]) -> Document:
+    """Open a document. Nothing but its header is parsed until it is asked for.
+
+    Takes what this toolkit writes and any JSON with the same keys (pretty-printed, without
+    `shape`, `tokens` or `attention_weights`), which is parsed whole.
+
+    Raises `ToolkitError` when the file is missing, not JSON, cut short or another format.
+    """
+    return Document(path)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Where a module's line stands in the file, and its category."""
+
+    category: str
+    start: int
+    end: int
+
+
+class Document:
+    """A capture on disk.
+
+    `header` is everything but the captured outputs (`model`, `prompt`, `tokens`, ...), `names` the
+    modules in order. `doc["model.layers.0.self_attn"]` is what that module returned, numpy arrays
+    nested in lists and dicts; `doc.tensor(name, 1)` one array of it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._lines: dict[str, _Line] = {}
+        self._whole: Any = None
+        self._bytes = map_file(self.path)
+        try:
+            self.header: dict[str, Any] = (
+                self._index_lines() if self._is_ours() else self._parse_whole()
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the file. Done by itself when the object goes away."""
+        if isinstance(self._bytes, mmap.mmap):
+            self._bytes.close()
+
+    def __enter__(self) -> Document:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Document {str(self.path)!r}: {self.model}, {len(self.names)} modules>"
+
+    @property
+    def model(self) -> str:
+        """The model's name as it was given to the capture."""
+        return str(self.header.get("model", "model"))
+
+    @property
+    def prompt(self) -> str:
+        return str(self.header.get("prompt", ""))
+
+    @property
+    def names(self) -> list[str]:
+        """The captured modules (`name`, `name@1` for a second call, ...), in order."""
+        return list(self._lines)
+
+    def names_of(self, category: str) -> list[str]:
+        """The captured modules of one category ("attention", "mlp", "other")."""
+        return [name for name, line in self._lines.items() if line.category == category]
+
+    def shape(self, name: str) -> Any:
+        """The shapes of a module's output, nested as it was; a tensor's is a list of sizes."""
+        return self._description(name).get("shape")
+
+    def dtype(self, name: str) -> Any:
+        """The dtypes the tensors had in the model, nested as the output."""
+        return self._description(name).get("dtype")
+
+    def __getitem__(self, name: str) -> Any:
+        """A module's output: numpy arrays nested in lists and dicts, None where it was None.
+
+        float32 arrays for every floating dtype but float64; null in a tensor comes back as NaN.
+        """
+        entry = self._entry(name)
+        if "output" not in entry:
+            raise damaged(self.path, name, "it has no 'output'")
+        return to_tree(entry["output"], plain(entry.get("shape")), plain(entry.get("dtype")))
+
+    def tensor(self, name: str, *element: int | str) -> np.ndarray:
+        """One tensor of a module's output: `doc.tensor("model.layers.0.self_attn", 1)`.
+
+        Only this tensor is turned into numbers. Raises `ToolkitError` when there is no such module
+        or the element is not a tensor.
+        """
+        entry = self._entry(name)
+        try:
+            node = at(entry["output"], element)
+            shape = at(plain(entry["shape"]), element) if "shape" in entry else None
+            dtype = at(plain(entry["dtype"]), element) if "dtype" in entry else None
+        except (LookupError, TypeError, ValueError):
+            node = None
+        if not isinstance(node, (simdjson.Array, list, int, float)):
+            where = "/".join(map(str, element)) or "its output"
+            raise ToolkitError(f"{name}: element {where} is not a tensor.")
+        return to_array(node, shape, dtype)
+
+    # -------------------------------------------------------------------------- where things are
+
+    def _is_ours(self) -> bool:
+        start = b'{\n"format": "agnostic-activations/'
+        return bool(self._bytes[: len(start)] == start)
+
+    def _index_lines(self) -> dict[str, Any]:
+        """Find every module's line without parsing it; parse the header."""
+        data, at_line, header_end = self._bytes, 0, -1
+        size, category = len(data), ""
+        sections = {_dumps(section): name for name, section in SECTIONS.items()}
+        while at_line < size:
+            end = data.find(b"\n", at_line)
+            end = size if end < 0 else end
+            if header_end < 0:
+                if data[at_line : min(end, at_line + 64)] == b'"captured": {':
+                    header_end = at_line
+            elif data[at_line : at_line + 1] == b'"':
+                key_end = data.find(b'": {', at_line, min(end, at_line + 10_000))
+                key = data[at_line : key_end + 1]
+                if key in sections:
+                    category = sections[key]
+                elif key_end >= 0:
+                    stop = end - 1 if data[end - 1 : end] == b"," else end
+                    self._lines[orjson.loads(key)] = _Line(category, at_line, stop)
+            at_line = end + 1
+        if header_end < 0 or data[max(0, size - 5) : size].strip() != b"}\n}":
+            raise cut_short(self.path)
+        return self._checked(orjson.loads(data[:header_end].rstrip().rstrip(b",") + b"}"))
+
+    def _parse_whole(self) -> dict[str, Any]:
+        """A document of another layout: parsed whole, arrays only turned into numbers if asked."""
+        self._whole = parse_json(self.path, self._bytes)
+        if not isinstance(self._whole, (simdjson.Object, dict)) or "captured" not in self._whole:
+            raise another_format(self.path)
+        captured = self._whole["captured"]
+        if not isinstance(captured, (simdjson.Object, dict)):
+            raise another_format(self.path)
+        for category, section in SECTIONS.items():
+            outputs = captured[section] if section in list(captured) else {}
+            if not isinstance(outputs, (simdjson.Object, dict)):
+                raise another_format(self.path)
+            for name in outputs:
+                self._lines[name] = _Line(category, 0, 0)
+        keys = [key for key in self._whole if key != "captured"]
+        return self._checked({key: plain(self._whole[key]) for key in keys})
+
+    def _checked(self, header: dict[str, Any]) -> dict[str, Any]:
+        written = header.get("format", FORMAT)
+        if written != FORMAT:
+            raise ToolkitError(
+                f"'{self.path}' has the format {written!r}, and this version reads {FORMAT!r}. "
+                "Capture again, or use the version that wrote it."
+            )
+        return header
+
+    def _entry(self, name: str) -> Any:
+        line = self._lines.get(name)
+        if line is None:
+            close = nearest(name, self._lines)
+            hint = f" Did you mean {quoted_list(close)}?" if close else ""
+            raise ToolkitError(f"Module not found: the document has no module '{name}'.{hint}")
+        if self._whole is not None:
+            entry = self._whole["captured"][SECTIONS[line.category]][name]
+        else:
+            text = self._bytes[line.start : line.end]
+            entry = parse_line(text[text.index(b'": {') + 3 :], self.path, name)
+        if not isinstance(entry, (simdjson.Object, dict)):
+            raise damaged(self.path, name, "it is not an object")
+        return entry
+
+    def _description(self, name: str) -> dict[str, Any]:
+        """The shape and dtype of a module, read from the start of its line where that will do."""
+        line = self._lines.get(name)
+        if line is not None and self._whole is None:
+            head_end = self._bytes.find(b', "output": ', line.start, line.end)
+            head = self._bytes[line.start : max(head_end, line.start)]
+            try:
+                return dict(orjson.loads(b"{" + head + b"}}")[name])
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                pass  # a key of the output is called "output": parse the whole line
+        entry = self._entry(name)
+        return {key: plain(entry[key]) for key in ("shape", "dtype") if key in entry}
+
+    def element_shapes(self, name: str) -> dict[Element, tuple[int, ...]]:
+        """The shapes of a module's output tensors by element; guessed where none are stated."""
+        shape, dtype = self.shape(name), self.dtype(name)
+        if dtype is not None:
+            leaves = [(path, leaf) for path, leaf in walk(dtype) if isinstance(leaf, str)]
+            return {path: to_sizes(reach(shape, path)) or () for path, _ in leaves}
+        output = self._entry(name)["output"]
+        if isinstance(output, (simdjson.Array, list)):
+            elements: dict[Element, tuple[int, ...]] = {
+                (i,): first_shape(item) for i, item in enumerate(output)
+            }
+            return elements | {(): first_shape(output)}
+        return {}
+
+    @cached_property
+    def attention_weights(self) -> list[dict[str, Any]] | None:
+        """Where the attention weights are, as the capture noted it; None in older documents."""
+        found = self.header.get("attention_weights")
+        return found if isinstance(found, list) else None

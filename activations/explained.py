@@ -1,0 +1,127 @@
+"""What transformers and torch raise -> one line that says what is wrong and what to do.
+
+Neither is imported here: exceptions are told by their class's name and their words.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from activations.errors import ToolkitError
+
+
+@contextmanager
+def explained(name: str, part: str, attn_implementation: str | None = None) -> Iterator[None]:
+    """What loading raises -> one line that says what is wrong and what to do."""
+    try:
+        yield
+    except ToolkitError:
+        raise
+    except Exception as error:
+        raise ToolkitError(_explain(name, part, error, attn_implementation)) from error
+
+
+def _explain(name: str, part: str, error: Exception, attn_implementation: str | None) -> str:
+    text = " ".join(str(item) for item in _chain(error))
+    if out_of_memory(error):
+        return (
+            f"out of memory while loading '{name}'. Use --dtype bfloat16, a smaller model, or "
+            "another --device."
+        )
+    if "trust_remote_code" in text:
+        return (
+            f"'{name}' brings code of its own, which is not run unasked. Read it, and if you trust "
+            "it add --trust-remote-code."
+        )
+    if Path(name).is_dir():
+        return _explain_folder(name, part, text, error)
+    if looks_like_path(name):
+        return f"model not found: there is no folder '{name}'. Check --model."
+    if "gated" in text.lower():
+        return (
+            f"'{name}' is gated on the Hugging Face hub. Ask for access on its page and log in "
+            "with 'hf auth login'."
+        )
+    if part == "tokenizer" and "onnect" not in text:
+        return f"'{name}' has no tokenizer that can be loaded: {first_line(error)}"
+    if attn_implementation is not None and attn_implementation in text:
+        return f"'{name}' does not run with attention '{attn_implementation}': {first_line(error)}"
+    if any(sign in text for sign in ("onnect", "offline", "resolve", "LocalEntryNotFound")):
+        return (
+            f"model not found: '{name}' is not on this machine and the Hugging Face hub cannot be "
+            "reached. Check the name and the network, or give a local folder with --model."
+        )
+    return (
+        f"model not found: '{name}' is neither a local folder nor a model on the Hugging Face hub. "
+        f"Check --model (and --revision). ({first_line(error)})"
+    )
+
+
+def _explain_folder(name: str, part: str, text: str, error: Exception) -> str:
+    if not (Path(name) / "config.json").exists():
+        return (
+            f"the folder '{name}' is no checkpoint: it has no config.json. Name a folder made by "
+            "save_pretrained()."
+        )
+    if part == "tokenizer":
+        return (
+            f"the folder '{name}' has no tokenizer that can be loaded. Save one beside the model "
+            "with tokenizer.save_pretrained()."
+        )
+    return f"the {part} in the folder '{name}' cannot be loaded: {first_line(error)}"
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name that is no folder was meant as one (hub names are `name` or `owner/name`)."""
+    return (
+        name.startswith((".", "/", "~"))
+        or name.count("/") > 1
+        or (os.sep == "\\" and os.sep in name)
+    )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    return any(
+        isinstance(item, MemoryError)
+        or type(item).__name__ == "OutOfMemoryError"  # torch's
+        or "can't allocate memory" in str(item)
+        or "not enough memory" in str(item)
+        for item in _chain(error)
+    )
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+@contextmanager
+def failures_explained() -> Iterator[None]:
+    """What a model raises in its forward pass -> one line."""
+    try:
+        yield
+    except ToolkitError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise ToolkitError(
+                "out of memory in the forward pass. Shorten the prompt, use --dtype bfloat16, or "
+                "choose fewer --layers."
+            ) from error
+        hint = "With --debug you see where."
+        if isinstance(error, IndexError):
+            hint = "The prompt may be longer than the model takes; shorten it. " + hint
+        raise ToolkitError(
+            f"the model failed in its forward pass: {first_line(error)}. {hint}"
+        ) from error

@@ -1,0 +1,83 @@
+"""Writing a file so that a reader sees the old one or the whole new one, never a part."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from activations.errors import ToolkitError
+
+_PARTIAL = ".partial"
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], needed: int = 0) -> Iterator[BinaryIO]:
+    """A temporary file beside `path` that takes its place when the block ends well.
+
+    It is flushed to the disk before it is renamed. When the block raises, the temporary file is
+    removed and `path` stays as it was. `needed` is the room wanted, in bytes.
+
+    Raises `ToolkitError` where the folder is missing or not writable, the path is a folder, or
+    there is no room on the disk.
+    """
+    target = Path(os.path.realpath(path))  # a symbolic link stays one: what it points to changes
+    check_writable(path)
+    room = shutil.disk_usage(target.parent).free
+    if needed > room:
+        raise ToolkitError(
+            f"no room on the disk for '{path}': about {size_text(needed)} are needed and "
+            f"{size_text(room)} are free. Free some, choose fewer modules or layers, or write "
+            "elsewhere."
+        )
+    handle, name = tempfile.mkstemp(
+        dir=target.parent, prefix=f".{target.name[:100]}.", suffix=_PARTIAL
+    )
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fchmod(file.fileno(), 0o666 & ~_umask())  # mkstemp makes private files
+            os.fsync(file.fileno())
+        os.replace(name, target)
+    except BaseException as error:
+        Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise ToolkitError(
+                f"no room on the disk for '{path}'. Free some, choose fewer modules or layers, "
+                "or write elsewhere."
+            ) from error
+        raise
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that cannot be written, before any work is done for it."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise ToolkitError(f"'{path}' is a folder. Name a file.")
+    if not target.parent.is_dir():
+        raise ToolkitError(f"the folder of '{path}' does not exist. Make it, or write elsewhere.")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise ToolkitError(f"the folder of '{path}' is not writable. Write elsewhere.")
+    if target.exists() and not target.is_file():
+        raise ToolkitError(f"'{path}' is not an ordinary file. Name another.")
+
+
+def size_text(count: float) -> str:
+    """1536 -> "1.5 kB" (decimal units)."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

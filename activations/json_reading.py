@@ -1,0 +1,214 @@
+"""A file's JSON -> numpy arrays, nested as the module's output was; and what can be wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simdjson
+
+from activations.errors import ToolkitError
+from activations.observation import Element
+from activations.tensors import at
+
+# ---------------------------------------------------------------------------------- file -> JSON
+
+
+def map_file(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise cut_short(path, "it is empty")
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise ToolkitError(
+            f"there is no file '{path}'. Capture first: python agnostic_capture.py --output {path}"
+        ) from None
+    except IsADirectoryError:
+        raise ToolkitError(f"'{path}' is a folder. Name the document's file.") from None
+    except OSError as error:
+        raise ToolkitError(f"'{path}' cannot be read: {error.strerror}.") from error
+
+
+def parse_json(path: Path, data: Any) -> Any:
+    try:
+        return simdjson.Parser().parse(data[:])
+    except (ValueError, RuntimeError):
+        pass  # Python's own parser takes more (NaN, long integers) and explains itself better
+    try:
+        return json.loads(data[:])
+    except RecursionError:
+        raise ToolkitError(f"'{path}' is nested too deeply to be a captured document.") from None
+    except UnicodeDecodeError:
+        raise ToolkitError(f"'{path}' is not JSON: it is not text in UTF-8.") from None
+    except json.JSONDecodeError as error:
+        if error.pos >= len(error.doc.rstrip()) - 1:
+            raise cut_short(path) from None
+        raise ToolkitError(
+            f"'{path}' is not JSON: {error.msg} in line {error.lineno}, column {error.colno}. "
+            "Name a document that agnostic_capture.py wrote."
+        ) from None
+
+
+def parse_line(text: bytes, path: Path, name: str) -> Any:
+    try:
+        return simdjson.Parser().parse(text)
+    except (ValueError, RuntimeError) as error:
+        raise damaged(path, name, f"{error}") from None
+
+
+def cut_short(path: Path, why: str = "it ends in the middle") -> ToolkitError:
+    return ToolkitError(f"'{path}' is cut short: {why}. Capture again.")
+
+
+def damaged(path: Path, name: str, why: str) -> ToolkitError:
+    return ToolkitError(f"'{path}' is damaged at module '{name}': {why}. Capture again.")
+
+
+def another_format(path: Path) -> ToolkitError:
+    return ToolkitError(
+        f"'{path}' is JSON but not a captured document: it has no 'captured' with "
+        f"'attention_outputs', 'mlp_outputs' or 'other_outputs'. Name a "
+        "document that agnostic_capture.py wrote."
+    )
+
+
+# ---------------------------------------------------------------------------------- JSON -> numpy
+
+
+def plain(node: Any) -> Any:
+    """A simdjson node as ordinary Python."""
+    if isinstance(node, simdjson.Array):
+        return node.as_list()
+    if isinstance(node, simdjson.Object):
+        return node.as_dict()
+    return node
+
+
+def to_tree(node: Any, shape: Any, dtype: Any) -> Any:
+    """An output's JSON -> arrays nested as the module nested them.
+
+    `dtype` tells a tensor (a string) from a list (a list); without it (other people's documents)
+    a list that is rectangular and numeric throughout is taken for a tensor.
+    """
+    if isinstance(dtype, str):
+        return to_array(node, shape, dtype)
+    if isinstance(node, (simdjson.Object, dict)):
+        return {key: to_tree(node[key], _step(shape, key), _step(dtype, key)) for key in list(node)}
+    if isinstance(node, (simdjson.Array, list)):
+        if not isinstance(dtype, list):
+            guess = _rectangular(node)
+            if guess is not None:
+                return guess
+        return [
+            to_tree(item, _step(shape, i), _step(dtype, i)) for i, item in enumerate(list(node))
+        ]
+    return node
+
+
+def _step(tree: Any, key: int | str) -> Any:
+    return reach(tree, (key,))
+
+
+def reach(tree: Any, path: Element) -> Any:
+    try:
+        return at(tree, path)
+    except (LookupError, TypeError):
+        return None
+
+
+def _rectangular(node: Any) -> np.ndarray | None:
+    try:
+        found = np.array(plain(node))
+    except ValueError:  # ragged
+        return None
+    return _as_floats(found) if found.dtype.kind in "fiub" else None
+
+
+def _as_floats(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32) if values.dtype == np.float64 else values
+
+
+_NUMPY_DTYPES = {
+    name: np.dtype(name)
+    for name in [
+        "float64",
+        "float32",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint64",
+        "uint32",
+        "uint16",
+        "uint8",
+        "bool",
+    ]
+}
+
+
+def to_array(node: Any, shape: Any, dtype: Any) -> np.ndarray:
+    """A JSON array (or number) -> an array of the dtype the document names, float32 unless so."""
+    wanted = _NUMPY_DTYPES.get(dtype, np.dtype(np.float32))
+    values = _buffer(node, wanted) if isinstance(node, simdjson.Array) else None
+    sizes = to_sizes(shape)
+    if values is None or sizes is None:
+        values = _from_lists(plain(node), wanted)
+        sizes = values.shape if sizes is None else sizes
+    if isinstance(dtype, str) and dtype.startswith("complex"):
+        sizes = (*sizes, 2)
+    if values.size != math.prod(sizes):
+        raise ToolkitError(
+            f"the document says {list(sizes)} for a tensor that holds {values.size} numbers. "
+            "It is damaged: capture again."
+        )
+    return values.reshape(sizes)
+
+
+def to_sizes(shape: Any) -> tuple[int, ...] | None:
+    if isinstance(shape, list) and all(
+        isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 2**40 for size in shape
+    ):
+        return tuple(shape)
+    return None
+
+
+def _buffer(node: Any, wanted: np.dtype) -> np.ndarray | None:
+    """All numbers of a JSON array in one buffer, or None where it holds null, true or false."""
+    kind = {"f": "d", "i": "i", "u": "u"}.get(wanted.kind)
+    if kind is None:
+        return None
+    try:
+        raw = node.as_buffer(of_type=kind)
+    except (TypeError, ValueError):
+        return None
+    return np.frombuffer(raw, dtype={"d": "f8", "i": "i8", "u": "u8"}[kind]).astype(wanted)
+
+
+def _from_lists(values: Any, wanted: np.dtype) -> np.ndarray:
+    """The slow way, for arrays with null (not a finite number) or booleans."""
+    try:
+        if wanted.kind == "f":
+            return np.array(values, dtype=np.float64).astype(wanted)
+        return np.array(values, dtype=wanted)
+    except (ValueError, TypeError, OverflowError):
+        raise ToolkitError(
+            "a tensor of the document is ragged or holds something that is not a number. "
+            "It is damaged: capture again."
+        ) from None
+
+
+def first_shape(node: Any) -> tuple[int, ...]:
+    """The sizes along the first members of nested lists: a guess at an unstated shape."""
+    sizes = []
+    while isinstance(node, (simdjson.Array, list)):
+        sizes.append(len(node))
+        if not sizes[-1]:
+            break
+        node = node[0]
+    return tuple(sizes)

@@ -1,0 +1,385 @@
+"""A checkpoint -> model, tokenizer, inputs. Everything that loads goes through here."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import huggingface_hub
+import torch
+import transformers
+from transformers import AutoConfig, AutoTokenizer
+from transformers.models.auto import modeling_auto
+
+from activations.errors import ToolkitError, UsageError
+from activations.explained import explained
+from activations.probe import accepts
+
+# Tried in this order when the checkpoint does not name its class: most of what has a decoder head
+# also has others, and BERT-like models are in the causal mapping too.
+_TASKS = {
+    "AutoModelForSeq2SeqLM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
+    "AutoModelForMaskedLM": "MODEL_FOR_MASKED_LM_MAPPING",
+    "AutoModelForCausalLM": "MODEL_FOR_CAUSAL_LM_MAPPING",
+}
+DEFAULT_NEW_TOKENS = 16  # of the target a seq2seq model writes itself
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model that can be loaded: its name or folder, configuration and auto class's name."""
+
+    name: str
+    config: Any
+    auto_class: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    @property
+    def where(self) -> dict[str, Any]:
+        return _where(self.name, self.revision, self.trust_remote_code)
+
+
+@dataclass
+class Inputs:
+    """What one forward pass gets, and what its tokens are called.
+
+    `tensors` go into the model, (1, tokens) each. `tokens` are the tokenizer's own spellings of
+    `input_ids`. Where a model has a decoder, `decoder_input_ids` and `decoder_tokens` too.
+    `sentence_b_start` is the first token of the second sentence, `continuation_start` of what the
+    model wrote itself.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    tokens: list[str]
+    decoder_tokens: list[str] | None = None
+    sentence_b_start: int | None = None
+    continuation_start: int | None = None
+
+    def header(self) -> dict[str, Any]:
+        """These inputs as keys of the document, in its order."""
+        found: dict[str, Any] = {
+            "input_ids": self.tensors["input_ids"].tolist(),
+            "tokens": self.tokens,
+        }
+        if "decoder_input_ids" in self.tensors:
+            found["decoder_input_ids"] = self.tensors["decoder_input_ids"].tolist()
+            found["decoder_tokens"] = self.decoder_tokens
+        for key in ("sentence_b_start", "continuation_start"):
+            if getattr(self, key) is not None:
+                found[key] = getattr(self, key)
+        return found
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the user wants the model to read. See `activations.session.capture` for each."""
+
+    prompt: str
+    text_pair: str | None = None
+    target: str | None = None
+    max_new_tokens: int | None = None
+    chat: bool = False
+
+
+# ---------------------------------------------------------------------------------- checkpoints
+
+
+def open_checkpoint(
+    name: str, revision: str | None = None, trust_remote_code: bool = False
+) -> Checkpoint:
+    """Read a checkpoint's configuration: a hub name or a local folder. Loads no weights.
+
+    Raises `ToolkitError` when it is not there, not a checkpoint, or wants code of its own run.
+    """
+    with explained(name, "configuration"):
+        where = _where(name, revision, trust_remote_code)
+        config = AutoConfig.from_pretrained(name, **where)
+    return Checkpoint(name, config, _auto_class(config), revision, trust_remote_code)
+
+
+def _where(name: str, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
+    """What every loading call is told."""
+    found = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    if not Path(name).is_dir() and not _hub_in_reach():
+        # Otherwise each file is asked for six times, with pauses: half a minute of silence.
+        found["local_files_only"] = True
+    return found
+
+
+@cache
+def _hub_in_reach() -> bool:
+    """Whether the hub's address can be looked up. Behind a proxy only the proxy knows."""
+    if getproxies().get("https"):
+        return True
+    host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname or ""
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        return False
+    return True
+
+
+def _auto_class(config: Any) -> str:
+    """The auto class that loads this checkpoint with the head it was saved with."""
+    architectures = list(getattr(config, "architectures", None) or [])
+    auto_map: dict[str, str] = getattr(config, "auto_map", None) or {}
+    remote = [name for name in auto_map if name in _TASKS]
+    if remote:
+        return remote[0]
+    tasks = {}
+    for auto_class, mapping in _TASKS.items():
+        try:
+            tasks[auto_class] = getattr(modeling_auto, mapping)[type(config)].__name__
+        except KeyError:
+            continue
+    for auto_class, class_name in tasks.items():
+        if class_name in architectures:
+            return auto_class
+    if architectures:
+        # LlamaForCausalLM and its kin may be registered under one class and saved as another.
+        endings = {"ForCausalLM": "AutoModelForCausalLM", "LMHeadModel": "AutoModelForCausalLM"}
+        for ending, auto_class in endings.items():
+            if architectures[0].endswith(ending) and auto_class in tasks:
+                return auto_class
+        return "AutoModel"
+    return next(iter(tasks), "AutoModel")
+
+
+def skeleton(checkpoint: Checkpoint) -> Any:
+    """The model without weights, on the meta device, with eager attention, in `eval()` mode."""
+    auto_class = getattr(transformers, checkpoint.auto_class)
+    with torch.device("meta"):
+        model = auto_class.from_config(
+            checkpoint.config,
+            attn_implementation="eager",
+            trust_remote_code=checkpoint.trust_remote_code,
+        )
+    return model.eval()
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    attn_implementation: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+) -> Any:
+    """The model with its weights, on its device, in `eval()` mode.
+
+    Raises `ToolkitError` when the weights are missing or broken, the device is not there or the
+    memory does not suffice.
+    """
+    place = pick_device(device)
+    options: dict[str, Any] = {**checkpoint.where, "dtype": dtype}
+    if attn_implementation is not None:
+        options["attn_implementation"] = attn_implementation
+    with explained(checkpoint.name, "weights", attn_implementation):
+        model = getattr(transformers, checkpoint.auto_class).from_pretrained(
+            checkpoint.name, **options
+        )
+        return model.to(place).eval()
+
+
+def pick_device(device: str) -> torch.device:
+    """`auto` is CUDA, else Apple's MPS, else the CPU. Raises `UsageError` where one is missing."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise UsageError(
+            f"--device does not know '{device}'. Write auto, cpu, cuda, cuda:0 or mps."
+        ) from None
+    there = {"cpu": True, "cuda": torch.cuda.is_available()}
+    there["mps"] = torch.backends.mps.is_available()
+    if not there.get(place.type, False) or (
+        place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count()
+    ):
+        raise ToolkitError(f"this machine has no device '{device}'. Write --device cpu or auto.")
+    return place
+
+
+@contextmanager
+def attention_implementation(model: Any, name: str | None) -> Iterator[None]:
+    """Let a loaded model run with this attention implementation, and put its own back after."""
+    before = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    if name is None or before == name or not hasattr(model, "set_attn_implementation"):
+        yield
+        return
+    model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        if before is not None:
+            model.set_attn_implementation(before)
+
+
+@contextmanager
+def left_as_it_was(model: Any) -> Iterator[None]:
+    """Put a model into `eval()` mode and back, module by module."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """The checkpoint's tokenizer. Raises `ToolkitError` when there is none."""
+    with explained(checkpoint.name, "tokenizer"):
+        return AutoTokenizer.from_pretrained(checkpoint.name, **checkpoint.where)
+
+
+# ---------------------------------------------------------------------------------------- inputs
+
+
+def encode(model: Any, tokenizer: Any, text: Text) -> Inputs:
+    """The user's text -> what the model gets, on the model's device.
+
+    Raises `UsageError` when the prompt is empty or longer than the model takes, or asks for what
+    this model cannot do (a target without a decoder, a chat without a template).
+    """
+    config = model.config
+    paired = bool(getattr(config, "is_encoder_decoder", False))
+    _refuse_misfits(text, paired, tokenizer, model)
+    encoded = _tokenize(tokenizer, text)
+    ids = encoded["input_ids"]
+    if ids.shape[-1] == 0:
+        raise UsageError("the prompt is empty. Give a text with --prompt or --prompt-file.")
+    _check_length(ids.shape[-1], config)
+    place = model.device
+    tensors = {
+        key: value.to(place)
+        for key, value in encoded.items()
+        if isinstance(value, torch.Tensor) and accepts(model, key)
+    }
+    tensors.setdefault("input_ids", ids.to(place))
+    inputs = Inputs(tensors, _spell(tokenizer, ids[0]))
+    if text.text_pair is not None:
+        inputs.sentence_b_start = _sentence_b_start(encoded)
+    if paired:
+        _add_decoder(inputs, model, tokenizer, text)
+    elif text.max_new_tokens:
+        _continue(inputs, model, tokenizer, text.max_new_tokens)
+    return inputs
+
+
+def _refuse_misfits(text: Text, paired: bool, tokenizer: Any, model: Any) -> None:
+    if not text.prompt:
+        raise UsageError("the prompt is empty. Give a text with --prompt or --prompt-file.")
+    if text.target is not None and not paired:
+        raise UsageError("--target needs a model with a decoder of its own. Leave it out.")
+    if text.target is not None and text.max_new_tokens is not None:
+        raise UsageError("--target and --max-new-tokens exclude each other. Give one of them.")
+    if text.max_new_tokens and not model.can_generate():
+        raise UsageError("--max-new-tokens needs a model that writes text. Leave it out.")
+    if text.chat and text.text_pair is not None:
+        raise UsageError("--chat and --text-pair exclude each other. Give one of them.")
+    if text.chat and not getattr(tokenizer, "chat_template", None):
+        raise UsageError("--chat needs a tokenizer with a chat template. Leave it out.")
+
+
+def _tokenize(tokenizer: Any, text: Text) -> Any:
+    if text.chat:
+        return tokenizer.apply_chat_template(
+            [{"role": "user", "content": text.prompt}],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )
+    return tokenizer(text.prompt, text.text_pair, return_tensors="pt")
+
+
+def _spell(tokenizer: Any, ids: torch.Tensor) -> list[str]:
+    """The tokenizer's own token for each id, `#id` for ids it does not know."""
+    tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
+    return [f"#{i}" if token is None else str(token) for i, token in zip(ids, tokens, strict=True)]
+
+
+def _check_length(count: int, config: Any) -> None:
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(limit, int) and 0 < limit < count:
+        raise UsageError(
+            f"the prompt is {count} tokens long, and this model takes {limit}. Shorten it."
+        )
+
+
+def _sentence_b_start(encoded: Any) -> int | None:
+    try:
+        owners = encoded.sequence_ids(0)
+    except ValueError:  # only fast tokenizers know
+        return None
+    return owners.index(1) if 1 in owners else None
+
+
+def _add_decoder(inputs: Inputs, model: Any, tokenizer: Any, text: Text) -> None:
+    """The decoder's input: the target shifted right, or what the model itself writes greedily."""
+    if text.target is not None:
+        labels = tokenizer(text_target=text.target, return_tensors="pt")["input_ids"]
+        if labels.shape[-1] and labels[0, -1] == tokenizer.eos_token_id:
+            labels = labels[:, :-1]  # the end is what the decoder has to write, not to read
+        start = torch.full((1, 1), _decoder_start(model), dtype=torch.long)
+        ids = torch.cat([start, labels], dim=1).to(model.device)  # (1, target tokens + 1)
+    elif model.can_generate():
+        count = text.max_new_tokens or DEFAULT_NEW_TOKENS
+        start_id = _decoder_start(model)
+        ids = _generate(model, inputs.tensors, count, decoder_start_token_id=start_id)
+    else:
+        ids = torch.full((1, 1), _decoder_start(model), dtype=torch.long, device=model.device)
+    _check_length(ids.shape[-1], model.config)
+    inputs.tensors["decoder_input_ids"] = ids
+    inputs.decoder_tokens = _spell(tokenizer, ids[0])
+
+
+def _decoder_start(model: Any) -> int:
+    for holder in (getattr(model, "generation_config", None), model.config):
+        for key in ("decoder_start_token_id", "bos_token_id", "pad_token_id"):
+            found = getattr(holder, key, None)
+            if isinstance(found, int):
+                return found
+    return 0
+
+
+def _continue(inputs: Inputs, model: Any, tokenizer: Any, count: int) -> None:
+    """Let a decoder-only model write `count` tokens and take prompt and continuation as inputs."""
+    start = inputs.tensors["input_ids"].shape[-1]
+    _check_length(start + count, model.config)
+    ids = _generate(model, inputs.tensors, count)
+    inputs.tensors = {"input_ids": ids}
+    if accepts(model, "attention_mask"):
+        inputs.tensors["attention_mask"] = torch.ones_like(ids)
+    inputs.tokens = _spell(tokenizer, ids[0])
+    inputs.continuation_start = start
+
+
+def _generate(
+    model: Any, tensors: dict[str, torch.Tensor], count: int, **options: Any
+) -> torch.Tensor:
+    greedily = {"do_sample": False, "num_beams": 1, "max_new_tokens": count}
+    with torch.no_grad():
+        written = model.generate(**tensors, **greedily, **options)
+    return written if isinstance(written, torch.Tensor) else written.sequences
+
+
+def quiet_libraries(progress: bool) -> None:
+    """Keep transformers' own talk off the terminal: ours says what matters."""
+    transformers.logging.set_verbosity_error()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    if not progress:
+        transformers.logging.disable_progress_bar()
+
+
+def versions() -> dict[str, str]:
+    return {"torch": torch.__version__, "transformers": transformers.__version__}

@@ -1,0 +1,60 @@
+"""What the probe saw of a model, as plain data: no torch here, so everything after can be pure.
+
+`activations.probe` makes an `Observation`; `activations.catalog` sorts it; `activations.session`
+uses it to say where the attention weights are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+# Where a tensor stands inside what a module returned: () is the output itself, (1,) element 1 of a
+# tuple, (2, 0) an element of an element, ("attentions",) an entry of a dict or ModelOutput.
+Element = tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of the model: its full name and its class's name."""
+
+    name: str
+    class_name: str
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """One place where one of the model's attention tensors is handed out.
+
+    `kind` is "self", "encoder", "decoder" or "cross"; `position` the tensor's place among the
+    model's own attentions of that kind. The same (kind, position) at several modules is one tensor
+    handed on from the inner module to the outer.
+    """
+
+    module: str
+    call: int
+    element: Element
+    kind: str
+    position: int
+
+    @property
+    def tensor(self) -> tuple[str, int]:
+        return self.kind, self.position
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A model's modules (in the model's order, without the root) and what a short pass showed.
+
+    `calls` counts the calls of each module, `outputs` describes in words what it returned.
+    `needs_flag`: weights appear only when `output_attentions=True` is passed to the forward call.
+    `warm_up`: the model replaces modules of its own in its first pass, so hooks come after one.
+    `probed` is False when no pass could be run: then only names and classes are known.
+    """
+
+    modules: tuple[Module, ...]
+    calls: dict[str, int] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    weights: tuple[WeightsSource, ...] = ()
+    needs_flag: bool = False
+    warm_up: bool = False
+    probed: bool = True

@@ -1,0 +1,193 @@
+"""Asking a model what it is made of: two short passes with a hook on every module.
+
+Which module hands out which attention tensor is found by identity: the tensors the model returns
+as its attentions are looked for among everything its modules returned. No name is needed.
+
+The passes run on a skeleton of the model on PyTorch's meta device where that works (shapes only,
+no weights, milliseconds), so that a model can be listed, and a bad answer refused, before
+gigabytes are loaded; else on the model itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from activations.observation import Element, Module, Observation, WeightsSource
+from activations.recording import hooked
+
+PROBE_TOKENS = 11
+PROBE_TARGET_TOKENS = 7
+_MAX_VALUES_MADE_UP = 20_000
+
+# (module name, call number, element, tensor)
+_Seen = list[tuple[str, int, Element, torch.Tensor]]
+
+
+def observe(model: nn.Module) -> Observation:
+    """Run two short passes and report the modules, their calls, outputs and attention weights.
+
+    The first pass asks for nothing; it also lets models that replace modules of their own in
+    their first pass do so (big_bird). The second passes `output_attentions=True`.
+
+    Raises whatever the model raises; the model must be in `eval()` mode.
+    """
+    inputs = probe_inputs(model)
+    before = {name: id(module) for name, module in model.named_modules()}
+    plain = _Pass(model, inputs, {})
+    after = {name: id(module) for name, module in model.named_modules()}
+    flag = {"output_attentions": True} if accepts(model, "output_attentions") else {}
+    asked = _Pass(model, inputs, flag)
+    sources = _sources(asked)
+    given_unasked = {(name, call, element) for name, call, element, _ in plain.seen}
+    return Observation(
+        modules=list_modules(model),
+        calls=asked.calls,
+        outputs={name: describe(output, inputs) for name, output in asked.first.items()},
+        weights=sources,
+        needs_flag=any((s.module, s.call, s.element) not in given_unasked for s in sources),
+        warm_up=before != after,
+    )
+
+
+def list_modules(model: nn.Module) -> tuple[Module, ...]:
+    """All modules but the root, in the model's order, outer before inner."""
+    return tuple(
+        Module(name, type(module).__name__) for name, module in model.named_modules() if name
+    )
+
+
+def probe_inputs(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A few tokens for any text model: (1, 11) `input_ids`, (1, 7) `decoder_input_ids`."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    inputs = {"input_ids": torch.ones(1, PROBE_TOKENS, dtype=torch.long, device=device)}
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        inputs["decoder_input_ids"] = inputs["input_ids"][:, :PROBE_TARGET_TOKENS].clone()
+    return {name: value for name, value in inputs.items() if accepts(model, name)}
+
+
+def accepts(model: nn.Module, name: str) -> bool:
+    """Whether the model's forward takes an argument of this name."""
+    parameters = inspect.signature(model.forward).parameters
+    if name in parameters:
+        return True
+    # output_attentions reaches the decorated forwards of transformers 5 through **kwargs.
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return takes_any and name in ("input_ids", "output_attentions", "use_cache")
+
+
+class _Pass:
+    """One pass with a hook on every module. Keeps every output, so that identities stay true."""
+
+    def __init__(
+        self, model: nn.Module, inputs: dict[str, torch.Tensor], options: dict[str, Any]
+    ) -> None:
+        self.calls: dict[str, int] = {name: 0 for name, _ in model.named_modules() if name}
+        self.first: dict[str, Any] = {}
+        self.seen: _Seen = []
+        if accepts(model, "use_cache"):
+            options = {**options, "use_cache": False}
+        names = list(self.calls)
+        with torch.no_grad(), _ValuesMadeUp(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with hooked(model, names, self._on_call):
+                self.returned = model(**inputs, **options)
+
+    def _on_call(self, name: str, output: Any) -> None:
+        call = self.calls[name]
+        self.calls[name] = call + 1
+        self.first.setdefault(name, output)
+        self.seen.extend((name, call, element, tensor) for element, tensor in _tensors(output))
+
+
+def _tensors(output: Any, path: Element = ()) -> list[tuple[Element, torch.Tensor]]:
+    if isinstance(output, torch.Tensor):
+        return [(path, output)]
+    if isinstance(output, Mapping):
+        pairs: list[tuple[int | str, Any]] = [(str(key), value) for key, value in output.items()]
+    elif isinstance(output, (tuple, list)):
+        pairs = list(enumerate(output))
+    else:
+        return []
+    return [found for step, item in pairs for found in _tensors(item, (*path, step))]
+
+
+def _sources(asked: _Pass) -> tuple[WeightsSource, ...]:
+    """Every place at which a module handed out one of the attentions the model returned."""
+    places: dict[int, list[tuple[str, int, Element]]] = defaultdict(list)
+    for name, call, element, tensor in asked.seen:
+        places[id(tensor)].append((name, call, element))
+    returned = asked.returned if isinstance(asked.returned, Mapping) else {}
+    sources = []
+    for key, value in returned.items():
+        if not str(key).endswith("attentions"):
+            continue
+        kind = str(key).removesuffix("attentions").rstrip("_") or "self"
+        for position, (_, tensor) in enumerate(_tensors(value)):
+            sources += [
+                WeightsSource(name, call, element, kind, position)
+                for name, call, element in _handed_out(places[id(tensor)])
+            ]
+    return tuple(sources)
+
+
+def _handed_out(places: list[tuple[str, int, Element]]) -> list[tuple[str, int, Element]]:
+    """Without the containers that only collect: a model returning all its layers' attentions."""
+    return [
+        place
+        for place in places
+        if not any(isinstance(step, str) and step.endswith("attentions") for step in place[2])
+    ]
+
+
+def describe(output: Any, inputs: dict[str, torch.Tensor]) -> str:
+    """A module's output in words: `[1,T,896]`, `([1,T,896], [1,14,T,T])`.
+
+    T stands for the number of tokens; with an encoder and a decoder, S for the encoder's.
+    """
+    if isinstance(output, torch.Tensor):
+        paired = "decoder_input_ids" in inputs
+        letters = {PROBE_TOKENS: "S" if paired else "T", PROBE_TARGET_TOKENS: "T" if paired else 0}
+        sizes = [str(letters.get(size) or size) for size in output.shape]
+        return "[" + ",".join(sizes) + "]"
+    if isinstance(output, Mapping):
+        items = [f"{key}: {describe(value, inputs)}" for key, value in output.items()]
+        return "{" + ", ".join(items) + "}"
+    if isinstance(output, (tuple, list)):
+        return "(" + ", ".join(describe(item, inputs) for item in output) + ")"
+    return "None" if output is None else type(output).__name__
+
+
+class _ValuesMadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Lets code that looks at values run on the meta device, where there are none.
+
+    A question for a value (`if mask.all():`) is answered with 1; rows to pick (`nonzero`) with one
+    row. The structure of the outputs, which is all the probe reads, does not depend on them. The
+    count is bounded, since a loop may wait for a value that never comes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._made_up = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        tensor = args[0] if args and isinstance(args[0], torch.Tensor) else None
+        if tensor is not None and tensor.device.type == "meta":
+            if func is torch.ops.aten._local_scalar_dense.default:
+                self._made_up += 1
+                if self._made_up > _MAX_VALUES_MADE_UP:
+                    raise RuntimeError("the model waits for values the meta device does not have")
+                return torch.ones((), dtype=tensor.dtype).item()
+            if func is torch.ops.aten.nonzero.default:
+                return torch.zeros((1, tensor.dim()), dtype=torch.long, device="meta")
+        return func(*args, **(kwargs or {}))

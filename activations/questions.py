@@ -1,0 +1,192 @@
+"""The three questions: which attention, MLP and other patterns to capture.
+
+On a terminal the tables are drawn by rich and the answers completed by prompt_toolkit; over a pipe
+or on a dumb terminal both are plain text, one line an answer. Everything goes to stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from activations.catalog import CATEGORIES, Catalog, Pattern
+from activations.errors import UsageError
+from activations.selection import format_spec, resolve_answer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_TITLES = {"attention": "Attention", "mlp": "MLP", "other": "Other"}
+_WIDEST_OUTPUT = 60
+HELP = (
+    "An answer is a comma-separated list of: an index (0), a pattern "
+    "(model.layers.{layer}.self_attn), the end of one that fits no other (self_attn), all, or "
+    "weights (every pattern that holds attention weights). Empty: none."
+)
+
+
+def ask(catalog: Catalog) -> dict[str, str]:
+    """Show each category's patterns and ask; answers by category, all of them good.
+
+    A bad answer says why and is asked again. Raises `UsageError` when standard input ends early.
+    """
+    answers: dict[str, str] = {}
+    on_terminal = _on_terminal()
+    print(HELP, file=sys.stderr)
+    for category in CATEGORIES:
+        print(file=sys.stderr)
+        show_category(catalog, category, sys.stderr)
+        answers[category] = _ask_until_good(catalog, category, answers, on_terminal)
+    return answers
+
+
+def _ask_until_good(
+    catalog: Catalog, category: str, answers: dict[str, str], on_terminal: bool
+) -> str:
+    if not catalog.of(category):
+        return ""
+    question = f"{_TITLES[category]} to capture (? for help): "
+    while True:
+        try:
+            answer = (_ask_terminal if on_terminal else _ask_plain)(question, catalog, category)
+        except EOFError:
+            raise UsageError(
+                "standard input ended before all questions were answered. Answer beforehand with "
+                f'--auto-select "{format_spec(_default_answers(catalog) | answers)}".'
+            ) from None
+        if answer.strip() == "?":
+            print(HELP, file=sys.stderr)
+            continue
+        try:
+            resolve_answer(answer, category, catalog)
+        except UsageError as error:
+            print(f"{error}", file=sys.stderr)
+            continue
+        return answer.strip()
+
+
+def _default_answers(catalog: Catalog) -> dict[str, str]:
+    """What to suggest to somebody who gave no answer: the first attention and MLP pattern."""
+    return {c: "0" if catalog.of(c) and c != "other" else "" for c in CATEGORIES}
+
+
+def _ask_plain(question: str, catalog: Catalog, category: str) -> str:
+    print(question, end="", file=sys.stderr, flush=True)
+    line = sys.stdin.readline()
+    if not sys.stdin.isatty():
+        print(line.rstrip("\n"), file=sys.stderr)  # so that the record reads as a conversation
+    if not line:
+        raise EOFError
+    return line
+
+
+def _ask_terminal(question: str, catalog: Catalog, category: str) -> str:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import CompleteEvent, Completer, Completion, WordCompleter
+    from prompt_toolkit.document import Document
+    from prompt_toolkit.output import create_output
+
+    patterns = catalog.of(category)
+    words = ["all", *(["weights"] if any(p.weights for p in patterns) else [])]
+    words += [str(i) for i in range(len(patterns))] + completions(patterns)
+    meta = {str(i): pattern.text for i, pattern in enumerate(patterns)}
+    completer = WordCompleter(words, meta_dict=meta, WORD=True, match_middle=True)
+
+    class LastItem(Completer):
+        """Completes what comes after the last comma."""
+
+        def get_completions(
+            self, document: Document, complete_event: CompleteEvent
+        ) -> Iterable[Completion]:
+            item = document.text_before_cursor.rpartition(",")[2].lstrip()
+            yield from completer.get_completions(Document(item), complete_event)
+
+    session: PromptSession[str] = PromptSession(
+        completer=LastItem(), output=create_output(stdout=sys.stderr)
+    )
+    return session.prompt(question)
+
+
+def completions(patterns: Sequence[Pattern]) -> list[str]:
+    """Each pattern's shortest unique suffix and its whole name."""
+    found = []
+    for pattern in patterns:
+        parts = pattern.text.split(".")
+        for size in range(1, len(parts) + 1):
+            suffix = ".".join(parts[-size:])
+            if sum(f".{other.text}".endswith(f".{suffix}") for other in patterns) == 1:
+                found.append(suffix)
+                break
+        found.append(pattern.text)
+    return list(dict.fromkeys(found))
+
+
+# ---------------------------------------------------------------------------------------- tables
+
+
+def show_catalog(catalog: Catalog, file: TextIO) -> None:
+    """All categories' tables, as `--list` prints them."""
+    for i, category in enumerate(CATEGORIES):
+        if i:
+            print(file=file)
+        show_category(catalog, category, file)
+
+
+def show_category(catalog: Catalog, category: str, file: TextIO) -> None:
+    """One category's numbered patterns: module count, what they put out, a mark for weights."""
+    patterns = catalog.of(category)
+    if not patterns:
+        print(f"{_TITLES[category]}: none in this model.", file=file)
+        return
+    if _fancy(file):
+        from rich.console import Console
+
+        Console(file=file).print(_table(category, patterns))
+        return
+    width = max(len(pattern.text) for pattern in patterns)
+    print(f"{_TITLES[category]} ({_mark_legend(patterns)})", file=file)
+    for i, pattern in enumerate(patterns):
+        mark = "*" if pattern.weights else " "
+        count = f"{len(pattern.names)} x"
+        line = f"{i:4} {mark} {pattern.text:{width}}  {count:>5}  {_outputs(pattern)}"
+        print(line.rstrip(), file=file)
+
+
+def _mark_legend(patterns: Sequence[Pattern]) -> str:
+    if any(pattern.weights for pattern in patterns):
+        return f"{len(patterns)} patterns; * hands out attention weights"
+    return f"{len(patterns)} patterns"
+
+
+def _outputs(pattern: Pattern) -> str:
+    text = pattern.outputs
+    return text if len(text) <= _WIDEST_OUTPUT else text[: _WIDEST_OUTPUT - 1] + "…"
+
+
+def _table(category: str, patterns: Sequence[Pattern]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=f"{_TITLES[category]} ({_mark_legend(patterns)})", title_justify="left", box=None
+    )
+    table.add_column("", justify="right", style="bold", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("pattern", overflow="fold")
+    table.add_column("modules", justify="right", no_wrap=True)
+    table.add_column("puts out", overflow="fold", style="dim")
+    for i, pattern in enumerate(patterns):
+        mark = "*" if pattern.weights else ""
+        cells = [str(i), mark, pattern.text, str(len(pattern.names)), _outputs(pattern)]
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _fancy(file: TextIO) -> bool:
+    return file.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _on_terminal() -> bool:
+    return sys.stdin.isatty() and _fancy(sys.stderr)

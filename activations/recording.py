@@ -1,0 +1,140 @@
+"""One forward pass -> what each chosen module returned, by PyTorch forward hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from activations.errors import ToolkitError, nearest, quoted_list
+from activations.tensors import Tensor
+
+OnCall = Callable[[str, Any], None]
+
+
+@dataclass
+class Recording:
+    """What the chosen modules returned, in the order they were asked for.
+
+    `outputs` maps a module's name to its output: `Tensor`s nested in lists and dicts as the module
+    nested them. A module called k times has k entries: `name`, `name@1`, ... `name@k-1`.
+    `not_called` names the chosen modules that never fired.
+    """
+
+    outputs: dict[str, Any] = field(default_factory=dict)
+    not_called: list[str] = field(default_factory=list)
+
+
+def record(
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    names: Iterable[str],
+    progress: Callable[[str], None] | None = None,
+) -> Recording:
+    """Call `model(**inputs)` once with hooks on the named modules; return what they put out.
+
+    The hooks are removed whatever happens. Snapshots are taken at the time of the call, on the
+    CPU, in the module's own dtype: what the model changes in place afterwards does not show.
+    `progress` is called with a module's name after each of its calls.
+
+    Raises `ToolkitError` ("Module not found") when the model has no module of a name.
+    """
+    names, progress = list(names), progress or no_progress
+    calls: dict[str, list[Any]] = {name: [] for name in names}
+
+    def keep(name: str, output: Any) -> None:
+        calls[name].append(snapshot(output))
+        progress(name)
+
+    with hooked(model, names, keep), torch.no_grad():
+        model(**inputs)
+    return collect(calls)
+
+
+def no_progress(name: str) -> None:
+    """For callers who do not watch."""
+
+
+def collect(calls: Mapping[str, list[Any]]) -> Recording:
+    """Calls by module -> a `Recording`."""
+    recording = Recording()
+    for name, outputs in calls.items():
+        if not outputs:
+            recording.not_called.append(name)
+        for k, output in enumerate(outputs):
+            recording.outputs[f"{name}@{k}" if k else name] = output
+    return recording
+
+
+@contextmanager
+def hooked(model: nn.Module, names: Iterable[str], on_call: OnCall) -> Iterator[None]:
+    """Call `on_call(name, output)` after every call of the named modules, while inside."""
+    handles = []
+    try:
+        for name, module in find_modules(model, names).items():
+            handles.append(module.register_forward_hook(_hook(name, on_call)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hook(name: str, on_call: OnCall) -> Callable[..., None]:
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        on_call(name, output)  # returns nothing: a hook that does would replace the output
+
+    return hook
+
+
+def find_modules(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
+    """The named modules. Raises `ToolkitError` naming the nearest ones where a name is wrong."""
+    # A module shared under several names has an entry for each: a name is what the user chose.
+    modules = dict(model.named_modules(remove_duplicate=False))
+    names = list(names)
+    for name in names:
+        if name not in modules:
+            close = nearest(name, modules)
+            hint = f"Did you mean {quoted_list(close)}?" if close else "--list shows what it has."
+            raise ToolkitError(f"Module not found: the model has no module '{name}'. {hint}")
+    return {name: modules[name] for name in names}
+
+
+def snapshot(output: Any) -> Any:
+    """A copy of a module's output: `Tensor`s, lists, dicts, None, numbers and strings.
+
+    Tuples, lists and namedtuples become lists of their elements; dicts and ModelOutputs dicts.
+    Anything else (a Cache, say) is named by its class, not dumped.
+    """
+    if isinstance(output, torch.Tensor):
+        return _copy(output)
+    if isinstance(output, Mapping):
+        return {str(key): snapshot(value) for key, value in output.items()}
+    if isinstance(output, (tuple, list)):
+        return [snapshot(item) for item in output]
+    if output is None or isinstance(output, (bool, int, float, str)):
+        return output
+    return type(output).__name__
+
+
+def _copy(tensor: torch.Tensor) -> Tensor:
+    dtype, shape = str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
+    plain = tensor.detach()
+    if plain.is_quantized:
+        plain = plain.dequantize()
+    if plain.layout != torch.strided:
+        plain = plain.to_dense()
+    if plain.is_complex():
+        plain = torch.view_as_real(plain.resolve_conj())
+    # One copy, always: the model may change its own tensor in place afterwards.
+    plain = plain.to("cpu", copy=True).contiguous()
+    if plain.dtype == torch.bfloat16:
+        data = plain.view(torch.uint16).numpy()
+    elif plain.is_floating_point() and plain.element_size() == 1:
+        data = plain.to(torch.float32).numpy()  # 8-bit floats: exact in float32
+    else:
+        data = plain.resolve_neg().numpy()
+    return Tensor(dtype, shape, data)

@@ -1,0 +1,319 @@
+"""One capture, step by step: open a model, choose, run once, write the document.
+
+`capture` does it all from Python; the command line does the same steps with questions in between.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from activations import __version__, interventions, models, probe, recording
+from activations.catalog import CATEGORIES, Catalog, build_catalog, weights_sources
+from activations.document import FORMAT, Document, count_non_finite, load, write_document
+from activations.errors import ToolkitError, UsageError
+from activations.explained import explained, failures_explained
+from activations.models import Text
+from activations.observation import Observation, WeightsSource
+from activations.selection import Selection, parse_spec
+from activations.selection import select as choose
+from activations.tensors import Tensor, at
+
+DEMO_MODEL = Path(__file__).resolve().parent.parent / "demo_model"
+DEMO_NAME = "demo_model"
+DEMO_PROMPT = "The cat sat on the mat."
+BACKENDS = {"hooks": recording.record, "pyvene": interventions.record}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a model is loaded and run. See `capture` for each."""
+
+    dtype: str = "auto"
+    device: str = "auto"
+    attn_implementation: str | None = None
+    backend: str = "hooks"
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass
+class Subject:
+    """A model under study: what it is made of, and itself once loaded."""
+
+    name: str
+    catalog: Catalog
+    checkpoint: models.Checkpoint | None = None
+    model: Any = None
+    tokenizer: Any = None
+
+
+@dataclass
+class Capture:
+    """What one forward pass put out, in memory.
+
+    `header` is everything the document says beside the outputs, `captured` maps a category to
+    {module name: output}, an output being `activations.tensors.Tensor`s nested in lists and dicts.
+    `warnings` are lines for the user.
+    """
+
+    header: dict[str, Any]
+    captured: dict[str, dict[str, Any]]
+    warnings: list[str] = field(default_factory=list)
+
+    def save(
+        self, path: str | os.PathLike[str], progress: Callable[[str], None] | None = None
+    ) -> None:
+        """Write the JSON document, in one step. Raises `ToolkitError` where that fails."""
+        write_document(path, self.header, self.captured, progress)
+
+
+def capture(
+    model: Any = None,
+    prompt: str = DEMO_PROMPT,
+    *,
+    select: str = "attn:weights",
+    output: str | os.PathLike[str] = "agnostic_activations.json",
+    tokenizer: Any = None,
+    layers: Sequence[int] | None = None,
+    text_pair: str | None = None,
+    target: str | None = None,
+    max_new_tokens: int | None = None,
+    chat: bool = False,
+    dtype: str = "auto",
+    device: str = "auto",
+    attn_implementation: str | None = None,
+    backend: str = "hooks",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Document:
+    """Capture what a model's modules put out for one prompt, write it and open what was written.
+
+    `model` is a hub name, a checkpoint folder, or a loaded model together with its `tokenizer`
+    (None: the bundled demo model). `select` is what `--auto-select` takes. `target` is the
+    decoder's text of an encoder-decoder model; without it the model writes up to `max_new_tokens`
+    (16) itself, greedily. A decoder-only model first writes `max_new_tokens`, if given.
+
+    Returns the `Document` at `output`. Raises `ToolkitError`, whose text is one line for the user
+    (`UsageError` where an argument is wrong); the model is left as it was in any case.
+    """
+    answers = parse_spec(select)
+    options = Options(dtype, device, attn_implementation, backend, revision, trust_remote_code)
+    if model is None or isinstance(model, (str, os.PathLike)):
+        subject = open_subject(None if model is None else os.fspath(model), options)
+    elif tokenizer is None:
+        raise UsageError("a loaded model needs its tokenizer too: capture(model, tokenizer=...).")
+    else:
+        subject = subject_of(model, tokenizer)
+    selection = choose(subject.catalog, answers, layers)
+    text = Text(prompt, text_pair, target, max_new_tokens, chat)
+    run(subject, selection, text, options).save(output)
+    return load(output)
+
+
+# ------------------------------------------------------------------------------------ the steps
+
+
+def open_subject(name: str | None, options: Options | None = None) -> Subject:
+    """Find out what a checkpoint's model is made of, without loading its weights if possible."""
+    options = options or Options()
+    checkpoint = _open(name, options)
+    try:
+        catalog = build_catalog(probe.observe(models.skeleton(checkpoint)))
+        return Subject(name or DEMO_NAME, catalog, checkpoint)
+    except Exception:
+        # What the meta device cannot run (kernels without a shape rule, code that follows the
+        # data) the model itself can.
+        model = models.load_model(checkpoint, None, options.dtype, options.device)
+    with models.attention_implementation(model, "eager"), failures_explained():
+        observation = probe.observe(model)
+    return Subject(name or DEMO_NAME, build_catalog(observation), checkpoint, model)
+
+
+def list_subject(name: str | None, options: Options | None = None) -> tuple[Subject, str | None]:
+    """Like `open_subject`, but never loads weights; with a warning where that hides something."""
+    checkpoint = _open(name, options or Options())
+    with explained(checkpoint.name, "configuration"):
+        model = models.skeleton(checkpoint)
+    warning = None
+    try:
+        observation = probe.observe(model)
+    except Exception as error:
+        observation = Observation(probe.list_modules(model), probed=False)
+        warning = (
+            "this model cannot be tried without its weights, so what its modules put out is not "
+            f"shown, and indices may differ from those of a capture ({type(error).__name__})."
+        )
+    return Subject(name or DEMO_NAME, build_catalog(observation), checkpoint), warning
+
+
+def _open(name: str | None, options: Options) -> models.Checkpoint:
+    where = str(DEMO_MODEL) if name is None else name
+    return models.open_checkpoint(where, options.revision, options.trust_remote_code)
+
+
+def subject_of(model: Any, tokenizer: Any) -> Subject:
+    """A model that is loaded already, with its tokenizer."""
+    name = str(getattr(model, "name_or_path", "") or type(model).__name__)
+    with models.left_as_it_was(model), models.attention_implementation(model, "eager"):
+        observation = probe.observe(model)
+    return Subject(name, build_catalog(observation), model=model, tokenizer=tokenizer)
+
+
+def run(
+    subject: Subject,
+    selection: Selection,
+    text: Text,
+    options: Options | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Capture:
+    """Run the prompt once and keep what the selected modules put out.
+
+    `progress` is called with a module's name after each of its calls. Raises `ToolkitError` when
+    the model fails, nothing fires ("No data captured") or attention weights were chosen that this
+    attention implementation does not hand out.
+    """
+    options = options or Options()
+    observation = subject.catalog.observation
+    sources = weights_sources(observation.weights, selection.names)
+    implementation = options.attn_implementation or ("eager" if selection.wants_attention else None)
+    if sources and implementation not in (None, "eager"):
+        raise ToolkitError(_no_weights(str(implementation)))
+    _load(subject, options, implementation)
+    model = subject.model
+    with models.left_as_it_was(model), models.attention_implementation(model, implementation):
+        with failures_explained():
+            inputs = models.encode(model, subject.tokenizer, text)
+        call = {**inputs.tensors, **_forward_options(subject, selection, bool(sources))}
+        with failures_explained():
+            if observation.warm_up:
+                recording.record(model, inputs.tensors, [])
+            recorded = BACKENDS[options.backend](model, call, selection.names, progress)
+        environment = _environment(model, options)
+    if not recorded.outputs:
+        raise ToolkitError(
+            "No data captured: none of the selected modules was called in the forward pass. "
+            "Choose others; --list shows what each puts out."
+        )
+    captured = _by_category(recorded, selection)
+    non_finite = count_non_finite(captured)
+    header = {
+        "format": FORMAT,
+        "model": subject.name,
+        "prompt": text.prompt,
+        **({"text_pair": text.text_pair} if text.text_pair is not None else {}),
+        **({"target": text.target} if text.target is not None else {}),
+        **inputs.header(),
+        "selected_patterns": {c: [p.text for p in selection.patterns[c]] for c in CATEGORIES},
+        "selected_modules": {c: list(selection.modules[c]) for c in CATEGORIES},
+        "attention_weights": _weights_header(sources, recorded, subject, environment),
+        **({"not_called": recorded.not_called} if recorded.not_called else {}),
+        **({"non_finite": non_finite} if non_finite else {}),
+        "environment": environment,
+    }
+    return Capture(header, captured, _warnings(recorded.not_called, non_finite))
+
+
+def _load(subject: Subject, options: Options, implementation: str | None) -> None:
+    if subject.checkpoint is None:
+        return
+    if subject.tokenizer is None:  # first: it is quick, and may be missing
+        subject.tokenizer = models.load_tokenizer(subject.checkpoint)
+    if subject.model is None:
+        subject.model = models.load_model(
+            subject.checkpoint, implementation, options.dtype, options.device
+        )
+
+
+def _forward_options(subject: Subject, selection: Selection, weights: bool) -> dict[str, Any]:
+    """What the model is asked for beside its inputs: no more than the selection needs."""
+    model = subject.model
+    found: dict[str, Any] = {}
+    if probe.accepts(model, "use_cache"):
+        found["use_cache"] = False
+    if weights and subject.catalog.observation.needs_flag:
+        found["output_attentions"] = True
+    body = f"{getattr(model, 'base_model_prefix', '')}."
+    if probe.accepts(model, "logits_to_keep") and all(
+        f"{name}.".startswith(body) for name in selection.names
+    ):
+        found["logits_to_keep"] = 1  # nothing chosen sees the logits
+    return found
+
+
+def _by_category(recorded: recording.Recording, selection: Selection) -> dict[str, dict[str, Any]]:
+    category_of = {name: c for c, names in selection.modules.items() for name in names}
+    captured: dict[str, dict[str, Any]] = {category: {} for category in CATEGORIES}
+    for key, output in recorded.outputs.items():
+        name = key if key in category_of else key.rpartition("@")[0]
+        captured[category_of[name]][key] = output
+    return captured
+
+
+def _weights_header(
+    sources: Sequence[WeightsSource],
+    recorded: recording.Recording,
+    subject: Subject,
+    environment: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """Where the attention weights stand in the document, checked against what was recorded."""
+    entries = []
+    shared = {source.module for source in sources if source.call}
+    for source in sources:
+        key = f"{source.module}@{source.call}" if source.call else source.module
+        try:
+            weights = at(recorded.outputs[key], source.element)
+        except (LookupError, TypeError):
+            weights = None
+        if not isinstance(weights, Tensor):
+            raise ToolkitError(_no_weights(environment["attn_implementation"]))
+        # A module called several times is several layers: count its calls.
+        layer = None if source.module in shared else subject.catalog.layer_of(source.module)
+        entries.append(
+            {
+                "module": key,
+                "element": list(source.element),
+                "layer": source.position if layer is None else layer,
+                "kind": source.kind,
+            }
+        )
+    return entries
+
+
+def _no_weights(implementation: str) -> str:
+    return (
+        f"attention weights are not available under the attention implementation "
+        f"'{implementation}'. Use --attn-implementation eager, or choose other modules."
+    )
+
+
+def _environment(model: Any, options: Options) -> dict[str, Any]:
+    return {
+        "toolkit": __version__,
+        **models.versions(),
+        "backend": options.backend,
+        "attn_implementation": getattr(model.config, "_attn_implementation", None),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "revision": options.revision,
+    }
+
+
+def _warnings(
+    not_called: Sequence[str], non_finite: dict[str, dict[str, dict[str, int]]]
+) -> list[str]:
+    lines = []
+    if not_called:
+        more = f" and {len(not_called) - 3} more" if len(not_called) > 3 else ""
+        lines.append(
+            f"not called in this pass, so not captured: {', '.join(not_called[:3])}{more}."
+        )
+    for module, elements in non_finite.items():
+        for element, counts in elements.items():
+            found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+            where = f"{module}, element {element}" if element else module
+            lines.append(f"{where} holds {found}; written as null.")
+    return lines

@@ -1,0 +1,65 @@
+"""A captured tensor as the document knows it: numpy data and the name of the dtype it had.
+
+numpy has no bfloat16; its bits are kept as uint16 and widened exactly when numbers are wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from activations.observation import Element
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A snapshot of one tensor: C-contiguous `data` and the `dtype` it had in the model.
+
+    `data` holds the values in that dtype where numpy has it; for "bfloat16" the raw bits as
+    uint16, for dtypes numpy lacks otherwise (8-bit floats) the values widened to float32, for
+    complex numbers a last axis of 2 (real, imaginary). `shape` is the tensor's own.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: np.ndarray
+
+    def numbers(self) -> np.ndarray:
+        """The values: float32 for half precisions (widened exactly), else in their own dtype."""
+        if self.dtype == "bfloat16":
+            # bfloat16 is the upper half of a float32.
+            return (self.data.astype(np.uint32) << 16).view(np.float32)
+        if self.data.dtype == np.float16:
+            return self.data.astype(np.float32)
+        return self.data
+
+
+def map_leaves(tree: Any, fn: Callable[[Any], Any]) -> Any:
+    """The same nesting of lists and dicts with `fn` applied to every leaf."""
+    if isinstance(tree, list):
+        return [map_leaves(item, fn) for item in tree]
+    if isinstance(tree, dict):
+        return {key: map_leaves(value, fn) for key, value in tree.items()}
+    return fn(tree)
+
+
+def walk(tree: Any, path: Element = ()) -> Iterator[tuple[Element, Any]]:
+    """Every leaf of a nesting of lists and dicts with the path that leads to it."""
+    if isinstance(tree, list):
+        for i, item in enumerate(tree):
+            yield from walk(item, (*path, i))
+    elif isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from walk(value, (*path, key))
+    else:
+        yield path, tree
+
+
+def at(tree: Any, path: Element) -> Any:
+    """What stands at a path; raises `LookupError` or `TypeError` where there is nothing."""
+    for step in path:
+        tree = tree[step]
+    return tree

@@ -1,0 +1,70 @@
+"""Tokens as a tokenizer spells them -> as a person reads them.
+
+Byte-level tokenizers (GPT-2, Llama 3, Qwen) write every byte as one printable character: `Ġ` is a
+space, `Ċ` a newline, `é` the two characters `Ã©`. SentencePiece writes a space as `▁`. Both are
+undone; a space is shown as `·`, a newline as `↵`, so that they stay visible. Bytes that are only a
+part of a character are shown as `\\xf0`.
+
+The byte table is GPT-2's `bytes_to_unicode`: printable Latin-1 stands for itself, the other bytes
+follow from U+0100 on.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = [byte for byte in range(256) if byte not in set(_PRINTABLE)]
+_BYTE_OF = {chr(byte): byte for byte in _PRINTABLE} | {
+    chr(0x100 + i): byte for i, byte in enumerate(_OTHERS)
+}
+_VISIBLE = {" ": "·", "\n": "↵", "\r": "␍", "\t": "→", "\u00a0": "⍽"}
+
+
+def readable(tokens: Sequence[str]) -> list[str]:
+    """The tokens' texts, spaces and line breaks made visible; never an empty string."""
+    byte_level = is_byte_level(tokens)
+    return [_shown(_text(token, byte_level)) or "∅" for token in tokens]
+
+
+def is_byte_level(tokens: Sequence[str]) -> bool:
+    """Whether these tokens are spelled in bytes.
+
+    Told by the marks of space and newline, or, in a text without either, by characters that only
+    together make UTF-8.
+    """
+    if any(mark in token for token in tokens for mark in "ĠĊ"):
+        return True
+    encoded = [token for token in tokens if not token.isascii() and _bytes_of(token) is not None]
+    try:
+        return bool(encoded) and bool(b"".join(map(_bytes_of, encoded)).decode())  # type: ignore[arg-type]
+    except UnicodeDecodeError:
+        return False
+
+
+def _bytes_of(token: str) -> bytes | None:
+    try:
+        return bytes(_BYTE_OF[character] for character in token)
+    except KeyError:  # a special token, or one the user added
+        return None
+
+
+def _text(token: str, byte_level: bool) -> str:
+    if byte_level:
+        raw = _bytes_of(token)
+        return token if raw is None else raw.decode("utf-8", "backslashreplace")
+    return token.replace("▁", " ").removesuffix("</w>")
+
+
+def _shown(text: str) -> str:
+    """Spaces and control characters as something that can be seen.
+
+    Controls that turn the direction of the text around are spelled out: they would reorder the
+    page around them.
+    """
+    return "".join(
+        _VISIBLE.get(c)
+        or (f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c)
+        for c in text
+    )

@@ -1,0 +1,262 @@
+"""Attention -> a self-contained page around bertviz's own drawing code.
+
+A page is one file: it makes no request, so it draws with the network off and can be mailed. d3 and
+jQuery come from installed packages, bertviz's head_view.js and model_view.js from bertviz; they
+run unchanged. bertviz's Python is not imported (it would import torch).
+
+The weights travel once: rounded to 4 decimals as 16-bit integers, deflated, base64. All text is
+escaped for where it stands, and a Content-Security-Policy names the page's scripts by hash, so
+that nothing else can run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata, resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+import orjson
+
+from activations.attention import Stack
+from activations.errors import ToolkitError
+from activations.selection import describe_numbers
+from activations.tokens import readable
+
+VIEWS = {"head": "Attention head view", "model": "Attention model view"}
+NOT_A_NUMBER = 65535  # stands for NaN and infinities among the 16-bit weights
+_STEPS = 10_000  # 4 decimals
+_LARGEST_PAGE = 400_000_000  # bytes; V8 drops a script beyond 512 M characters without a word
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a page says it shows: the model, the prompt, and what was left out and why."""
+
+    model: str
+    prompt: str
+    notes: tuple[str, ...] = ()
+
+
+def page_name(view: str, model: str) -> str:
+    """`attention_head_view_Qwen_Qwen2.5-0.5B.html`: runs of other characters become `_`."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", model)[:180]
+    return f"attention_{view}_view_{safe}.html"
+
+
+def build_page(
+    view: str, subject: Subject, stacks: Sequence[Stack], min_weight: float = 0.01
+) -> bytes:
+    """The whole HTML page ("head" or "model" view) as UTF-8.
+
+    `stacks` is what `activations.attention.read_attention` gives; lines with a weight at or below
+    `min_weight` are not drawn (the numbers stay in the page). Raises `ToolkitError` when the page
+    would be too large for a browser.
+    """
+    packed, blob = pack_weights(stacks)
+    if len(blob) > _LARGEST_PAGE:
+        raise ToolkitError(
+            f"the page would be too large to open ({len(blob) // 1_000_000} MB). Take a part of "
+            "it with --layers, --heads or --tokens."
+        )
+    other = "model" if view == "head" else "head"
+    data = {
+        "view": view,
+        "minWeight": min_weight,
+        "otherPage": page_name(other, subject.model),
+        "notANumber": NOT_A_NUMBER,
+        "stacks": packed,
+    }
+    scripts = [_d3(), _jquery(), _our("page.js"), _bertviz(f"{view}_view.js")]
+    style = _our("page.css")
+    page = _template().substitute(
+        policy=_policy(scripts, style),
+        view=view,
+        title=_text(f"{VIEWS[view]}: {subject.model}"),
+        heading=VIEWS[view],
+        model=_text(subject.model),
+        prompt=_text(subject.prompt),
+        facts=_text(_facts(stacks)),
+        notes="".join(f"<li>{_text(note)}</li>" for note in subject.notes),
+        how=_our(f"how_{view}.html"),
+        data=_json_in_html(data),
+        weights=blob.decode("ascii"),
+        style=style,
+        d3=scripts[0],
+        jquery=scripts[1],
+        page_script=scripts[2],
+        drawing=scripts[3],
+    )
+    return page.encode("utf-8")
+
+
+def _facts(stacks: Sequence[Stack]) -> str:
+    """`Self: layers 0-3, 4 heads, 24 tokens`, for each kind of attention."""
+    parts = []
+    for stack in stacks:
+        size = f"{len(stack.rows)} tokens"
+        if len(stack.rows) != len(stack.columns):
+            size = f"{len(stack.rows)} x {len(stack.columns)} tokens"
+        name = stack.name.partition(",")[0]
+        layers = "layer" if len(stack.layers) == 1 else "layers"
+        heads = "head" if len(stack.heads) == 1 else "heads"
+        parts.append(
+            f"{name}: {layers} {describe_numbers(stack.layers)}, {len(stack.heads)} {heads}, {size}"
+        )
+    return "; ".join(parts)
+
+
+# --------------------------------------------------------------------------------------- weights
+
+
+def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
+    """Stacks -> what the page's script knows of each, and the weights of all as base64 text.
+
+    The weights are little-endian 16-bit integers q, layer by layer, (heads, rows, columns) each; a
+    weight is `base + q / steps`. Ordinarily base is 0 and steps 10,000 (4 decimals); scores that
+    are not probabilities get a base and a step that fit their range. `NOT_A_NUMBER` is left out.
+    """
+    squeeze = zlib.compressobj(1)
+    packed, pieces, first = [], [], 0
+    for stack in stacks:
+        base, steps = _scale(stack.weights)
+        for weights in stack.weights:
+            pieces.append(squeeze.compress(_quantised(weights, base, steps).tobytes()))
+        rows, columns = len(stack.rows), len(stack.columns)
+        described = {
+            "layers": stack.layers,
+            "heads": stack.heads,
+            "rowTokens": readable(stack.rows),
+            "columnTokens": readable(stack.columns),
+            "first": first,
+            "base": base,
+            "steps": steps,
+        }
+        parts = _sentence_parts(stack)
+        packed += [{**described, "name": n, "rows": r, "columns": c} for n, r, c in parts]
+        first += len(stack.layers) * len(stack.heads) * rows * columns
+    pieces.append(squeeze.flush())
+    return packed, base64.b64encode(b"".join(pieces))
+
+
+def _sentence_parts(stack: Stack) -> list[tuple[str, tuple[int, int], tuple[int, int]]]:
+    """The filters bertviz offers for a pair of sentences: (name, rows, columns)."""
+    rows, columns = (0, len(stack.rows)), (0, len(stack.columns))
+    if stack.split is None:
+        return [(stack.name, rows, columns)]
+    sides = {"A": (0, stack.split), "B": (stack.split, len(stack.rows))}
+    arrows = [("A", "A"), ("B", "B"), ("A", "B"), ("B", "A")]
+    return [("All", rows, columns)] + [
+        (f"Sentence {a} -> Sentence {b}", sides[a], sides[b]) for a, b in arrows
+    ]
+
+
+def _scale(layers: Sequence[np.ndarray]) -> tuple[float, float]:
+    finite = [weights[np.isfinite(weights)] for weights in layers]
+    low = min((float(w.min()) for w in finite if w.size), default=0.0)
+    high = max((float(w.max()) for w in finite if w.size), default=0.0)
+    largest = NOT_A_NUMBER - 1
+    if low >= 0 and high <= largest / _STEPS:
+        return 0.0, float(_STEPS)
+    return low, min(float(_STEPS), largest / max(high - low, 1e-30))
+
+
+def _quantised(weights: np.ndarray, base: float, steps: float) -> np.ndarray:
+    finite = np.isfinite(weights)
+    # float64: in float32 0.00005 could round to either side.
+    q = np.rint((np.where(finite, weights, base).astype(np.float64) - base) * steps)
+    return np.where(finite, q, NOT_A_NUMBER).astype("<u2")
+
+
+# ------------------------------------------------------------------------------ text in the page
+
+
+def _text(value: str) -> str:
+    """Escaped for HTML text and attributes. A carriage return would be read as a newline."""
+    printable = value.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+    return html.escape(printable).replace("\r", "&#13;")
+
+
+def _json_in_html(data: Mapping[str, Any]) -> str:
+    """JSON that cannot end the script element it stands in, whatever its strings hold."""
+    found = orjson.dumps(data).decode("utf-8")
+    for character in "<>&\u2028\u2029":
+        found = found.replace(character, f"\\u{ord(character):04x}")
+    return found
+
+
+def _policy(scripts: Sequence[str], style: str) -> str:
+    def source(text: str) -> str:
+        digest = hashlib.sha256(text.encode("utf-8")).digest()
+        return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
+
+    return "; ".join(
+        [
+            "default-src 'none'",
+            "script-src " + " ".join(source(script) for script in scripts),
+            "style-src " + source(style),
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+
+
+# ---------------------------------------------------------------------------------- other people's
+
+
+def _d3() -> str:
+    return _inline("mpld3", "mpld3/js/d3.v5.min.js")
+
+
+def _jquery() -> str:
+    return _inline("XStatic-jQuery", "xstatic/pkg/jquery/data/jquery.min.js")
+
+
+def _bertviz(name: str) -> str:
+    return _inline("bertviz", f"bertviz/{name}")
+
+
+@cache
+def _inline(distribution: str, path: str) -> str:
+    """A script out of an installed distribution, read without importing it."""
+    try:
+        file = Path(str(metadata.distribution(distribution).locate_file(path)))
+        script = file.read_text(encoding="utf-8")
+    except (metadata.PackageNotFoundError, OSError):
+        raise ToolkitError(
+            f"the package {distribution} is not installed as it should be ({path} is missing). "
+            "Run: pip install -r requirements.txt"
+        ) from None
+    return _safe(script, path)
+
+
+@cache
+def _our(name: str) -> str:
+    text = (resources.files("activations") / "page" / name).read_text(encoding="utf-8")
+    return _safe(text, name)
+
+
+def _safe(script: str, name: str) -> str:
+    # Browsers hash a script after turning line ends into \n.
+    script = script.replace("\r\n", "\n").replace("\r", "\n")
+    if re.search(r"</(script|style)|<!--", script, re.IGNORECASE):
+        raise ToolkitError(f"{name} cannot stand in a page: it ends its own element.")
+    return script
+
+
+@cache
+def _template() -> Template:
+    return Template(_our_template())
+
+
+def _our_template() -> str:
+    return (resources.files("activations") / "page" / "page.html").read_text(encoding="utf-8")

@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+"""Capture what the modules of any Hugging Face transformer put out, as one JSON document.
+
+  python agnostic_capture.py
+  python agnostic_capture.py --model gpt2 --prompt "The cat sat on the mat"
+  python agnostic_capture.py --model gpt2 --list
+  python agnostic_capture.py --model gpt2 --auto-select "attn:0;mlp:0;other:" --layers 0,4-7
+
+Asks which modules to capture, unless --auto-select answers. Then look at the attention with
+bertviz_head_model_view.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from activations import __version__
+from activations.cli import Parser, Talk, run_command
+from activations.errors import ToolkitError, UsageError
+from activations.files import check_writable, size_text
+
+DEVICES = "auto, cpu, cuda, cuda:0 or mps"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command. Returns the exit code: 0 done, 1 could not be done, 2 wrong usage."""
+    return run_command(build_parser(), argv, capture_activations)
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="agnostic_capture.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    text = parser.add_argument_group("what is read")
+    text.add_argument(
+        "--model", metavar="NAME_OR_FOLDER", help="a hub name or a checkpoint folder (demo_model)"
+    )
+    prompt = text.add_mutually_exclusive_group()
+    prompt.add_argument("--prompt", metavar="TEXT", help="the text the model reads")
+    prompt.add_argument("--prompt-file", metavar="FILE", help="read it from a file; - is stdin")
+    text.add_argument("--text-pair", metavar="TEXT", help="a second sentence, for BERT and its kin")
+    text.add_argument("--target", metavar="TEXT", help="the decoder's text (T5, BART)")
+    text.add_argument(
+        "--max-new-tokens",
+        metavar="N",
+        type=int,
+        help="let the model write N tokens first (encoder-decoder without --target: 16)",
+    )
+    text.add_argument("--chat", action="store_true", help="the prompt as a user's turn in a chat")
+    what = parser.add_argument_group("what is captured")
+    choice = what.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--auto-select", metavar="SPEC", help='answers beforehand: "attn:0;mlp:0;other:"'
+    )
+    choice.add_argument(
+        "--list", action="store_true", help="print the model's patterns and stop; loads no weights"
+    )
+    what.add_argument("--layers", metavar="LIST", help="only these layers, as in 0,4-7")
+    what.add_argument(
+        "--output",
+        metavar="FILE",
+        default="agnostic_activations.json",
+        help="the document (agnostic_activations.json)",
+    )
+    how = parser.add_argument_group("how it is run")
+    how.add_argument(
+        "--backend",
+        choices=("hooks", "pyvene"),
+        default="hooks",
+        help="PyTorch forward hooks or pyvene interventions; the same document (hooks)",
+    )
+    how.add_argument(
+        "--attn-implementation",
+        metavar="NAME",
+        help="eager, sdpa, ... (eager if attention is captured, else the model's own)",
+    )
+    how.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="auto is the checkpoint's own (auto)",
+    )
+    how.add_argument("--device", default="auto", help=f"{DEVICES} (auto)")
+    how.add_argument("--revision", metavar="REV", help="a branch, tag or commit on the hub")
+    how.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run code that comes with the checkpoint; read it first",
+    )
+    add = parser.add_argument
+    add("--quiet", action="store_true", help="print only results, warnings and errors")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    add("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
+    """List the model's patterns, or choose, run the prompt once and write the document."""
+    from activations.selection import parse_numbers, parse_spec, select
+
+    # All that can be known without a model comes first: it costs seconds to import torch.
+    answers = None if args.auto_select is None else parse_spec(args.auto_select)
+    layers = None if args.layers is None else parse_numbers(args.layers, "--layers")
+    prompt = _prompt(args)
+    if args.max_new_tokens is not None and args.max_new_tokens < 1:
+        raise UsageError("--max-new-tokens takes a number from 1 up.")
+    if not args.list:
+        check_writable(args.output)
+    if args.model is None:
+        talk.note("No --model given: taking the bundled demo_model.")
+    with talk.watching("Importing") as update:
+        update("torch and transformers")
+        from activations import models, session
+        from activations.questions import ask, show_catalog
+    models.quiet_libraries(progress=talk.shows_progress)
+    options = session.Options(
+        dtype=args.dtype,
+        device=args.device,
+        attn_implementation=args.attn_implementation,
+        backend=args.backend,
+        revision=args.revision,
+        trust_remote_code=args.trust_remote_code,
+    )
+    if args.list:
+        subject, warning = session.list_subject(args.model, options)
+        if warning:
+            talk.warn(warning)
+        show_catalog(subject.catalog, sys.stdout)
+        return
+    subject = session.open_subject(args.model, options)
+    if answers is None:
+        answers = ask(subject.catalog)
+    selection = select(subject.catalog, answers, layers)
+    text = models.Text(
+        session.DEMO_PROMPT if prompt is None else prompt,
+        args.text_pair,
+        args.target,
+        args.max_new_tokens,
+        args.chat,
+    )
+    if prompt is None:
+        talk.note(f"No --prompt given: taking {text.prompt!r}.")
+    talk.note(f"Capturing {len(selection.names)} modules of {subject.name}.")
+    with talk.watching("Running") as update:
+        made = session.run(subject, selection, text, options, update)
+    for line in made.warnings:
+        talk.warn(line)
+    with talk.watching("Writing") as update:
+        made.save(args.output, update)
+    size = size_text(Path(args.output).stat().st_size)
+    talk.note(f"{len(made.header['tokens'])} tokens, {size}. Next: bertviz_head_model_view.py")
+    talk.result(args.output)
+
+
+def _prompt(args: argparse.Namespace) -> str | None:
+    """The prompt as typed; a file's last line break is not part of it."""
+    text: str | None = args.prompt
+    if args.prompt_file is not None:
+        text = _read_prompt_file(args.prompt_file).removesuffix("\n").removesuffix("\r")
+    if text is None or args.list:
+        return None
+    for value, flag in ((text, "prompt"), (args.text_pair, "text pair"), (args.target, "target")):
+        if value is not None and not value.isprintable():
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError:
+                raise UsageError(f"the {flag} is not text in UTF-8. Save or type it so.") from None
+    if not text:
+        raise UsageError("the prompt is empty. Give a text with --prompt or --prompt-file.")
+    return text
+
+
+def _read_prompt_file(name: str) -> str:
+    try:
+        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"--prompt-file: '{name}' is not text in UTF-8. Convert it.") from None
+    except OSError as error:
+        raise ToolkitError(f"--prompt-file: '{name}' cannot be read: {error.strerror}.") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+"""Draw the attention weights of a captured document: bertviz's head view and model view as HTML.
+
+python bertviz_head_model_view.py
+python bertviz_head_model_view.py --input capture.json --output-dir pages --view head
+python bertviz_head_model_view.py --layers 0,4-7 --heads 0-3 --tokens 0:64
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from activations import __version__
+from activations.cli import Parser, Talk, run_command
+from activations.errors import ToolkitError, UsageError
+
+if TYPE_CHECKING:
+    from activations.document import Document
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command. Returns the exit code: 0 done, 1 could not be done, 2 wrong usage."""
+    return run_command(build_parser(), argv, write_views)
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="bertviz_head_model_view.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--input",
+        metavar="FILE",
+        default="agnostic_activations.json",
+        help="the captured document (agnostic_activations.json)",
+    )
+    add(
+        "--output-dir",
+        metavar="DIR",
+        default="bertviz",
+        help="where the pages go; made if its parent is there (bertviz)",
+    )
+    add("--view", metavar="VIEWS", default="head,model", help="head, model or both (head,model)")
+    add("--layers", metavar="LIST", help="only these layers, as in 0,4-7")
+    add("--heads", metavar="LIST", help="only these heads, as in 0-3")
+    add("--tokens", metavar="FROM:TO", help="only these token positions, as in 0:64")
+    add(
+        "--min-weight",
+        metavar="W",
+        type=float,
+        default=0.01,
+        help="lines with a weight of W or less are not drawn; the numbers stay (0.01)",
+    )
+    add("--open", action="store_true", help="open the pages in the browser")
+    add("--quiet", action="store_true", help="print only results, warnings and errors")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    add("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def write_views(args: argparse.Namespace, talk: Talk) -> None:
+    """Read the document, write the pages, print their paths."""
+    from activations.selection import parse_numbers
+
+    views = _views(args.view)
+    if not 0 <= args.min_weight < 1:
+        raise UsageError("--min-weight takes a number from 0 up to, but not, 1.")
+    layers = None if args.layers is None else parse_numbers(args.layers, "--layers")
+    heads = None if args.heads is None else parse_numbers(args.heads, "--heads")
+    tokens = None if args.tokens is None else _token_range(args.tokens)
+    folder = _output_folder(args.output_dir)
+
+    from activations.attention import read_attention, take
+    from activations.document import load
+    from activations.files import replacing
+    from activations.views import Subject, build_page, page_name
+
+    with load(args.input) as document:
+        _name_tokens(document, talk)
+        notes: list[str] = []
+
+        def warn(line: str) -> None:
+            if line not in notes:
+                notes.append(line)
+                talk.warn(line)
+
+        stacks = take(read_attention(document, warn), layers, heads, tokens)
+        if not stacks:
+            raise UsageError("nothing is left to show: --layers, --heads and --tokens exclude all.")
+        if tokens is not None:
+            notes.append(f"Only the tokens {tokens[0]} to {tokens[1] - 1} are shown.")
+        subject = Subject(document.model, document.prompt, tuple(notes))
+    pages = {view: build_page(view, subject, stacks, args.min_weight) for view in views}
+    folder.mkdir(exist_ok=True)
+    for view, page in pages.items():
+        path = folder / page_name(view, subject.model)
+        with replacing(path, needed=len(page)) as file:
+            file.write(page)
+        talk.result(str(path))
+        if args.open:
+            _open(path)
+
+
+def _views(text: str) -> list[str]:
+    views = [view.strip() for view in text.split(",") if view.strip()]
+    if not views or any(view not in ("head", "model") for view in views):
+        raise UsageError(f"--view does not know '{text}'. Write head, model or head,model.")
+    return list(dict.fromkeys(views))
+
+
+def _token_range(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"\s*(\d{1,7})\s*:\s*(\d{1,7})\s*", text)
+    if not match:
+        raise UsageError(f"--tokens cannot read '{text}'. Write first and end, as in 0:64.")
+    return int(match[1]), int(match[2])
+
+
+def _output_folder(name: str) -> Path:
+    folder = Path(name)
+    if folder.exists() and not folder.is_dir():
+        raise ToolkitError(f"--output-dir: '{name}' is a file. Name a folder.")
+    if not folder.exists() and not folder.resolve().parent.is_dir():
+        raise ToolkitError(
+            f"--output-dir: the folder above '{name}' does not exist. Make it, or name another."
+        )
+    return folder
+
+
+def _name_tokens(document: Document, talk: Talk) -> None:
+    """Fill in the tokens of a document that has only ids, by the model's tokenizer."""
+    pairs = (("tokens", "input_ids"), ("decoder_tokens", "decoder_input_ids"))
+    missing = [
+        (names, ids)
+        for names, ids in pairs
+        if names not in document.header and document.header.get(ids)
+    ]
+    if not missing:
+        return
+    try:
+        from activations.models import load_tokenizer, open_checkpoint
+
+        tokenizer = load_tokenizer(open_checkpoint(document.model))
+        for names, ids in missing:
+            document.header[names] = tokenizer.convert_ids_to_tokens(document.header[ids][0])
+    except (ToolkitError, ImportError, LookupError, TypeError, ValueError):
+        talk.warn(
+            f"the document has no tokens and the tokenizer of '{document.model}' cannot be loaded; "
+            "ids are shown."
+        )
+        for names, ids in missing:
+            row = document.header[ids]
+            row = row[0] if isinstance(row, list) and row and isinstance(row[0], list) else row
+            document.header[names] = [f"#{i}" for i in row]
+
+
+def _open(path: Path) -> None:
+    import webbrowser
+
+    webbrowser.open(path.resolve().as_uri())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
