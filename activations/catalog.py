@@ -19,8 +19,8 @@ CATEGORIES = ("attention", "mlp", "other")
 
 _ATTENTION_CLASS = re.compile(r"attention|attn", re.IGNORECASE)
 _MLP_CLASS = re.compile(
-    r"mlp|feed_?forward|ffn|LayerFF|Intermediate|DenseReluDense|DenseGatedActDense|DenseActDense"
-    r"|Experts?($|[A-Z])|MoE$|Moe$|SparseMoe|MoeBlock|MoeLayer|MoELayer"
+    r"(?i:mlp|feed_?forward|ffn|dense(relu|gated)?(act)?dense)"
+    r"|LayerFF|Intermediate|Experts?($|[A-Z])|MoE$|Moe$|SparseMoe|MoeBlock|Mo[eE]Layer"
 )
 # A part's name says "feed-forward" only where the class is a general one (Linear, Conv1D, ...).
 _MLP_NAME = re.compile(
@@ -133,7 +133,7 @@ def categorise(observation: Observation) -> dict[str, str]:
         module.name
         for module in observation.modules
         if module.name not in inside_attention
-        and _says_mlp(module, tree)
+        and tree.says_mlp(module.name)
         and not attention & tree.descendants(module.name)
     }
     inside_mlp = tree.closure(mlp)
@@ -177,21 +177,8 @@ def _attention_roots(tree: _Tree, observation: Observation) -> set[str]:
     }
 
 
-def _says_mlp(module: Module, tree: _Tree) -> bool:
-    if _NOT_A_BLOCK.search(module.class_name):
-        return False
-    last = module.name.rsplit(".", 1)[-1]
-    siblings = tree.siblings(module.name)
-    return bool(
-        _MLP_CLASS.search(module.class_name)
-        or _MLP_NAME.fullmatch(last)
-        # BERT's feed-forward block is two modules; the second is only called "output".
-        or (last == "output" and "intermediate" in siblings)
-    )
-
-
 class _Tree:
-    """Who lies inside whom, by name."""
+    """Who lies inside whom, by name, and what classes and names say."""
 
     def __init__(self, modules: Iterable[Module]) -> None:
         self.class_of = {module.name: module.class_name for module in modules}
@@ -205,6 +192,17 @@ class _Tree:
 
     def descendants(self, name: str) -> set[str]:
         return self._descendants.get(name, set())
+
+    def says_mlp(self, name: str) -> bool:
+        class_name, last = self.class_of[name], name.rpartition(".")[2]
+        if _NOT_A_BLOCK.search(class_name):
+            return False
+        return bool(
+            _MLP_CLASS.search(class_name)
+            or _MLP_NAME.fullmatch(last)
+            # BERT's feed-forward block is two modules; the second is only called "output".
+            or (last == "output" and "intermediate" in self.siblings(name))
+        )
 
     def siblings(self, name: str) -> set[str]:
         return self._children[name.rpartition(".")[0]]

@@ -11,6 +11,10 @@ from activations.errors import UsageError, nearest, quoted_list
 
 _ALIASES = {"attn": "attention"}
 SPEC_EXAMPLE = "attn:0;mlp:0;other:"
+NOTHING = (
+    f'nothing selected. Choose at least one pattern, as in --auto-select "{SPEC_EXAMPLE}"; '
+    "--list shows what there is."
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ def parse_spec(spec: str) -> dict[str, str]:
                 'by commas, as in "attn:0,2".'
             )
         answers[category] = answer.strip()
+    if not any(answers.values()):
+        raise UsageError(NOTHING)
     return {category: answers.get(category, "") for category in CATEGORIES}
 
 
@@ -186,10 +192,7 @@ def select(
     """
     patterns = {c: resolve_answer(answers.get(c, ""), c, catalog) for c in CATEGORIES}
     if not any(patterns.values()):
-        raise UsageError(
-            f'nothing selected. Choose at least one pattern, as in --auto-select "{SPEC_EXAMPLE}"; '
-            "--list shows what there is."
-        )
+        raise UsageError(NOTHING)
     if layers is not None:
         _check_layers(layers, [p for found in patterns.values() for p in found])
     modules = {

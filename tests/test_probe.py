@@ -1,0 +1,97 @@
+"""The probe: attention weights by identity, the same on the skeleton as on the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from activations import models
+from activations.catalog import build_catalog
+from activations.observation import Observation
+from activations.probe import observe
+from activations.recording import record
+
+
+def where_the_models_own_attentions_are(model: Any, inputs: dict[str, Any]) -> set[tuple[Any, ...]]:
+    """(module, element) of every returned attention, found by value with plain hooks."""
+    outputs: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda m, a, o, name=name: outputs.setdefault(name, o))
+    with torch.no_grad():
+        returned = model(**inputs, output_attentions=True)
+    own = [t for k in returned if k.endswith("attentions") for t in returned[k] or ()]
+    assert own
+    return {
+        (name, i)
+        for name, output in outputs.items()
+        if isinstance(output, tuple)
+        for i, element in enumerate(output)
+        if any(element is t for t in own)
+    }
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_weights_are_found_where_the_model_hands_them_out(family: str) -> None:
+    model = tiny.model(family)
+    observation = observe(model)
+    found = {(s.module, s.element[0]) for s in observation.weights}
+    inputs = {"input_ids": torch.arange(3, 10)[None]}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = inputs["input_ids"][:, :3]
+    expected = where_the_models_own_attentions_are(tiny.model(family), inputs)
+    layers = {name for name, _ in expected if name.rpartition(".")[2].isdecimal()}
+    # T5's blocks hand on what their attention modules hand out
+    assert found >= {(name, i) for name, i in expected if name not in layers}
+    kinds = {s.kind for s in observation.weights}
+    assert kinds == ({"encoder", "decoder", "cross"} if family in ("t5", "bart") else {"self"})
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_skeleton_and_model_show_the_same(family: str, checkpoints: Callable[[str], Path]) -> None:
+    checkpoint = models.open_checkpoint(str(checkpoints(family)))
+    assert checkpoint.auto_class == tiny.FAMILIES[family]
+    light, heavy = models.skeleton(checkpoint), models.load_model(checkpoint, "eager")
+    assert all(parameter.device.type == "meta" for parameter in light.parameters())
+    a, b = observe(light), observe(heavy)
+    assert a == b
+    assert build_catalog(a).patterns == build_catalog(b).patterns
+
+
+def test_the_probe_leaves_no_hooks() -> None:
+    model = tiny.model("bart")
+    record(model, {"input_ids": torch.tensor([[1, 2]])}, [])  # transformers adds its own once
+    observe(model)
+    ours = [
+        hook
+        for module in model.modules()
+        for hook in module._forward_hooks.values()
+        if hook.__module__.startswith("activations")
+    ]
+    assert ours == []
+
+
+def test_sdpa_hands_out_no_weights() -> None:
+    model = tiny.model("llama")
+    model.set_attn_implementation("sdpa")
+    assert observe(model).weights == ()
+
+
+def test_a_model_whose_weights_need_the_flag() -> None:
+    observation = observe(tiny.model("xlm", "AutoModelForMaskedLM", emb_dim=32))
+    assert observation.needs_flag
+    assert [s.module for s in observation.weights] == [
+        f"transformer.attentions.{i}" for i in range(3)
+    ]
+
+
+def test_what_a_module_puts_out_in_words() -> None:
+    observation: Observation = observe(tiny.model("t5"))
+    assert observation.outputs["encoder.block.0.layer.0"] == "([1,S,32], [1,4,S,S], [1,4,S,S])"
+    assert observation.outputs["decoder.block.0.layer.1"] == "([1,T,32], [1,4,T,S], [1,4,T,S])"
+    assert observation.calls["shared"] == 0
+    assert "shared" not in observation.outputs

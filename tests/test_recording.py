@@ -1,0 +1,235 @@
+"""What is recorded, against hooks written independently here, and the state the model is left in."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict, namedtuple
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch import nn
+from transformers.cache_utils import DynamicCache
+from transformers.modeling_outputs import BaseModelOutput
+
+from activations import interventions, recording
+from activations.errors import ToolkitError
+from activations.tensors import Tensor, walk
+
+BACKENDS = [recording.record, interventions.record]
+
+
+def raw_hooks(model: nn.Module, inputs: dict[str, Any], names: list[str]) -> dict[str, list[Any]]:
+    """The oracle: what each module returned at each call, deep-copied at once."""
+    seen: dict[str, list[Any]] = {name: [] for name in names}
+    handles = [
+        model.get_submodule(name).register_forward_hook(
+            lambda module, args, output, name=name: seen[name].append(copy.deepcopy(output))
+        )
+        for name in names
+    ]
+    with torch.no_grad():
+        model(**inputs)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def assert_same(recorded: Any, returned: Any) -> None:
+    """Recorded equals returned, whatever the nesting, bit for bit."""
+    if isinstance(returned, torch.Tensor):
+        assert isinstance(recorded, Tensor)
+        assert recorded.shape == tuple(returned.shape)
+        assert recorded.dtype == str(returned.dtype).removeprefix("torch.")
+        wide = returned.float() if returned.dtype in (torch.bfloat16, torch.float16) else returned
+        np.testing.assert_array_equal(recorded.numbers(), wide.numpy())
+    elif isinstance(returned, dict):
+        assert list(recorded) == list(returned)
+        for key in returned:
+            assert_same(recorded[key], returned[key])
+    elif isinstance(returned, (tuple, list)):
+        assert len(recorded) == len(returned)
+        for a, b in zip(recorded, returned, strict=True):
+            assert_same(a, b)
+    elif returned is None or isinstance(returned, (bool, int, float, str)):
+        assert recorded == returned
+    else:
+        assert recorded == type(returned).__name__
+
+
+def inputs_for(model: Any) -> dict[str, Any]:
+    ids = torch.tensor([[5, 9, 20, 7, 33, 9, 20]])
+    inputs = {"input_ids": ids}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids[:, :4]
+    return inputs
+
+
+@pytest.mark.parametrize("record", BACKENDS)
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_every_module_whole(family: str, record: Any) -> None:
+    model = tiny.model(family)
+    names = [n for n, m in model.named_modules() if n and not isinstance(m, nn.ModuleList)]
+    inputs = inputs_for(model)
+    expected = raw_hooks(model, inputs, names)
+    with torch.no_grad():
+        logits = model(**inputs).logits
+    found = record(model, inputs, names)
+    assert found.not_called == [name for name in names if not expected[name]]
+    keys = [f"{n}@{k}" if k else n for n in names for k in range(len(expected[n]))]
+    assert list(found.outputs) == keys
+    for name in names:
+        for k, returned in enumerate(expected[name]):
+            assert_same(found.outputs[f"{name}@{k}" if k else name], returned)
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).logits, logits)
+
+
+Pair = namedtuple("Pair", ["left", "right"])
+
+
+class Odd(nn.Module):
+    """Returns whatever it was made with."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self) -> Any:
+        return self.output
+
+
+class Holder(nn.Module):
+    """Calls its part a number of times."""
+
+    def __init__(self, part: nn.Module, times: int = 1) -> None:
+        super().__init__()
+        self.part, self.times = part, times
+        self.unused = nn.Identity()
+
+    def forward(self) -> Any:
+        return [self.part() for _ in range(self.times)]
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        torch.arange(6.0).reshape(2, 3),
+        (torch.ones(2), None),
+        [torch.ones(1), (torch.zeros(2, dtype=torch.int64), [torch.tensor(3.5)])],
+        Pair(torch.ones(1), torch.zeros(1)),
+        {"a": torch.ones(2), "b": {"c": None}},
+        OrderedDict(x=torch.tensor([True, False])),
+        BaseModelOutput(last_hidden_state=torch.ones(1, 2), attentions=(torch.ones(1),)),
+        (torch.ones(1), DynamicCache()),
+        (torch.ones(1), 3, 2.5, "text", True),
+        torch.zeros(1, 0, 4),
+        torch.tensor(1.5, dtype=torch.bfloat16),
+        torch.tensor([1.5, -2.25], dtype=torch.float16),
+        torch.ones(3, 4).t(),  # not contiguous
+        torch.ones(2, 1).expand(2, 5),  # aliased
+        torch.tensor([[1, -(2**62)]]),
+        torch.tensor([0.1], dtype=torch.float64),
+        None,
+        (),
+    ],
+    ids=str,
+)
+def test_every_structure(output: Any) -> None:
+    found = recording.record(Holder(Odd(output)), {}, ["part"])
+    assert_same(found.outputs["part"], output)
+
+
+def test_complex_and_small_floats_keep_their_values() -> None:
+    z = torch.tensor([1 + 2j, 3 - 4j])
+    eighth = torch.tensor([0.5, -1.75, 448.0]).to(torch.float8_e4m3fn)
+    found = recording.record(Holder(Odd((z, z.conj(), eighth))), {}, ["part"]).outputs["part"]
+    assert (found[0].dtype, found[0].shape) == ("complex64", (2,))
+    np.testing.assert_array_equal(found[0].data, [[1, 2], [3, -4]])
+    np.testing.assert_array_equal(found[1].data, [[1, -2], [3, 4]])
+    assert found[2].dtype == "float8_e4m3fn"
+    np.testing.assert_array_equal(found[2].numbers(), [0.5, -1.75, 448.0])
+
+
+def test_modules_called_again_and_never() -> None:
+    found = recording.record(Holder(Odd(torch.ones(1)), times=3), {}, ["part", "unused"])
+    assert list(found.outputs) == ["part", "part@1", "part@2"]
+    assert found.not_called == ["unused"]
+
+
+def test_in_place_changes_after_the_call_do_not_show() -> None:
+    class Changes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = Odd(torch.ones(3))
+
+        def forward(self) -> torch.Tensor:
+            made = self.part()
+            made += 41
+            return made
+
+    model = Changes()
+    assert_same(recording.record(model, {}, ["part"]).outputs["part"], torch.ones(3))
+    assert model.part.output.tolist() == [42.0] * 3  # the change did happen
+
+
+def hook_count(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+@pytest.mark.parametrize("record", BACKENDS)
+def test_hooks_are_removed_and_others_stay(record: Any) -> None:
+    model = tiny.model("llama")
+    mine: list[int] = []
+    model.lm_head.register_forward_hook(lambda *args: mine.append(1))
+    model.lm_head.weight.requires_grad_(False)
+    gradients = [p.requires_grad for p in model.parameters()]
+    before = hook_count(model)
+    record(model, inputs_for(model), ["model.norm"])
+    assert hook_count(model) == before
+    with pytest.raises((TypeError, ValueError, RuntimeError, IndexError)):
+        record(model, {"input_ids": torch.tensor([[10**6]])}, ["model.norm"])
+    assert hook_count(model) == before
+    assert [p.requires_grad for p in model.parameters()] == gradients
+    assert len(mine) == 1  # the user's own hook ran, and is still there
+
+
+def test_hooks_are_removed_when_the_copy_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.model("llama")
+    monkeypatch.setattr(recording, "snapshot", lambda output: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        recording.record(model, inputs_for(model), ["model.norm"])
+    assert hook_count(model) == 0
+
+
+@pytest.mark.parametrize("record", BACKENDS)
+def test_unknown_module(record: Any) -> None:
+    model = tiny.model("llama")
+    with pytest.raises(ToolkitError) as caught:
+        record(model, inputs_for(model), ["model.norm", "model.layers.0.self_atn"])
+    assert str(caught.value).startswith(
+        "Module not found: the model has no module 'model.layers.0.self_atn'. Did you mean "
+        "'model.layers.0.self_attn'"
+    )
+    assert hook_count(model) == 0
+
+
+def test_modules_shared_under_two_names_are_found_by_both() -> None:
+    model = Holder(Odd(torch.ones(1)))
+    model.again = model.part
+    found = recording.record(model, {}, ["again", "part"])
+    assert list(found.outputs) == ["again", "part"]
+
+
+def test_pyvene_is_the_version_whose_methods_are_overridden() -> None:
+    import pyvene
+
+    for method in ("_gather_intervention_output", "_intervention_setter", "_remove_forward_hooks"):
+        assert callable(getattr(pyvene.IntervenableModel, method))
+
+
+def test_walk_gives_every_leaf_with_its_path() -> None:
+    tree = [1, {"a": [2]}, []]
+    assert list(walk(tree)) == [((0,), 1), ((1, "a", 0), 2)]
