@@ -51,7 +51,7 @@ class Talk:
         Shown from the first name on, so that other people's progress bars can come before.
         """
         if not self.shows_progress:
-            yield lambda name: None
+            yield _unwatched
             return
         from rich.console import Console
         from rich.markup import escape
@@ -69,6 +69,10 @@ class Talk:
 
     def _say(self, line: str) -> None:
         print(" ".join(line.split("\n")), file=sys.stderr, flush=True)
+
+
+def _unwatched(name: str) -> None:
+    """Nobody is there to see it."""
 
 
 class Parser(argparse.ArgumentParser):

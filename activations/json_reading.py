@@ -47,7 +47,9 @@ def parse_json(path: Path, data: Any) -> Any:
     except UnicodeDecodeError:
         raise ToolkitError(f"'{path}' is not JSON: it is not text in UTF-8.") from None
     except json.JSONDecodeError as error:
-        if error.pos >= len(error.doc.rstrip()) - 1:
+        # A cut string is reported where it starts, a cut escape a few characters before the end.
+        at_end = error.msg.startswith("Unterminated") or error.pos >= len(error.doc.rstrip()) - 6
+        if at_end and error.doc.lstrip()[:1] in ("{", "["):
             raise cut_short(path) from None
         raise ToolkitError(
             f"'{path}' is not JSON: {error.msg} in line {error.lineno}, column {error.colno}. "

@@ -24,7 +24,7 @@ from activations.tensors import Tensor, at
 
 DEMO_MODEL = Path(__file__).resolve().parent.parent / "demo_model"
 DEMO_NAME = "demo_model"
-DEMO_PROMPT = "The cat sat on the mat."
+DEMO_PROMPT = "Once there was a fox named Zolimar. One day Zolimar met a bear by the river."
 BACKENDS = {"hooks": recording.record, "pyvene": interventions.record}
 
 

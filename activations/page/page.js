@@ -16,7 +16,9 @@
   let quantised; // Uint16Array of all stacks
   let stack; // the one shown
   let cut = page.minWeight; // lines at or below are not drawn
-  let wanted = null; // {layer, heads} asked for by the address
+  // {layer, heads} to show: what the address asked for, then what was last chosen, so that the page
+  // can be drawn anew at any time. heads are positions; null is all, or no picture opened.
+  let wanted = null;
   let layerShown = null;
 
   // ------------------------------------------------------------------------------- the weights
@@ -143,6 +145,7 @@
 
   function draw() {
     const root = byId("drawing");
+    const onLayer = document.activeElement !== null && document.activeElement === byId("layer");
     root.replaceChildren();
     if (page.view === "head") {
       const label = document.createElement("label");
@@ -164,6 +167,7 @@
     }
     if (page.view === "head") dressHeadView();
     else dressModelView();
+    if (onLayer) byId("layer").focus(); // the list is a new one
     nameTokens();
   }
 
@@ -245,12 +249,10 @@
     // Before bertviz hears of it: another layer may have other numbers of lines to draw.
     select.addEventListener("change", (event) => {
       event.stopImmediatePropagation();
-      const on = headsOn();
-      const heads = on.every(Boolean) ? null : on.flatMap((isOn, i) => (isOn ? [i] : []));
-      wanted = { layer: +select.value, heads };
+      wanted = { ...wanted, layer: +select.value };
       show();
     }, { capture: true });
-    wanted = null;
+    wanted = { ...wanted, layer: layerShown };
     makeHeadButtons();
   }
 
@@ -285,8 +287,9 @@
     byId("heads").querySelectorAll("button").forEach((button, i) => {
       button.setAttribute("aria-pressed", String(on[i]));
     });
-    const only = on.filter(Boolean).length === 1 ? stack.heads[on.indexOf(true)] : null;
-    linkTo(only === null ? null : [layerShown, only]);
+    const places = on.flatMap((isOn, i) => (isOn ? [i] : []));
+    wanted = { ...wanted, heads: places.length === on.length ? null : places };
+    linkTo(places.length === 1 ? [layerShown, stack.heads[places[0]]] : null);
   }
 
   // ---------------------------------------------------------------------------- the model view
@@ -300,7 +303,9 @@
       region.setAttribute("role", "button");
       region.setAttribute("aria-label", `Layer ${layer}, Head ${head}`);
       region.addEventListener("click", () => setTimeout(() => {
-        linkTo(document.querySelector("#vis .detail") ? [layer, head] : null);
+        const isOpen = document.querySelector("#vis .detail") !== null;
+        wanted = isOpen ? { layer, heads: [i % stack.heads.length] } : null;
+        linkTo(isOpen ? [layer, head] : null);
       }, 0));
       region.addEventListener("keydown", (event) => {
         if (event.key !== "Enter" && event.key !== " ") return;
@@ -312,7 +317,6 @@
         region.scrollIntoView({ block: "center" });
       }
     });
-    wanted = null;
   }
 
   // ------------------------------------------------------------------- from one view to the other
@@ -336,6 +340,7 @@
     const asked = new URLSearchParams(location.hash.slice(1));
     stack = page.stacks[Number(asked.get("attention") ?? 0)] ?? page.stacks[0];
     byId("filter").value = String(page.stacks.indexOf(stack));
+    wanted = null;
     const has = (list, key) => asked.has(key) && list.includes(Number(asked.get(key)));
     if (!has(stack.layers, "layer")) return;
     const heads = has(stack.heads, "head") ? [stack.heads.indexOf(Number(asked.get("head")))] : null;
