@@ -23,15 +23,21 @@ class UsageError(ToolkitError):
 
 
 def nearest(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
-    """The candidates most like `name`, compared by their last parts as well as whole."""
+    """The candidates that contain `name`, shortest first; else those spelled alike.
+
+    Spelling is compared with the candidates' last parts as well as with the whole.
+    """
+    known = list(dict.fromkeys(candidates))
+    containing = sorted((c for c in known if name and name.lower() in c.lower()), key=len)
+    if containing:
+        return containing[:limit]
     by_tail: dict[str, list[str]] = {}
-    for candidate in dict.fromkeys(candidates):
+    for candidate in known:
         parts = candidate.split(".")
         for start in range(len(parts)):
             by_tail.setdefault(".".join(parts[start:]), []).append(candidate)
-    hits = difflib.get_close_matches(name, by_tail, n=limit * 3, cutoff=0.5)
-    found = dict.fromkeys(candidate for hit in hits for candidate in by_tail[hit])
-    return list(found)[:limit]
+    alike = difflib.get_close_matches(name, by_tail, n=limit * 3, cutoff=0.5)
+    return list(dict.fromkeys(c for tail in alike for c in by_tail[tail]))[:limit]
 
 
 def quoted_list(names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""What is recorded, against hooks written independently here, and the state the model is left in."""
+"""What is recorded, against hooks written independently here; how the model is left."""
 
 from __future__ import annotations
 

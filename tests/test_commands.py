@@ -1,0 +1,791 @@
+"""The two commands as a shell sees them: argv -> files, exit code, stdout, stderr."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from conftest import Run
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+
+import activations
+from activations import ToolkitError, UsageError, load
+
+ROOT = Path(__file__).parent.parent
+Checkpoints = Callable[[str], Path]
+DOCUMENT = "agnostic_activations.json"
+AUTO = {
+    "AutoModelForCausalLM": AutoModelForCausalLM,
+    "AutoModelForMaskedLM": AutoModelForMaskedLM,
+    "AutoModelForSeq2SeqLM": AutoModelForSeq2SeqLM,
+}
+
+# ------------------------------------------------------------------------------------ the main job
+
+
+def test_without_arguments_it_shows_the_demo_model(
+    workplace: Path, capture: Run, view: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("0\n0\n\n"))
+    done = capture()
+    assert (done.code, done.out) == (0, [DOCUMENT])
+    assert done.err[0] == "No --model given: taking the bundled demo_model."
+    pages = view()
+    assert pages.code == 0
+    assert pages.out == [
+        "bertviz/attention_head_view_demo_model.html",
+        "bertviz/attention_model_view_demo_model.html",
+    ]
+    assert sorted(os.listdir("bertviz")) == [Path(path).name for path in pages.out]
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_every_family_from_checkpoint_to_pages(
+    family: str, checkpoints: Checkpoints, workplace: Path, capture: Run, view: Run
+) -> None:
+    """Captured weights are the model's own output_attentions, bit for bit."""
+    folder = checkpoints(family)
+    done = capture("--model", folder, "--prompt", "The cat sat", "--auto-select", "attn:weights")
+    assert (done.code, done.out) == (0, [DOCUMENT])
+    document = load(DOCUMENT)
+    model = AUTO[tiny.FAMILIES[family]].from_pretrained(folder, attn_implementation="eager")
+    inputs = {"input_ids": torch.tensor(document.header["input_ids"])}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = torch.tensor(document.header["decoder_input_ids"])
+    with torch.no_grad():
+        returned = model(**inputs, output_attentions=True)
+    expected = {
+        (key.removesuffix("attentions").rstrip("_") or "self", layer): weights.numpy()
+        for key in returned
+        if key.endswith("attentions")
+        for layer, weights in enumerate(returned[key] or ())
+    }
+    assert document.attention_weights is not None
+    assert {(e["kind"], e["layer"]) for e in document.attention_weights} == set(expected)
+    assert len(document.attention_weights) == len(expected)  # each tensor once
+    for entry in document.attention_weights:
+        found = document.tensor(entry["module"], *entry["element"])
+        np.testing.assert_array_equal(found, expected[entry["kind"], entry["layer"]])
+    assert view("--output-dir", "pages").code == 0
+    assert len(os.listdir("pages")) == 2
+
+
+def test_the_keys_other_peoples_scripts_read(
+    checkpoints: Checkpoints, workplace: Path, capture: Run
+) -> None:
+    folder = checkpoints("llama")
+    spec = "attn:self_attn;mlp:0;other:"
+    capture("--model", folder, "--prompt", "The cat sat on the mat", "--auto-select", spec)
+    data = json.loads(Path(DOCUMENT).read_text())
+    assert list(data) == [
+        "format",
+        "model",
+        "prompt",
+        "input_ids",
+        "tokens",
+        "selected_patterns",
+        "selected_modules",
+        "attention_weights",
+        "environment",
+        "captured",
+    ]
+    assert data["format"] == "agnostic-activations/1"
+    assert data["model"] == str(folder)
+    assert data["prompt"] == "The cat sat on the mat"
+    assert data["selected_patterns"] == {
+        "attention": ["model.layers.{layer}.self_attn"],
+        "mlp": ["model.layers.{layer}.mlp"],
+        "other": [],
+    }
+    attention = [f"model.layers.{i}.self_attn" for i in range(3)]
+    mlp = [f"model.layers.{i}.mlp" for i in range(3)]
+    assert data["selected_modules"] == {"attention": attention, "mlp": mlp, "other": []}
+    assert data["attention_weights"][1] == {
+        "module": "model.layers.1.self_attn",
+        "element": [1],
+        "layer": 1,
+        "kind": "self",
+    }
+    assert data["environment"]["backend"] == "hooks"
+    assert data["environment"]["attn_implementation"] == "eager"
+    captured = data["captured"]
+    assert list(captured) == ["attention_outputs", "mlp_outputs", "other_outputs"]
+    assert list(captured["attention_outputs"]) == attention
+    length = len(data["tokens"])
+    assert np.shape(data["input_ids"]) == (1, length)
+    entry = captured["attention_outputs"]["model.layers.0.self_attn"]
+    assert list(entry) == ["shape", "dtype", "output"]
+    assert entry["shape"] == [[1, length, 32], [1, 4, length, length]]
+    assert entry["dtype"] == ["float32", "float32"]
+    assert np.allclose(np.sum(entry["output"][1], axis=-1), 1, atol=1e-6)
+    assert captured["mlp_outputs"][mlp[0]]["shape"] == [1, length, 32]
+    assert captured["other_outputs"] == {}
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "opt", "bert", "t5", "bart"])
+def test_both_backends_and_every_run_give_the_same_bytes(
+    family: str, checkpoints: Checkpoints, workplace: Path, capture: Run
+) -> None:
+    texts = []
+    for backend in ("hooks", "hooks", "pyvene"):
+        argv = ["--model", checkpoints(family), "--prompt", "The cat", "--backend", backend]
+        assert capture(*argv, "--auto-select", "attn:all;mlp:all;other:all").code == 0
+        texts.append(Path(DOCUMENT).read_text())
+    assert texts[0] == texts[1]
+    assert texts[2] == texts[0].replace('"backend":"hooks"', '"backend":"pyvene"')
+
+
+@pytest.mark.parametrize(
+    ("dtype", "written"), [("bfloat16", "bfloat16"), ("float16", "float16"), ("auto", "float32")]
+)
+def test_dtypes(
+    dtype: str, written: str, checkpoints: Checkpoints, workplace: Path, capture: Run
+) -> None:
+    folder = checkpoints("qwen2")
+    argv = ["--model", folder, "--prompt", "The cat", "--auto-select", "attn:0", "--dtype", dtype]
+    assert capture(*argv, "--device", "cpu").code == 0
+    document = load(DOCUMENT)
+    name = "model.layers.0.self_attn"
+    assert document.dtype(name) == [written, written]
+    assert document.header["environment"]["dtype"] == written
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, attn_implementation="eager", dtype=getattr(torch, written)
+    )
+    with torch.no_grad():
+        ids = torch.tensor(document.header["input_ids"])
+        expected = model(ids, output_attentions=True).attentions[0]
+    np.testing.assert_array_equal(document.tensor(name, 1), expected.float().numpy())
+
+
+def test_attention_is_eager_only_when_it_is_captured(
+    checkpoints: Checkpoints, workplace: Path, capture: Run
+) -> None:
+    argv = ["--model", checkpoints("llama"), "--prompt", "The cat", "--auto-select"]
+    for spec, used in (("mlp:0", "sdpa"), ("attn:q_proj", "eager"), ("attn:0", "eager")):
+        assert capture(*argv, spec).code == 0
+        assert load(DOCUMENT).header["environment"]["attn_implementation"] == used
+    assert capture(*argv, "attn:q_proj", "--attn-implementation", "sdpa").code == 0
+    assert load(DOCUMENT).header["environment"]["attn_implementation"] == "sdpa"
+
+
+def test_logits_are_whole_only_when_they_are_captured(
+    checkpoints: Checkpoints, workplace: Path, capture: Run
+) -> None:
+    argv = ["--model", checkpoints("llama"), "--prompt", "The cat sat", "--auto-select"]
+    assert capture(*argv, "other:lm_head").code == 0
+    document = load(DOCUMENT)
+    assert document.shape("lm_head") == [1, len(document.header["tokens"]), 400]
+
+
+def test_layers(checkpoints: Checkpoints, workplace: Path, capture: Run, view: Run) -> None:
+    argv = ["--model", checkpoints("llama"), "--prompt", "The cat", "--layers", "0,2"]
+    assert capture(*argv, "--auto-select", "attn:0;other:model.norm").code == 0
+    document = load(DOCUMENT)
+    assert document.names == ["model.layers.0.self_attn", "model.layers.2.self_attn", "model.norm"]
+    assert document.attention_weights is not None
+    assert [entry["layer"] for entry in document.attention_weights] == [0, 2]
+
+
+def test_modules_never_called_are_named(
+    checkpoints: Checkpoints, workplace: Path, capture: Run
+) -> None:
+    argv = ["--model", checkpoints("opt"), "--prompt", "The cat", "--auto-select"]
+    done = capture(*argv, "attn:0;other:0")
+    assert done.code == 0
+    assert "warning: not called in this pass, so not captured: model." in done.err
+    assert load(DOCUMENT).header["not_called"] == ["model"]
+    done = capture(*argv, "other:0")
+    assert done.code == 1
+    assert done.err[-1].startswith("error: No data captured: none of the selected modules was")
+
+
+def test_not_a_number_is_null_counted_and_said(
+    tmp_path: Path, workplace: Path, capture: Run
+) -> None:
+    model = tiny.model("llama")
+    model.model.layers[1].mlp.down_proj.weight.data[0, 0] = float("nan")
+    model.save_pretrained(tmp_path / "broken")
+    tiny.tokenizer().save_pretrained(tmp_path / "broken")
+    argv = ["--model", "broken", "--prompt", "The cat", "--auto-select", "mlp:0"]
+    done = capture(*argv)
+    assert done.code == 0
+    length = len(load(DOCUMENT).header["tokens"])
+    counts = {"NaN": length, "Infinity": 0, "-Infinity": 0}
+    assert load(DOCUMENT).header["non_finite"]["model.layers.1.mlp"] == {"": counts}
+    assert f"warning: model.layers.1.mlp holds {length} NaN; written as null." in done.err
+
+
+# -------------------------------------------------------------------------------- what is read
+
+
+def test_prompt_from_a_file_and_from_standard_input(
+    checkpoints: Checkpoints, workplace: Path, capture: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = ["--model", checkpoints("llama"), "--auto-select", "attn:0"]
+    Path("p.txt").write_bytes("one\r\n two é\n".encode())
+    assert capture(*argv, "--prompt-file", "p.txt").code == 0
+    assert load(DOCUMENT).prompt == "one\r\n two é"  # the last line break is not part of it
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"from a pipe\n")))
+    assert capture(*argv, "--prompt-file", "-").code == 0
+    assert load(DOCUMENT).prompt == "from a pipe"
+
+
+def test_target_is_shifted_right(checkpoints: Checkpoints, workplace: Path, capture: Run) -> None:
+    argv = ["--model", checkpoints("t5"), "--prompt", "The cat", "--auto-select", "attn:weights"]
+    assert capture(*argv, "--target", "one two").code == 0
+    header = load(DOCUMENT).header
+    words = tiny.tokenizer()("one two")["input_ids"]
+    assert header["decoder_input_ids"] == [[1, *words]]
+    assert len(header["decoder_tokens"]) == len(words) + 1
+
+
+def test_without_a_target_the_model_writes_it(
+    checkpoints: Checkpoints, workplace: Path, capture: Run
+) -> None:
+    folder = checkpoints("bart")
+    argv = ["--model", folder, "--prompt", "The cat", "--auto-select", "attn:0"]
+    assert capture(*argv, "--max-new-tokens", "5").code == 0
+    header = load(DOCUMENT).header
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    written = model.generate(
+        torch.tensor(header["input_ids"]), max_new_tokens=5, do_sample=False, num_beams=1
+    )
+    assert header["decoder_input_ids"] == written.tolist()
+
+
+def test_continuation(checkpoints: Checkpoints, workplace: Path, capture: Run) -> None:
+    folder = checkpoints("llama")
+    argv = ["--model", folder, "--prompt", "The cat", "--auto-select", "attn:0"]
+    assert capture(*argv, "--max-new-tokens", "4").code == 0
+    header = load(DOCUMENT).header
+    start = header["continuation_start"]
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    prompt = torch.tensor(header["input_ids"])[:, :start]
+    written = model.generate(prompt, max_new_tokens=4, do_sample=False)
+    assert header["input_ids"] == written.tolist()
+    assert len(header["tokens"]) == written.shape[1]
+
+
+def test_pair(checkpoints: Checkpoints, workplace: Path, capture: Run, view: Run) -> None:
+    argv = ["--model", checkpoints("bert"), "--prompt", "The cat", "--auto-select", "attn:0"]
+    assert capture(*argv, "--text-pair", "the moon").code == 0
+    header = load(DOCUMENT).header
+    start = header["sentence_b_start"]
+    assert header["tokens"][start - 1] == "[SEP]"
+    spelled = "".join(header["tokens"][start:-1])
+    assert spelled == "theĠmoon"
+    assert view().code == 0
+
+
+# ------------------------------------------------------------------------------------- questions
+
+
+@pytest.mark.parametrize(
+    ("answers", "modules", "said"),
+    [
+        ("0\n0\n\n", ["self_attn", "mlp"], []),
+        ("nonsense\n7\nself_attn\n\n\n", ["self_attn"], ["Module not found", "no attention patte"]),
+        ("?\n\n\nnorm, lm_head\nmodel.norm,lm_head\n", ["norm", "lm_head"], ["comma-separated"]),
+    ],
+)
+def test_piped_answers(
+    answers: str,
+    modules: list[str],
+    said: list[str],
+    checkpoints: Checkpoints,
+    workplace: Path,
+    capture: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(answers))
+    done = capture("--model", checkpoints("llama"), "--prompt", "The cat")
+    assert done.code == 0, done.err
+    parts = {name.rpartition(".")[2] for name in load(DOCUMENT).names}
+    assert parts == set(modules)
+    for words in said:
+        assert any(words in line for line in done.err), words
+    assert not any("\x1b" in line for line in done.err)  # plain text over a pipe
+    assert done.out == [DOCUMENT]
+
+
+@pytest.mark.parametrize(
+    ("answers", "instead"),
+    [("", "attn:0;mlp:0;other:"), ("1\n", "attn:1;mlp:0;other:"), ("\n1\n", "attn:;mlp:1;other:")],
+)
+def test_answers_that_end_early(
+    answers: str,
+    instead: str,
+    checkpoints: Checkpoints,
+    workplace: Path,
+    capture: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(answers))
+    done = capture("--model", checkpoints("llama"), "--prompt", "The cat")
+    assert done.code == 2
+    assert done.err[-1].endswith(f'Answer beforehand with --auto-select "{instead}".')
+    assert os.listdir() == []
+    assert capture("--model", checkpoints("llama"), "--auto-select", instead).code == 0
+
+
+def test_list(checkpoints: Checkpoints, workplace: Path, capture: Run) -> None:
+    done = capture("--model", checkpoints("bert"), "--list")
+    assert done.code == 0
+    assert done.out[0] == "Attention (10 patterns; * hands out attention weights)"
+    assert done.out[1].split() == [
+        "0",
+        "*",
+        "bert.encoder.layer.{layer}.attention",
+        "3",
+        "x",
+        "([1,T,32],",
+        "[1,4,T,T])",
+    ]
+    assert done.err == []
+    assert os.listdir() == []
+
+
+def test_list_loads_no_weights(checkpoints: Checkpoints, tmp_path: Path, capture: Run) -> None:
+    shutil.copy(checkpoints("llama") / "config.json", tmp_path)
+    assert capture("--model", tmp_path, "--list").code == 0
+    assert capture("--model", tmp_path, "--auto-select", "attn:0").code == 1
+
+
+# ---------------------------------------------------------------------------------------- errors
+
+CAPTURE_ERRORS: list[tuple[list[str], int, str]] = [
+    (
+        ["--model", "./nowhere"],
+        1,
+        "model not found: there is no folder './nowhere'. Check --model.",
+    ),
+    (
+        ["--model", "no-such-model"],
+        1,
+        "model not found: 'no-such-model' is not on this machine and the Hugging Face hub cannot "
+        "be reached. Check the name and the network, or give a local folder with --model.",
+    ),
+    (
+        ["--model", "{empty}"],
+        1,
+        "the folder '{empty}' is no checkpoint: it has no config.json. Name a folder made by "
+        "save_pretrained().",
+    ),
+    (
+        ["--model", "{no_tokenizer}"],
+        1,
+        "the folder '{no_tokenizer}' has no tokenizer that can be loaded. Save one beside the "
+        "model with tokenizer.save_pretrained().",
+    ),
+    (["--prompt", ""], 2, "the prompt is empty. Give a text with --prompt or --prompt-file."),
+    (
+        ["--prompt", "cat " * 300],
+        2,
+        "the prompt is 302 tokens long, and this model takes 128. Shorten it.",
+    ),
+    (
+        ["--prompt-file", "missing.txt"],
+        1,
+        "--prompt-file: 'missing.txt' cannot be read: No such file or directory.",
+    ),
+    (
+        ["--prompt", "a", "--prompt-file", "b"],
+        2,
+        "argument --prompt-file: not allowed with argument --prompt. See --help.",
+    ),
+    (["--prompt", "\udcff"], 2, "the prompt is not text in UTF-8. Save or type it so."),
+    (
+        ["--auto-select", "attn:self_atn"],
+        2,
+        "Module not found: no attention pattern is called 'self_atn'. Did you mean "
+        "'model.layers.{layer}.self_attn', 'model.layers.{layer}.self_attn.v_proj' or "
+        "'model.layers.{layer}.self_attn.q_proj'?",
+    ),
+    (
+        ["--auto-select", "other:layernorm"],
+        2,
+        "Module not found: no other pattern is called 'layernorm'. Did you mean "
+        "'model.layers.{layer}.input_layernorm' or "
+        "'model.layers.{layer}.post_attention_layernorm'?",
+    ),
+    (
+        ["--auto-select", "attn:17"],
+        2,
+        "there is no attention pattern 17. The indices go from 0 to 4; --list shows them.",
+    ),
+    (
+        ["--auto-select", "attn"],
+        2,
+        "--auto-select cannot read 'attn'. Write category:answer pairs with the categories attn, "
+        'mlp and other, as in "attn:0;mlp:0;other:".',
+    ),
+    (
+        ["--auto-select", ""],
+        2,
+        'nothing selected. Choose at least one pattern, as in --auto-select "attn:0;mlp:0;other:"; '
+        "--list shows what there is.",
+    ),
+    (
+        ["--layers", "1,7"],
+        2,
+        "--layers: the selected patterns have no layer 7. Their layers are 0-2.",
+    ),
+    (
+        ["--layers", "one"],
+        2,
+        "--layers cannot read 'one'. Write numbers and ranges, as in --layers 0,4-7.",
+    ),
+    (
+        ["--attn-implementation", "sdpa"],
+        1,
+        "attention weights are not available under the attention implementation 'sdpa'. Use "
+        "--attn-implementation eager, or choose other modules.",
+    ),
+    (
+        ["--output", "no/such/folder.json"],
+        1,
+        "the folder of 'no/such/folder.json' does not exist. Make it, or write elsewhere.",
+    ),
+    (["--output", "."], 1, "'.' is a folder. Name a file."),
+    (
+        ["--device", "abacus"],
+        2,
+        "--device does not know 'abacus'. Write auto, cpu, cuda, cuda:0 or mps.",
+    ),
+    (["--target", "x"], 2, "--target needs a model with a decoder of its own. Leave it out."),
+    (["--chat"], 2, "--chat needs a tokenizer with a chat template. Leave it out."),
+    (["--max-new-tokens", "0"], 2, "--max-new-tokens takes a number from 1 up."),
+    (["--no-such-flag"], 2, "unrecognized arguments: --no-such-flag. See --help."),
+    (
+        ["--dtype", "int3"],
+        2,
+        "argument --dtype: invalid choice: 'int3' (choose from 'auto', 'float32', 'bfloat16', "
+        "'float16'). See --help.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("argv", "code", "line"), CAPTURE_ERRORS, ids=lambda v: str(v)[:40])
+def test_errors_of_the_capture(
+    argv: list[str], code: int, line: str, checkpoints: Checkpoints, workplace: Path, capture: Run
+) -> None:
+    """One line, the right code, and the old output as it was."""
+    llama = checkpoints("llama")
+    (workplace / "empty").mkdir()
+    bare = workplace / "bare"
+    shutil.copytree(llama, bare, ignore=shutil.ignore_patterns("tokenizer*", "special*"))
+    places = {"empty": str(workplace / "empty"), "no_tokenizer": str(bare)}
+    Path(DOCUMENT).write_text("old")
+    before = sorted(os.listdir())
+    full = ["--model", str(llama), "--prompt", "The cat", "--auto-select", "attn:0"]
+    for key in argv:
+        if key in ("--prompt-file", "--prompt") and "--prompt" in full:
+            at = full.index("--prompt")
+            del full[at : at + 2]
+    done = capture(*full, *(_filled(item, places) for item in argv))
+    assert done.err[-1] == "error: " + _filled(line, places)
+    assert (done.code, done.out) == (code, [])
+    assert not any("Traceback" in text for text in done.err)
+    assert Path(DOCUMENT).read_text() == "old"
+    assert sorted(os.listdir()) == before
+
+
+def _filled(text: str, places: dict[str, str]) -> str:
+    for key, path in places.items():
+        text = text.replace("{" + key + "}", path)
+    return text
+
+
+def document_with(path: Path, output: Any, shape: Any, name: str = "m.0.self_attn") -> Path:
+    data = {
+        "model": "m",
+        "selected_patterns": {"attention": ["m.{layer}.self_attn"]},
+        "tokens": ["a", "b"],
+        "captured": {"attention_outputs": {name: {"shape": shape, "output": output}}},
+    }
+    path.write_text(json.dumps(data))
+    return path
+
+
+GOOD = np.full((1, 2, 2, 2), 0.5).tolist()
+VIEW_ERRORS: list[tuple[list[str], int, str]] = [
+    (
+        ["--input", "missing.json"],
+        1,
+        "there is no file 'missing.json'. Capture first: python agnostic_capture.py --output "
+        "missing.json",
+    ),
+    (["--input", "."], 1, "'.' is a folder. Name the document's file."),
+    (
+        ["--input", "text.json"],
+        1,
+        "'text.json' is not JSON: Expecting value in line 1, column 1. Name a document that "
+        "agnostic_capture.py wrote.",
+    ),
+    (["--input", "cut.json"], 1, "'cut.json' is cut short: it ends in the middle. Capture again."),
+    (
+        ["--input", "other.json"],
+        1,
+        "'other.json' is JSON but not a captured document: it has no 'captured' with "
+        "'attention_outputs', 'mlp_outputs' or 'other_outputs'. Name a document that "
+        "agnostic_capture.py wrote.",
+    ),
+    (
+        ["--input", "none.json"],
+        1,
+        "no attention weights in 'none.json': it holds m.{layer}.self_attn. Capture the attention "
+        'modules: python agnostic_capture.py --auto-select "attn:weights"',
+    ),
+    (
+        ["--input", "flat.json"],
+        1,
+        "Attention tensor does not have correct dimensions: m.0.self_attn, element 1 has the shape "
+        "(2, 2, 2), expected (batch, heads, seq_len, seq_len). Choose other --layers, or capture "
+        "modules that hand out attention weights.",
+    ),
+    (
+        ["--input", "oblong.json"],
+        1,
+        "Attention tensor does not have correct dimensions: m.0.self_attn, element 1 has the shape "
+        "(1, 2, 2, 3), expected (batch, heads, seq_len, seq_len). Choose other --layers, or "
+        "capture modules that hand out attention weights.",
+    ),
+    (
+        ["--input", "batch.json"],
+        1,
+        "m.0.self_attn, element 1 holds a batch of 2 texts, and a view shows one. Capture one "
+        "prompt at a time.",
+    ),
+    (["--layers", "3"], 2, "--layers: there is no layer 3 in the document. It has layers 0."),
+    (["--heads", "0-2"], 2, "--heads: there is no head 2 in the document. It has heads 0-1."),
+    (["--tokens", "0:3"], 2, "--tokens 0:3 is outside the text: there are tokens 0:2."),
+    (["--tokens", "1"], 2, "--tokens cannot read '1'. Write first and end, as in 0:64."),
+    (["--view", "neuron"], 2, "--view does not know 'neuron'. Write head, model or head,model."),
+    (["--min-weight", "1"], 2, "--min-weight takes a number from 0 up to, but not, 1."),
+    (["--output-dir", "good.json"], 1, "--output-dir: 'good.json' is a file. Name a folder."),
+    (
+        ["--output-dir", "a/b"],
+        1,
+        "--output-dir: the folder above 'a/b' does not exist. Make it, or name another.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("argv", "code", "line"), VIEW_ERRORS, ids=lambda v: str(v)[:40])
+def test_errors_of_the_view(
+    argv: list[str], code: int, line: str, workplace: Path, view: Run
+) -> None:
+    hidden = np.zeros((1, 2, 4)).tolist()
+    shape = [[1, 2, 4]]
+    document_with(Path("good.json"), [hidden, GOOD], [*shape, [1, 2, 2, 2]])
+    document_with(Path("none.json"), [hidden, None], [*shape, None])
+    document_with(Path("flat.json"), [hidden, GOOD[0]], [*shape, [2, 2, 2]])
+    document_with(
+        Path("oblong.json"), [hidden, np.ones((1, 2, 2, 3)).tolist()], [*shape, [1, 2, 2, 3]]
+    )
+    document_with(Path("batch.json"), [hidden, GOOD * 2], [*shape, [2, 2, 2, 2]])
+    Path("cut.json").write_text(Path("good.json").read_text()[:-30])
+    Path("text.json").write_text("hello")
+    Path("other.json").write_text('{"hello": 1}')
+    before = sorted(os.listdir())
+    done = view("--input", "good.json", *argv)
+    assert done.err[-1] == f"error: {line}"
+    assert (done.code, done.out) == (code, [])
+    assert sorted(os.listdir()) == before
+
+
+def test_traceback_only_with_debug(workplace: Path, view: Run) -> None:
+    assert "Traceback" not in "\n".join(view("--input", "x").err)
+    assert "Traceback" in "\n".join(view("--input", "x", "--debug").err)
+
+
+def test_code_from_a_checkpoint_is_not_run_unasked(
+    checkpoints: Checkpoints, tmp_path: Path, workplace: Path, capture: Run
+) -> None:
+    folder = tmp_path / "remote"
+    shutil.copytree(checkpoints("llama"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["model_type"] = "my_own"
+    config["architectures"] = ["MyOwn"]
+    config["auto_map"] = {
+        "AutoConfig": "code.MyConfig",
+        "AutoModelForCausalLM": "code.MyOwn",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "code.py").write_text(
+        "from pathlib import Path\n"
+        f"Path({str(tmp_path / 'ran')!r}).touch()\n"
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class MyConfig(LlamaConfig):\n    model_type = 'my_own'\n"
+        "class MyOwn(LlamaForCausalLM):\n    config_class = MyConfig\n"
+    )
+    argv = ["--model", folder, "--prompt", "The cat", "--auto-select", "attn:0"]
+    done = capture(*argv)
+    assert done.code == 1
+    assert done.err[-1].endswith("if you trust it add --trust-remote-code.")
+    assert not (tmp_path / "ran").exists()
+    assert capture(*argv, "--trust-remote-code").code == 0
+    assert (tmp_path / "ran").exists()
+    assert load(DOCUMENT).names[0] == "model.layers.0.self_attn"
+
+
+# ------------------------------------------------------------------------------ parts of the view
+
+
+def test_parts_and_single_views(
+    checkpoints: Checkpoints, workplace: Path, capture: Run, view: Run
+) -> None:
+    argv = [
+        "--model",
+        checkpoints("llama"),
+        "--prompt",
+        "The cat sat on",
+        "--auto-select",
+        "attn:0",
+    ]
+    capture(*argv)
+    done = view("--view", "head", "--layers", "1-2", "--heads", "3", "--tokens", "1:3", "--quiet")
+    assert done.code == 0
+    assert len(done.out) == 1
+    page = Path(done.out[0]).read_text()
+    assert "Self: layers 1-2, 1 head, 2 tokens" in page
+    assert "Only the tokens 1 to 2 are shown." in page
+
+
+def test_tokens_from_the_models_tokenizer_else_ids(
+    checkpoints: Checkpoints, workplace: Path, capture: Run, view: Run
+) -> None:
+    folder = checkpoints("llama")
+    capture("--model", folder, "--prompt", "The cat", "--auto-select", "attn:0")
+    data = json.loads(Path(DOCUMENT).read_text())
+    tokens = data.pop("tokens")
+    Path("t.json").write_text(json.dumps(data))
+    assert view("--input", "t.json", "--output-dir", "t").err == []
+    page = next(Path("t").iterdir()).read_text()
+    assert all(token.replace("Ġ", "·") in page for token in tokens)
+    data["model"] = "./gone"
+    Path("t.json").write_text(json.dumps(data))
+    done = view("--input", "t.json", "--output-dir", "u")
+    assert "cannot be loaded; ids are shown" in done.err[0]
+    assert f"#{data['input_ids'][0][0]}" in next(Path("u").iterdir()).read_text()
+
+
+def test_documents_without_our_additions(
+    checkpoints: Checkpoints, workplace: Path, capture: Run, view: Run
+) -> None:
+    """Other people's captures: no attention_weights, no shapes, pretty-printed."""
+    capture("--model", checkpoints("qwen2"), "--prompt", "The cat", "--auto-select", "attn:0")
+    view("--output-dir", "ours")
+    data = json.loads(Path(DOCUMENT).read_text())
+    del data["attention_weights"], data["format"], data["environment"]
+    for entry in data["captured"]["attention_outputs"].values():
+        del entry["shape"], entry["dtype"]
+    Path("other.json").write_text(json.dumps(data, indent=1))
+    assert view("--input", "other.json", "--output-dir", "theirs").code == 0
+    for page in os.listdir("ours"):
+        assert (Path("ours") / page).read_bytes() == (Path("theirs") / page).read_bytes()
+
+
+# -------------------------------------------------------------------------- as separate processes
+
+
+def run_script(*argv: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *argv], capture_output=True, text=True, check=False, timeout=120, **kwargs
+    )
+
+
+@pytest.mark.parametrize("script", ["agnostic_capture.py", "bertviz_head_model_view.py"])
+def test_light_answers_import_nothing_heavy(script: str, tmp_path: Path) -> None:
+    code = (
+        "import sys, runpy\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "for argv in (['--help'], ['--version'], ['--nonsense'], ['--auto-select', 'x'],\n"
+        "             ['--layers', 'x']):\n"
+        f"    module = __import__({script[:-3]!r})\n"
+        "    module.main(argv)\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'rich', 'bertviz'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = run_script("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_view_never_imports_torch(workplace: Path, tmp_path: Path) -> None:
+    document_with(Path("d.json"), [[[[0.0]]], GOOD], [[1, 1, 1], [1, 2, 2, 2]])
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import bertviz_head_model_view as b\n"
+        "assert b.main(['--input', 'd.json']) == 0\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    done = run_script("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_has_no_side_effects(tmp_path: Path) -> None:
+    names = [f"activations.{p.stem}" for p in (ROOT / "activations").glob("[a-z]*.py")]
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + "\n".join(
+        f"import {name}" for name in ["activations", "agnostic_capture", *names]
+    )
+    done = run_script("-c", code, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert os.listdir(tmp_path) == []
+
+
+def test_torch_stays_in_its_rooms() -> None:
+    rooms = {"models", "probe", "recording", "interventions"}
+    for path in (ROOT / "activations").glob("*.py"):
+        imports = [line for line in path.read_text().splitlines() if "import" in line.split("#")[0]]
+        heavy = [
+            line
+            for line in imports
+            if line.lstrip().startswith(
+                ("import torch", "from torch", "import transformers", "from transformers")
+            )
+        ]
+        assert not heavy or path.stem in rooms, path
+
+
+# ------------------------------------------------------------------------------------- from Python
+
+
+def test_capture_and_load_from_python(checkpoints: Checkpoints, workplace: Path) -> None:
+    document = activations.capture(
+        str(checkpoints("gpt2")), "The cat sat", select="attn:0", output="x.json", layers=[1]
+    )
+    length = len(document.header["tokens"])
+    weights = document.tensor("transformer.h.1.attn", 1)
+    assert weights.shape == (1, 4, length, length)
+    assert weights.dtype == np.float32
+    assert activations.load("x.json").names == ["transformer.h.1.attn"]
+    with pytest.raises(UsageError):
+        activations.capture(str(checkpoints("gpt2")), "The cat", select="attn:nope")
+    with pytest.raises(ToolkitError):
+        activations.load("nowhere.json")
+
+
+def test_a_loaded_model_is_left_as_it_was(workplace: Path) -> None:
+    model = tiny.model("llama")
+    model.set_attn_implementation("sdpa")
+    model.train()
+    model.model.layers[0].eval()
+    modes = [module.training for module in model.modules()]
+    document = activations.capture(model, "The cat", tokenizer=tiny.tokenizer(), output="x.json")
+    assert document.attention_weights is not None
+    assert len(document.attention_weights) == 3
+    assert model.config._attn_implementation == "sdpa"
+    assert [module.training for module in model.modules()] == modes
+    with pytest.raises(UsageError, match="needs its tokenizer"):
+        activations.capture(model, "The cat")
