@@ -19,7 +19,6 @@
   // {layer, heads} to show: what the address asked for, then what was last chosen, so that the page
   // can be drawn anew at any time. heads are positions; null is all, or no picture opened.
   let wanted = null;
-  let layerShown = null;
 
   // ------------------------------------------------------------------------------- the weights
 
@@ -35,7 +34,8 @@
     return Uint16Array.from({ length: buffer.byteLength / 2 }, (_, i) => view.getUint16(2 * i, true));
   }
 
-  const weight = (q) => (q === page.notANumber ? NaN : stack.base + q / stack.steps);
+  // NaN and infinities count as nothing: no line, no shade.
+  const weight = (q) => (q === page.notANumber ? 0 : stack.base + q / stack.steps);
 
   function headMatrix(layerIndex, headIndex) {
     const rows = stack.rowTokens.length;
@@ -138,7 +138,7 @@
       layer: wanted?.layer ?? null, // head view
       heads: wanted?.heads ?? null,
       include_heads: stack.heads, // model view
-      total_heads: stack.heads.length,
+      total_heads: Math.max(stack.heads.length, 2), // for one, details would open off the page
       display_mode: dark ? "dark" : "light",
     };
   }
@@ -167,7 +167,7 @@
     }
     if (page.view === "head") dressHeadView();
     else dressModelView();
-    if (onLayer) byId("layer").focus(); // the list is a new one
+    if (onLayer) byId("layer").focus({ preventScroll: true }); // the list is a new one
     nameTokens();
   }
 
@@ -201,7 +201,7 @@
 
   function layersDrawn() {
     if (page.view === "model") return stack.layers.keys();
-    const index = stack.layers.indexOf(wanted?.layer ?? layerShown ?? stack.layers[0]);
+    const index = stack.layers.indexOf(wanted?.layer ?? stack.layers[0]);
     return [Math.max(index, 0)];
   }
 
@@ -244,7 +244,6 @@
 
   function dressHeadView() {
     const select = byId("layer");
-    layerShown = +select.value;
     for (const option of select.options) option.textContent = option.value;
     // Before bertviz hears of it: another layer may have other numbers of lines to draw.
     select.addEventListener("change", (event) => {
@@ -252,7 +251,7 @@
       wanted = { ...wanted, layer: +select.value };
       show();
     }, { capture: true });
-    wanted = { ...wanted, layer: layerShown };
+    wanted = { ...wanted, layer: +select.value };
     makeHeadButtons();
   }
 
@@ -289,7 +288,7 @@
     });
     const places = on.flatMap((isOn, i) => (isOn ? [i] : []));
     wanted = { ...wanted, heads: places.length === on.length ? null : places };
-    linkTo(places.length === 1 ? [layerShown, stack.heads[places[0]]] : null);
+    linkTo(places.length === 1 ? [wanted.layer, stack.heads[places[0]]] : null);
   }
 
   // ---------------------------------------------------------------------------- the model view
@@ -354,10 +353,9 @@
     page.stacks.forEach((item, i) => filter.append(new Option(item.name, String(i))));
     byId("filter-label").hidden = page.stacks.length < 2;
     filter.addEventListener("change", () => {
-      const layer = layerShown;
+      const layer = wanted?.layer;
       stack = page.stacks[Number(filter.value)];
       wanted = stack.layers.includes(layer) ? { layer, heads: null } : null;
-      layerShown = null;
       linkTo(null);
       show();
     });
