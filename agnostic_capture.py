@@ -117,6 +117,7 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
         from activations import models, session
         from activations.questions import ask, show_catalog
     models.quiet_libraries(progress=talk.shows_progress)
+    models.pick_device(args.device)
     options = session.Options(
         dtype=args.dtype,
         device=args.device,

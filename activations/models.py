@@ -35,11 +35,11 @@ DEFAULT_NEW_TOKENS = 16  # of the target a seq2seq model writes itself
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model that can be loaded: its name or folder, configuration and auto class's name."""
+    """A model that can be loaded: its name or folder, configuration and the class that loads it."""
 
     name: str
     config: Any
-    auto_class: str
+    class_name: str
     revision: str | None = None
     trust_remote_code: bool = False
 
@@ -103,7 +103,7 @@ def open_checkpoint(
     with explained(name, "configuration"):
         where = _where(name, revision, trust_remote_code)
         config = AutoConfig.from_pretrained(name, **where)
-    return Checkpoint(name, config, _auto_class(config), revision, trust_remote_code)
+    return Checkpoint(name, config, _class_name(config), revision, trust_remote_code)
 
 
 def _where(name: str, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
@@ -128,42 +128,42 @@ def _hub_in_reach() -> bool:
     return True
 
 
-def _auto_class(config: Any) -> str:
-    """The auto class that loads this checkpoint with the head it was saved with."""
-    architectures = list(getattr(config, "architectures", None) or [])
+def _class_name(config: Any) -> str:
+    """The class of transformers that loads this checkpoint with the head it was saved with."""
     auto_map: dict[str, str] = getattr(config, "auto_map", None) or {}
-    remote = [name for name in auto_map if name in _TASKS]
-    if remote:
-        return remote[0]
-    tasks = {}
-    for auto_class, mapping in _TASKS.items():
-        try:
-            tasks[auto_class] = getattr(modeling_auto, mapping)[type(config)].__name__
-        except KeyError:
-            continue
-    for auto_class, class_name in tasks.items():
-        if class_name in architectures:
+    for auto_class in _TASKS:
+        if auto_class in auto_map:  # code of its own, which only the auto classes find
             return auto_class
-    if architectures:
-        # LlamaForCausalLM and its kin may be registered under one class and saved as another.
-        endings = {"ForCausalLM": "AutoModelForCausalLM", "LMHeadModel": "AutoModelForCausalLM"}
-        for ending, auto_class in endings.items():
-            if architectures[0].endswith(ending) and auto_class in tasks:
-                return auto_class
-        return "AutoModel"
-    return next(iter(tasks), "AutoModel")
+    architectures = list(getattr(config, "architectures", None) or [])
+    for auto_class, mapping in _TASKS.items():
+        known = _known_class(mapping, config)
+        if known is not None and (known in architectures or not architectures):
+            return auto_class
+    # Any other class by its own name: AutoModel would leave out a classifier, or add a decoder of
+    # random weights to an encoder that was saved alone.
+    if architectures and "AutoModel" not in auto_map and hasattr(transformers, architectures[0]):
+        return str(architectures[0])
+    return "AutoModel"
+
+
+def _known_class(mapping: str, config: Any) -> str | None:
+    try:
+        return str(getattr(modeling_auto, mapping)[type(config)].__name__)
+    except KeyError:
+        return None
 
 
 def skeleton(checkpoint: Checkpoint) -> Any:
     """The model without weights, on the meta device, with eager attention, in `eval()` mode."""
-    auto_class = getattr(transformers, checkpoint.auto_class)
+    loader = getattr(transformers, checkpoint.class_name)
+    options: dict[str, Any] = {"attn_implementation": "eager"}
+    if checkpoint.class_name.startswith("Auto"):
+        make = loader.from_config
+        options["trust_remote_code"] = checkpoint.trust_remote_code
+    else:
+        make = loader._from_config  # what the auto classes call
     with torch.device("meta"):
-        model = auto_class.from_config(
-            checkpoint.config,
-            attn_implementation="eager",
-            trust_remote_code=checkpoint.trust_remote_code,
-        )
-    return model.eval()
+        return make(checkpoint.config, **options).eval()
 
 
 def load_model(
@@ -171,21 +171,33 @@ def load_model(
     attn_implementation: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
-) -> Any:
-    """The model with its weights, on its device, in `eval()` mode.
+) -> tuple[Any, list[str]]:
+    """The model with its weights, on its device, in `eval()` mode; and warnings about the weights.
 
     Raises `ToolkitError` when the weights are missing or broken, the device is not there or the
     memory does not suffice.
     """
     place = pick_device(device)
-    options: dict[str, Any] = {**checkpoint.where, "dtype": dtype}
+    options: dict[str, Any] = {**checkpoint.where, "dtype": dtype, "output_loading_info": True}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     with explained(checkpoint.name, "weights", attn_implementation):
-        model = getattr(transformers, checkpoint.auto_class).from_pretrained(
-            checkpoint.name, **options
-        )
-        return model.to(place).eval()
+        loader = getattr(transformers, checkpoint.class_name)
+        model, report = loader.from_pretrained(checkpoint.name, **options)
+        model = model.to(place).eval()
+    return model, _made_up_weights(checkpoint.name, report)
+
+
+def _made_up_weights(name: str, report: dict[str, Any]) -> list[str]:
+    """transformers fills in what a checkpoint lacks with random numbers; say so."""
+    missing = sorted(report.get("missing_keys") or ())
+    if not missing:
+        return []
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    return [
+        f"'{name}' lacks weights that its class needs, so they are random: "
+        f"{', '.join(missing[:3])}{more}."
+    ]
 
 
 def pick_device(device: str) -> torch.device:
@@ -309,7 +321,8 @@ def _spell(tokenizer: Any, ids: torch.Tensor) -> list[str]:
 
 
 def _check_length(count: int, config: Any) -> None:
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    text_config = getattr(config, "text_config", None) or config
+    limit = getattr(text_config, "max_position_embeddings", None)
     if isinstance(limit, int) and 0 < limit < count:
         raise UsageError(
             f"the prompt is {count} tokens long, and this model takes {limit}. Shorten it."

@@ -49,6 +49,7 @@ class Subject:
     checkpoint: models.Checkpoint | None = None
     model: Any = None
     tokenizer: Any = None
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -127,10 +128,12 @@ def open_subject(name: str | None, options: Options | None = None) -> Subject:
     except Exception:
         # What the meta device cannot run (kernels without a shape rule, code that follows the
         # data) the model itself can.
-        model = models.load_model(checkpoint, None, options.dtype, options.device)
+        model, warnings = models.load_model(checkpoint, None, options.dtype, options.device)
     with models.attention_implementation(model, "eager"), failures_explained():
         observation = probe.observe(model)
-    return Subject(name or DEMO_NAME, build_catalog(observation), checkpoint, model)
+    return Subject(
+        name or DEMO_NAME, build_catalog(observation), checkpoint, model, warnings=warnings
+    )
 
 
 def list_subject(name: str | None, options: Options | None = None) -> tuple[Subject, str | None]:
@@ -214,7 +217,8 @@ def run(
         **({"non_finite": non_finite} if non_finite else {}),
         "environment": environment,
     }
-    return Capture(header, captured, _warnings(recorded.not_called, non_finite))
+    warnings = subject.warnings + _warnings(recorded.not_called, non_finite)
+    return Capture(header, captured, warnings)
 
 
 def _load(subject: Subject, options: Options, implementation: str | None) -> None:
@@ -223,7 +227,7 @@ def _load(subject: Subject, options: Options, implementation: str | None) -> Non
     if subject.tokenizer is None:  # first: it is quick, and may be missing
         subject.tokenizer = models.load_tokenizer(subject.checkpoint)
     if subject.model is None:
-        subject.model = models.load_model(
+        subject.model, subject.warnings = models.load_model(
             subject.checkpoint, implementation, options.dtype, options.device
         )
 

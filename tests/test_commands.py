@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import transformers
 from conftest import Run
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 import activations
-from activations import ToolkitError, UsageError, load
+from activations import ToolkitError, UsageError, load, session
 
 ROOT = Path(__file__).parent.parent
 Checkpoints = Callable[[str], Path]
@@ -362,7 +363,103 @@ def test_list_loads_no_weights(checkpoints: Checkpoints, tmp_path: Path, capture
     assert capture("--model", tmp_path, "--auto-select", "attn:0").code == 1
 
 
+@pytest.mark.parametrize(
+    ("class_name", "family", "top"),
+    [
+        ("LlamaModel", "llama", "layers.{layer}.self_attn"),
+        ("BertModel", "bert", "encoder.layer.{layer}.attention"),
+        ("BertForSequenceClassification", "bert", "bert.encoder.layer.{layer}.attention"),
+        ("T5EncoderModel", "t5", "encoder.block.{layer}.layer.0"),
+        ("GPT2Model", "gpt2", "h.{layer}.attn"),
+    ],
+)
+def test_the_class_comes_from_the_checkpoint(
+    class_name: str, family: str, top: str, workplace: Path, capture: Run
+) -> None:
+    """Other classes than the language models' load as what they were saved as."""
+    getattr(transformers, class_name)(tiny.config(family)).save_pretrained("saved")
+    tiny.tokenizer().save_pretrained("saved")
+    done = capture("--model", "saved", "--prompt", "The cat", "--auto-select", "attn:0")
+    assert done.code == 0, done.err
+    assert not any(line.startswith("warning") for line in done.err)
+    document = load(DOCUMENT)
+    assert document.header["selected_patterns"]["attention"] == [top]
+    assert document.names == [top.format(layer=i) for i in range(3)]
+
+
+def test_weights_the_checkpoint_lacks_are_said_to_be_random(workplace: Path, capture: Run) -> None:
+    transformers.LlamaModel(tiny.config("llama")).save_pretrained("saved")
+    tiny.tokenizer().save_pretrained("saved")
+    config = json.loads(Path("saved/config.json").read_text())
+    config |= {"architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}
+    Path("saved/config.json").write_text(json.dumps(config))
+    done = capture("--model", "saved", "--prompt", "The cat", "--auto-select", "attn:0")
+    assert done.code == 0
+    assert (
+        "warning: 'saved' lacks weights that its class needs, so they are random: lm_head.weight."
+        in done.err
+    )
+
+
+def test_where_a_checkpoint_is_loaded_from_is_passed_on(
+    checkpoints: Checkpoints, workplace: Path, capture: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, Any, Any]] = []
+    for loader in (transformers.AutoConfig, transformers.AutoTokenizer, AutoModelForCausalLM):
+
+        def spy(
+            name: str, loader: Any = loader, real: Any = loader.from_pretrained, **kw: Any
+        ) -> Any:
+            told.append((loader.__name__, kw["revision"], kw["trust_remote_code"]))
+            return real(name, **kw)
+
+        monkeypatch.setattr(loader, "from_pretrained", spy)
+    argv = ["--model", checkpoints("llama"), "--prompt", "The cat", "--auto-select", "attn:0"]
+    assert capture(*argv, "--revision", "v2").code == 0
+    assert {item[1:] for item in told} == {("v2", False)}
+    assert {item[0] for item in told} >= {"AutoConfig", "AutoTokenizer", "AutoModelForCausalLM"}
+    assert load(DOCUMENT).header["environment"]["revision"] == "v2"
+
+
 # ---------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted. Nothing was written."),
+        (
+            torch.OutOfMemoryError("CUDA out of memory"),
+            1,
+            "out of memory in the forward pass. Shorten the prompt, use --dtype bfloat16, or "
+            "choose fewer --layers.",
+        ),
+        (
+            RuntimeError("shapes\ndo not fit"),
+            1,
+            "the model failed in its forward pass: RuntimeError: shapes. With --debug you see "
+            "where.",
+        ),
+    ],
+)
+def test_what_goes_wrong_in_the_pass(
+    raised: BaseException,
+    code: int,
+    line: str,
+    checkpoints: Checkpoints,
+    workplace: Path,
+    capture: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise raised
+
+    monkeypatch.setitem(session.BACKENDS, "hooks", fail)
+    argv = ["--model", checkpoints("llama"), "--prompt", "The cat", "--auto-select", "attn:0"]
+    done = capture(*argv)
+    assert (done.code, done.out, done.err[-1]) == (code, [], f"error: {line}")
+    assert os.listdir() == []
+
 
 CAPTURE_ERRORS: list[tuple[list[str], int, str]] = [
     (
