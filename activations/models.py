@@ -156,7 +156,8 @@ def _known_class(mapping: str, config: Any) -> str | None:
 def skeleton(checkpoint: Checkpoint) -> Any:
     """The model without weights, on the meta device, with eager attention, in `eval()` mode."""
     loader = getattr(transformers, checkpoint.class_name)
-    options: dict[str, Any] = {"attn_implementation": "eager"}
+    # The grouped kernels for experts run only in bfloat16, and not at all on some machines.
+    options: dict[str, Any] = {"attn_implementation": "eager", "experts_implementation": "eager"}
     if checkpoint.class_name.startswith("Auto"):
         make = loader.from_config
         options["trust_remote_code"] = checkpoint.trust_remote_code
@@ -257,61 +258,56 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 # ---------------------------------------------------------------------------------------- inputs
 
 
-def encode(model: Any, tokenizer: Any, text: Text) -> Inputs:
-    """The user's text -> what the model gets, on the model's device.
+def tokenize(config: Any, tokenizer: Any, text: Text) -> Any:
+    """The user's text as the tokenizer encodes it, (1, tokens) tensors by name.
 
-    Raises `UsageError` when the prompt is empty or longer than the model takes, or asks for what
-    this model cannot do (a target without a decoder, a chat without a template).
+    Needs no model, so that what does not fit is refused before one is loaded. Raises `UsageError`
+    when the prompt is empty or longer than the model takes, or asks for what this model or its
+    tokenizer cannot do.
     """
-    config = model.config
     paired = bool(getattr(config, "is_encoder_decoder", False))
-    _refuse_misfits(text, paired, tokenizer, model)
-    encoded = _tokenize(tokenizer, text)
-    ids = encoded["input_ids"]
-    if ids.shape[-1] == 0:
-        raise UsageError("the prompt is empty. Give a text with --prompt or --prompt-file.")
-    _check_length(ids.shape[-1], config)
-    place = model.device
-    tensors = {
-        key: value.to(place)
-        for key, value in encoded.items()
-        if isinstance(value, torch.Tensor) and accepts(model, key)
-    }
-    tensors.setdefault("input_ids", ids.to(place))
-    inputs = Inputs(tensors, _spell(tokenizer, ids[0]))
-    if text.text_pair is not None:
-        inputs.sentence_b_start = _sentence_b_start(encoded)
-    if paired:
-        _add_decoder(inputs, model, tokenizer, text)
-    elif text.max_new_tokens:
-        _continue(inputs, model, tokenizer, text.max_new_tokens)
-    return inputs
-
-
-def _refuse_misfits(text: Text, paired: bool, tokenizer: Any, model: Any) -> None:
-    if not text.prompt:
-        raise UsageError("the prompt is empty. Give a text with --prompt or --prompt-file.")
     if text.target is not None and not paired:
         raise UsageError("--target needs a model with a decoder of its own. Leave it out.")
     if text.target is not None and text.max_new_tokens is not None:
         raise UsageError("--target and --max-new-tokens exclude each other. Give one of them.")
-    if text.max_new_tokens and not model.can_generate():
-        raise UsageError("--max-new-tokens needs a model that writes text. Leave it out.")
     if text.chat and text.text_pair is not None:
         raise UsageError("--chat and --text-pair exclude each other. Give one of them.")
     if text.chat and not getattr(tokenizer, "chat_template", None):
         raise UsageError("--chat needs a tokenizer with a chat template. Leave it out.")
-
-
-def _tokenize(tokenizer: Any, text: Text) -> Any:
     if text.chat:
-        return tokenizer.apply_chat_template(
+        encoded = tokenizer.apply_chat_template(
             [{"role": "user", "content": text.prompt}],
             add_generation_prompt=True,
             return_tensors="pt",
             return_dict=True,
         )
-    return tokenizer(text.prompt, text.text_pair, return_tensors="pt")
+    else:
+        encoded = tokenizer(text.prompt, text.text_pair, return_tensors="pt")
+    if not text.prompt or encoded["input_ids"].shape[-1] == 0:
+        raise UsageError("the prompt is empty. Give a text with --prompt or --prompt-file.")
+    written = 0 if paired else text.max_new_tokens or 0
+    _check_length(encoded["input_ids"].shape[-1] + written, config)
+    return encoded
+
+
+def encode(model: Any, tokenizer: Any, text: Text) -> Inputs:
+    """The user's text -> what the model gets, on the model's device; see `tokenize` for errors."""
+    encoded = tokenize(model.config, tokenizer, text)
+    if text.max_new_tokens and not model.can_generate():
+        raise UsageError("--max-new-tokens needs a model that writes text. Leave it out.")
+    tensors = {
+        key: value.to(model.device)
+        for key, value in encoded.items()
+        if isinstance(value, torch.Tensor) and (key == "input_ids" or accepts(model, key))
+    }
+    inputs = Inputs(tensors, _spell(tokenizer, encoded["input_ids"][0]))
+    if text.text_pair is not None:
+        inputs.sentence_b_start = _sentence_b_start(encoded)
+    if getattr(model.config, "is_encoder_decoder", False):
+        _add_decoder(inputs, model, tokenizer, text)
+    elif text.max_new_tokens:
+        _continue(inputs, model, tokenizer, text.max_new_tokens)
+    return inputs
 
 
 def _spell(tokenizer: Any, ids: torch.Tensor) -> list[str]:
@@ -368,7 +364,6 @@ def _decoder_start(model: Any) -> int:
 def _continue(inputs: Inputs, model: Any, tokenizer: Any, count: int) -> None:
     """Let a decoder-only model write `count` tokens and take prompt and continuation as inputs."""
     start = inputs.tensors["input_ids"].shape[-1]
-    _check_length(start + count, model.config)
     ids = _generate(model, inputs.tensors, count)
     inputs.tensors = {"input_ids": ids}
     if accepts(model, "attention_mask"):

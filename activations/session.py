@@ -185,7 +185,7 @@ def run(
     implementation = options.attn_implementation or ("eager" if selection.wants_attention else None)
     if sources and implementation not in (None, "eager"):
         raise ToolkitError(_no_weights(str(implementation)))
-    _load(subject, options, implementation)
+    _load(subject, text, options, implementation)
     model = subject.model
     with models.left_as_it_was(model), models.attention_implementation(model, implementation):
         with failures_explained():
@@ -207,25 +207,29 @@ def run(
         "format": FORMAT,
         "model": subject.name,
         "prompt": text.prompt,
-        **({"text_pair": text.text_pair} if text.text_pair is not None else {}),
-        **({"target": text.target} if text.target is not None else {}),
+        "text_pair": text.text_pair,
+        "target": text.target,
         **inputs.header(),
         "selected_patterns": {c: [p.text for p in selection.patterns[c]] for c in CATEGORIES},
         "selected_modules": {c: list(selection.modules[c]) for c in CATEGORIES},
         "attention_weights": _weights_header(sources, recorded, subject, environment),
-        **({"not_called": recorded.not_called} if recorded.not_called else {}),
-        **({"non_finite": non_finite} if non_finite else {}),
+        "not_called": recorded.not_called or None,
+        "non_finite": non_finite or None,
         "environment": environment,
     }
-    warnings = subject.warnings + _warnings(recorded.not_called, non_finite)
-    return Capture(header, captured, warnings)
+    return Capture(
+        {key: value for key, value in header.items() if value is not None},
+        captured,
+        subject.warnings + _warnings(recorded.not_called, non_finite),
+    )
 
 
-def _load(subject: Subject, options: Options, implementation: str | None) -> None:
+def _load(subject: Subject, text: Text, options: Options, implementation: str | None) -> None:
     if subject.checkpoint is None:
         return
-    if subject.tokenizer is None:  # first: it is quick, and may be missing
-        subject.tokenizer = models.load_tokenizer(subject.checkpoint)
+    # The tokenizer first: it is quick, may be missing, and tells whether the text fits.
+    subject.tokenizer = models.load_tokenizer(subject.checkpoint)
+    models.tokenize(subject.checkpoint.config, subject.tokenizer, text)
     if subject.model is None:
         subject.model, subject.warnings = models.load_model(
             subject.checkpoint, implementation, options.dtype, options.device
