@@ -96,7 +96,10 @@ def write_views(args: argparse.Namespace, talk: Talk) -> None:
         if tokens is not None:
             notes.append(f"Only the tokens {tokens[0]} to {tokens[1] - 1} are shown.")
         subject = Subject(document.model, document.prompt, tuple(notes))
-    pages = {view: build_page(view, subject, stacks, args.min_weight) for view in views}
+    pages = {
+        view: build_page(view, subject, stacks, args.min_weight, linked=len(views) == 2)
+        for view in views
+    }
     folder.mkdir(exist_ok=True)
     for view, page in pages.items():
         path = folder / page_name(view, subject.model)

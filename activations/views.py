@@ -35,6 +35,7 @@ from activations.tokens import readable
 VIEWS = {"head": "Attention head view", "model": "Attention model view"}
 NOT_A_NUMBER = 65535  # stands for NaN and infinities among the 16-bit weights
 _STEPS = 10_000  # 4 decimals
+_MASKED = -1e4  # raw scores lie far above; masks are the least number of float16 or below
 _LARGEST_PAGE = 400_000_000  # bytes; V8 drops a script beyond 512 M characters without a word
 
 
@@ -54,13 +55,18 @@ def page_name(view: str, model: str) -> str:
 
 
 def build_page(
-    view: str, subject: Subject, stacks: Sequence[Stack], min_weight: float = 0.01
+    view: str,
+    subject: Subject,
+    stacks: Sequence[Stack],
+    min_weight: float = 0.01,
+    linked: bool = True,
 ) -> bytes:
     """The whole HTML page ("head" or "model" view) as UTF-8.
 
     `stacks` is what `activations.attention.read_attention` gives; lines with a weight at or below
-    `min_weight` are not drawn (the numbers stay in the page). Raises `ToolkitError` when the page
-    would be too large for a browser.
+    `min_weight` are not drawn (the numbers stay in the page). `linked`: the other view's page is to
+    lie beside this one, so heads link to it. Raises `ToolkitError` when the page would be too large
+    for a browser.
     """
     packed, blob = pack_weights(stacks)
     if len(blob) > _LARGEST_PAGE:
@@ -72,7 +78,7 @@ def build_page(
     data = {
         "view": view,
         "minWeight": min_weight,
-        "otherPage": page_name(other, subject.model),
+        "otherPage": page_name(other, subject.model) if linked else None,
         "notANumber": NOT_A_NUMBER,
         "stacks": packed,
     }
@@ -161,9 +167,9 @@ def _sentence_parts(stack: Stack) -> list[tuple[str, tuple[int, int], tuple[int,
 
 
 def _scale(layers: Sequence[np.ndarray]) -> tuple[float, float]:
-    finite = [weights[np.isfinite(weights)] for weights in layers]
-    low = min((float(w.min()) for w in finite if w.size), default=0.0)
-    high = max((float(w.max()) for w in finite if w.size), default=0.0)
+    shown = [weights[_showable(weights)] for weights in layers]
+    low = min((float(w.min()) for w in shown if w.size), default=0.0)
+    high = max((float(w.max()) for w in shown if w.size), default=0.0)
     largest = NOT_A_NUMBER - 1
     if low >= 0 and high <= largest / _STEPS:
         return 0.0, float(_STEPS)
@@ -171,10 +177,15 @@ def _scale(layers: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def _quantised(weights: np.ndarray, base: float, steps: float) -> np.ndarray:
-    finite = np.isfinite(weights)
+    shown = _showable(weights)
     # float64: in float32 0.00005 could round to either side.
-    q = np.rint((np.where(finite, weights, base).astype(np.float64) - base) * steps)
-    return np.where(finite, q, NOT_A_NUMBER).astype("<u2")
+    q = np.rint((np.where(shown, weights, base).astype(np.float64) - base) * steps)
+    return np.where(shown, q, NOT_A_NUMBER).astype("<u2")
+
+
+def _showable(weights: np.ndarray) -> np.ndarray:
+    """Finite, and not the huge negative number that masks a raw score (squeezebert)."""
+    return np.isfinite(weights) & (weights > _MASKED)
 
 
 # ------------------------------------------------------------------------------ text in the page

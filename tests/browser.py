@@ -178,14 +178,12 @@ def write_capture(path: Path, layers: Sequence[Layer], **header: Any) -> None:
 def make_pages(
     folder: Path, layers: Sequence[Layer], *flags: str, **header: Any
 ) -> dict[str, Path]:
-    """Both pages of such a document, made by the command: {"head": path, "model": path}."""
+    """The pages of such a document, made by the command: {"head": path, "model": path}."""
     write_capture(folder / "capture.json", layers, **header)
     command = ["--input", str(folder / "capture.json"), "--output-dir", str(folder / "pages")]
     assert bertviz_head_model_view.main([*command, "--quiet", *flags]) == 0
-    return {
-        view: next((folder / "pages").glob(f"attention_{view}_view_*.html"))
-        for view in ("head", "model")
-    }
+    pages = (folder / "pages").glob("attention_*_view_*.html")
+    return {page.name.split("_")[1]: page for page in pages}
 
 
 def expected_lines(weights: np.ndarray, cut: float = 0.01) -> Lines:

@@ -497,7 +497,25 @@ def test_the_real_limits(
     assert ("--layers, --heads, --tokens" in tab.page.inner_text("#choice")) == (not buttons)
 
 
+def test_the_strongest_lines_are_drawn_even_if_all_are_alike(
+    tmp_path: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts = {"page.js": views._our("page.js").replace("= 250000;", "= 25;")}
+    our = views._our
+    monkeypatch.setattr(views, "_our", lambda name: scripts.get(name) or our(name))
+    tab = open_page(large_page(tmp_path / "page.html", "model", np.full((1, 6, 6), 1 / 6)))
+    assert tab.drawn().startswith("36 lines are drawn.")
+
+
 # ------------------------------------------------------------------------------- from view to view
+
+
+def test_a_view_made_alone_links_to_no_other(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(0, random_weights(0, heads=2, rows=4))]
+    tab = open_page(make_pages(tmp_path, layers, "--view", "model")["model"])
+    tab.page.get_by_role("button", name="Layer 0, Head 1").click()
+    assert tab.page.inner_text("#opened") == "Layer 0, Head 1"
+    assert tab.page.locator("#opened a").count() == 0
 
 
 def test_links_between_the_views(tmp_path: Path, open_page: Open) -> None:

@@ -256,7 +256,7 @@ def test_the_ends_of_the_scale() -> None:
 
 @patient
 @given(
-    st.floats(-1e6, 1e6),
+    st.floats(-9e3, 1e6),  # lower is a mask
     st.floats(0, 1e6),
     st.lists(st.floats(0, 1), min_size=2, max_size=8),
     st.lists(st.sampled_from([np.nan, np.inf, -np.inf]), max_size=3),
@@ -280,6 +280,15 @@ def test_nothing_but_odd_values() -> None:
     weights = np.array([[[np.nan, np.inf], [-np.inf, np.nan]]])
     packed, blob = pack_weights([stack(weights)])
     assert np.isnan(unpack(packed, blob)[0][0]).all()
+
+
+@pytest.mark.parametrize("mask", [np.finfo(np.float32).min, np.finfo(np.float16).min, -np.inf])
+def test_masked_raw_scores_do_not_spoil_the_scale(mask: float) -> None:
+    scores = np.array([[[3.25, mask], [-2.5, 0.125]]], dtype=np.float32)
+    packed, blob = pack_weights([stack(scores)])
+    found = unpack(packed, blob)[0][0]
+    np.testing.assert_allclose(found[0, [0, 1, 1], [0, 0, 1]], [3.25, -2.5, 0.125], atol=1e-4)
+    assert np.isnan(found[0, 0, 1])
 
 
 def test_sentence_pairs_share_the_weights() -> None:

@@ -95,8 +95,9 @@
   function cutFor(counts, limit) {
     let lines = 0;
     for (let q = counts.length - 1; q >= 0; q--) {
+      // Lines of one weight are drawn together or not at all, but the strongest always are.
+      if (lines > 0 && lines + counts[q] > limit) return stack.base + q / stack.steps;
       lines += counts[q];
-      if (lines > limit) return stack.base + q / stack.steps;
     }
     return page.minWeight;
   }
@@ -326,6 +327,10 @@
     opened.replaceChildren();
     if (!place) return;
     const [layer, head] = place;
+    if (!page.otherPage) {
+      opened.append(`Layer ${layer}, Head ${head}`);
+      return;
+    }
     const link = document.createElement("a");
     const filter = page.stacks.indexOf(stack);
     link.href = `${encodeURIComponent(page.otherPage)}#layer=${layer}&head=${head}` +
