@@ -514,6 +514,7 @@ def test_a_view_made_alone_links_to_no_other(tmp_path: Path, open_page: Open) ->
     layers = [Layer(0, random_weights(0, heads=2, rows=4))]
     tab = open_page(make_pages(tmp_path, layers, "--view", "model")["model"])
     tab.page.get_by_role("button", name="Layer 0, Head 1").click()
+    tab.page.locator("#opened", has_text="Layer 0, Head 1").wait_for()
     assert tab.page.inner_text("#opened") == "Layer 0, Head 1"
     assert tab.page.locator("#opened a").count() == 0
 
