@@ -133,6 +133,8 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
         show_catalog(subject.catalog, sys.stdout)
         return
     subject = session.open_subject(args.model, options)
+    if prompt is None:
+        talk.note(f"No --prompt given: taking {session.DEMO_PROMPT!r}.")
     if answers is None:
         answers = ask(subject.catalog)
     selection = select(subject.catalog, answers, layers)
@@ -143,8 +145,6 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
         args.max_new_tokens,
         args.chat,
     )
-    if prompt is None:
-        talk.note(f"No --prompt given: taking {text.prompt!r}.")
     talk.note(f"Capturing {len(selection.names)} modules of {subject.name}.")
     with talk.watching("Running") as update:
         made = session.run(subject, selection, text, options, update)
@@ -153,8 +153,16 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
     with talk.watching("Writing") as update:
         made.save(args.output, update)
     size = size_text(Path(args.output).stat().st_size)
-    talk.note(f"{len(made.header['tokens'])} tokens, {size}. Next: bertviz_head_model_view.py")
+    count = len(made.header["tokens"])
+    talk.note(f"{count} token{'' if count == 1 else 's'}, {size}.")
+    if made.header["attention_weights"]:
+        where = "" if args.output == parser_default("output") else f" --input {args.output}"
+        talk.note(f"Next: python bertviz_head_model_view.py{where}")
     talk.result(args.output)
+
+
+def parser_default(name: str) -> str:
+    return str(build_parser().get_default(name))
 
 
 def _prompt(args: argparse.Namespace) -> str | None:
@@ -162,15 +170,7 @@ def _prompt(args: argparse.Namespace) -> str | None:
     text: str | None = args.prompt
     if args.prompt_file is not None:
         text = _read_prompt_file(args.prompt_file).removesuffix("\n").removesuffix("\r")
-    if text is None or args.list:
-        return None
-    for value, flag in ((text, "prompt"), (args.text_pair, "text pair"), (args.target, "target")):
-        if value is not None and not value.isprintable():
-            try:
-                value.encode("utf-8")
-            except UnicodeEncodeError:
-                raise UsageError(f"the {flag} is not text in UTF-8. Save or type it so.") from None
-    if not text:
+    if text == "" and not args.list:
         raise UsageError("the prompt is empty. Give a text with --prompt or --prompt-file.")
     return text
 

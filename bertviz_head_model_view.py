@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ def write_views(args: argparse.Namespace, talk: Talk) -> None:
     from activations.attention import read_attention, take
     from activations.document import load
     from activations.files import replacing
-    from activations.views import Subject, build_page, page_name
+    from activations.views import Caption, build_page, page_name
 
     with load(args.input) as document:
         _name_tokens(document, talk)
@@ -95,19 +96,28 @@ def write_views(args: argparse.Namespace, talk: Talk) -> None:
             raise UsageError("nothing is left to show: --layers, --heads and --tokens exclude all.")
         if tokens is not None:
             notes.append(f"Only the tokens {tokens[0]} to {tokens[1] - 1} are shown.")
-        subject = Subject(document.model, document.prompt, tuple(notes))
+        start = document.header.get("continuation_start")
+        if isinstance(start, int):
+            notes.append(f"The model wrote the text from token {start} on (counted from 0).")
+        caption = Caption(document.model, document.prompt, tuple(notes), _texts(document))
     pages = {
-        view: build_page(view, subject, stacks, args.min_weight, linked=len(views) == 2)
+        view: build_page(view, caption, stacks, args.min_weight, linked=len(views) == 2)
         for view in views
     }
-    folder.mkdir(exist_ok=True)
-    for view, page in pages.items():
-        path = folder / page_name(view, subject.model)
-        with replacing(path, needed=len(page)) as file:
-            file.write(page)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ToolkitError(
+            f"--output-dir: '{args.output_dir}' cannot be made ({error.strerror}). Name another."
+        ) from None
+    paths = {view: folder / page_name(view, caption.model) for view in views}
+    with ExitStack() as both:  # all pages are written whole before the first takes its place
+        for view, path in paths.items():
+            both.enter_context(replacing(path, needed=len(pages[view]))).write(pages[view])
+    for path in paths.values():
         talk.result(str(path))
         if args.open:
-            _open(path)
+            _open(path, talk)
 
 
 def _views(text: str) -> list[str]:
@@ -121,7 +131,16 @@ def _token_range(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"\s*(\d{1,7})\s*:\s*(\d{1,7})\s*", text)
     if not match:
         raise UsageError(f"--tokens cannot read '{text}'. Write first and end, as in 0:64.")
+    if int(match[2]) <= int(match[1]):
+        raise UsageError(f"--tokens {text} is empty. Write first and end, as in 0:64.")
     return int(match[1]), int(match[2])
+
+
+def _texts(document: Document) -> tuple[tuple[str, str], ...]:
+    """What the model read beside the prompt."""
+    names = {"text_pair": "Second", "target": "Target"}
+    header = document.header
+    return tuple((name, str(header[key])) for key, name in names.items() if header.get(key))
 
 
 def _output_folder(name: str) -> Path:
@@ -150,22 +169,29 @@ def _name_tokens(document: Document, talk: Talk) -> None:
 
         tokenizer = load_tokenizer(open_checkpoint(document.model))
         for names, ids in missing:
-            document.header[names] = tokenizer.convert_ids_to_tokens(document.header[ids][0])
+            document.header[names] = tokenizer.convert_ids_to_tokens(_ids(document, ids))
     except (ToolkitError, ImportError, LookupError, TypeError, ValueError):
         talk.warn(
             f"the document has no tokens and the tokenizer of '{document.model}' cannot be loaded; "
             "ids are shown."
         )
         for names, ids in missing:
-            row = document.header[ids]
-            row = row[0] if isinstance(row, list) and row and isinstance(row[0], list) else row
-            document.header[names] = [f"#{i}" for i in row]
+            document.header[names] = [f"#{i}" for i in _ids(document, ids)]
 
 
-def _open(path: Path) -> None:
+def _ids(document: Document, key: str) -> list[object]:
+    """The first text's ids, whether they stand in a batch or alone."""
+    row = document.header[key]
+    if isinstance(row, list) and row and isinstance(row[0], list):
+        row = row[0]
+    return row if isinstance(row, list) else []
+
+
+def _open(path: Path, talk: Talk) -> None:
     import webbrowser
 
-    webbrowser.open(path.resolve().as_uri())
+    if not webbrowser.open(path.resolve().as_uri()):
+        talk.warn(f"no browser could be started; open '{path}' yourself.")
 
 
 if __name__ == "__main__":

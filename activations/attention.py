@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from activations.document import Document
-from activations.errors import ToolkitError, UsageError
+from activations.errors import ToolkitError, UsageError, ignore
 from activations.observation import Element
 from activations.selection import describe_numbers
 
 EXPECTED = "(batch, heads, seq_len, seq_len)"
 _NAMES = {"self": "Self", "encoder": "Encoder", "decoder": "Decoder", "cross": "Cross"}
+_MANY = 1_000_000  # layers; more is no layer number
 _CROSS_NAME = re.compile(r"cross|encoder_attn|EncDec", re.IGNORECASE)
 
 
@@ -66,20 +67,30 @@ def read_attention(document: Document, warn: Warn | None = None) -> list[Stack]:
     for place in places:
         weights = document.tensor(place.module, *place.element)
         problem = _problem(place, weights.shape)
+        if problem is None and _handed_on(place, weights[0], found):
+            continue
         if problem is None:
             found.append((place, weights[0]))
         else:
             problems.append(problem)
     if not found:
         raise ToolkitError(problems[0])
-    warn = warn or _ignore
+    warn = warn or ignore
+    odd = sum(int(np.isnan(weights).sum()) for _, weights in found)
+    if odd:
+        warn(f"{odd} attention weights are no finite numbers; they are not drawn.")
     for problem in problems:
         warn(problem)
     return _stacked(document, found, warn)
 
 
-def _ignore(line: str) -> None:
-    """For callers who did not ask for warnings."""
+def _handed_on(place: Place, weights: np.ndarray, found: list[tuple[Place, np.ndarray]]) -> bool:
+    """Whether an outer module gave the same weights already (BERT's attention does)."""
+    return any(
+        place.module.startswith(f"{other.module}.")
+        and np.array_equal(weights, seen, equal_nan=True)
+        for other, seen in found
+    )
 
 
 # --------------------------------------------------------------------------------- where they are
@@ -94,11 +105,8 @@ def find_weights(document: Document) -> list[Place]:
     noted = document.attention_weights
     if noted is not None:
         return [_noted(document, entry) for entry in noted]
-    return [
-        place
-        for name in document.names_of("attention") or document.names
-        if (place := _look(document, name)) is not None
-    ]
+    names = document.names_of("attention") or document.names
+    return [place for name in names if (place := _look(document, name)) is not None]
 
 
 def _noted(document: Document, entry: Any) -> Place:
@@ -106,8 +114,11 @@ def _noted(document: Document, entry: Any) -> Place:
         kind = entry["kind"]
         if kind not in _NAMES:
             raise ValueError(kind)
-        return Place(str(entry["module"]), tuple(entry["element"]), int(entry["layer"]), kind)
-    except (KeyError, TypeError, ValueError):
+        layer = int(entry["layer"])
+        if not 0 <= layer < _MANY:
+            raise ValueError(layer)
+        return Place(str(entry["module"]), tuple(entry["element"]), layer, kind)
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ToolkitError(
             f"'{document.path}' is damaged: an entry of 'attention_weights' does not say module, "
             "element, layer and kind. Capture again."
@@ -122,7 +133,7 @@ def _look(document: Document, name: str) -> Place | None:
     chosen = square[0] if square else (1,) if len(sizes.get((1,), ())) > 1 else None
     if chosen is None:
         return None
-    numbers = re.findall(r"(?:^|\.)(\d+)(?=\.|$)", name)
+    numbers = re.findall(r"(?:^|\.)(\d{1,6})(?=\.|$)", name)
     return Place(name, chosen, int(numbers[0]) if numbers else 0, _kind_of(document, name))
 
 
@@ -152,12 +163,9 @@ def _problem(place: Place, shape: tuple[int, ...]) -> str | None:
 
 
 def _nothing_there(document: Document) -> str:
-    patterns = [
-        pattern
-        for found in (document.header.get("selected_patterns") or {}).values()
-        if isinstance(found, list)
-        for pattern in found
-    ]
+    selected = document.header.get("selected_patterns")
+    lists = selected.values() if isinstance(selected, dict) else []
+    patterns = [pattern for found in lists if isinstance(found, list) for pattern in found]
     held = ", ".join(map(str, patterns[:6])) or ", ".join(document.names[:6]) or "no modules"
     return (
         f"no attention weights in '{document.path}': it holds {held}. Capture the attention "

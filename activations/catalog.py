@@ -24,7 +24,7 @@ _MLP_CLASS = re.compile(
 )
 # A part's name says "feed-forward" only where the class is a general one (Linear, Conv1D, ...).
 _MLP_NAME = re.compile(
-    r"mlps?|ffns?|ff[12]?|fc[12]|feed_?forward|dense_(h_to_4h|4h_to_h)|(shared_)?(experts?|mlp)"
+    r"mlps?|ffns?(_output)?|ff[12]?|fc[12]|feed_?forward|dense_(h_to_4h|4h_to_h)|(shared_)?(experts?|mlp)"
     r"|block_sparse_moe|moe"
 )
 _NOT_A_BLOCK = re.compile(r"(norm\d*|dropout|embeddings?|mask|bias)$", re.IGNORECASE)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from activations.errors import ToolkitError, UsageError
+from activations.errors import ToolkitError, UsageError, ignore
 
 INTERRUPTED = 130
 
@@ -51,7 +51,7 @@ class Talk:
         Shown from the first name on, so that other people's progress bars can come before.
         """
         if not self.shows_progress:
-            yield _unwatched
+            yield ignore
             return
         from rich.console import Console
         from rich.markup import escape
@@ -68,11 +68,9 @@ class Talk:
             status.stop()
 
     def _say(self, line: str) -> None:
-        print(" ".join(line.split("\n")), file=sys.stderr, flush=True)
-
-
-def _unwatched(name: str) -> None:
-    """Nobody is there to see it."""
+        # One line, and no escape codes out of other people's names and files.
+        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+        print(shown, file=sys.stderr, flush=True)
 
 
 class Parser(argparse.ArgumentParser):
@@ -98,7 +96,7 @@ def run_command(parser: Parser, argv: list[str] | None, work: Work) -> int:
     except SystemExit as stop:  # --help, --version, SIGTERM
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
-        talk.error("interrupted. Nothing was written.")
+        talk.error("interrupted.")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of stdout went away; what is left to flush at exit goes nowhere.

@@ -258,7 +258,11 @@ class Document:
         entry = self._entry(name)
         if "output" not in entry:
             raise damaged(self.path, name, "it has no 'output'")
-        return to_tree(entry["output"], plain(entry.get("shape")), plain(entry.get("dtype")))
+        shape, dtype = plain(entry.get("shape")), plain(entry.get("dtype"))
+        try:
+            return to_tree(entry["output"], shape, dtype)
+        except ValueError as error:
+            raise damaged(self.path, name, f"{error}") from None
 
     def tensor(self, name: str, *element: int | str) -> np.ndarray:
         """One tensor of a module's output: `doc.tensor("model.layers.0.self_attn", 1)`.
@@ -272,11 +276,15 @@ class Document:
             shape = at(plain(entry["shape"]), element) if "shape" in entry else None
             dtype = at(plain(entry["dtype"]), element) if "dtype" in entry else None
         except (LookupError, TypeError, ValueError):
-            node = None
-        if not isinstance(node, (simdjson.Array, list, int, float)):
+            node = dtype = None
+        number = node is None and isinstance(dtype, str)  # a single value, and not a finite one
+        if not number and not isinstance(node, (simdjson.Array, list, int, float)):
             where = "/".join(map(str, element)) or "its output"
             raise ToolkitError(f"{name}: element {where} is not a tensor.")
-        return to_array(node, shape, dtype)
+        try:
+            return to_array(node, shape, dtype)
+        except ValueError as error:
+            raise damaged(self.path, name, f"{error}") from None
 
     # -------------------------------------------------------------------------- where things are
 
@@ -304,9 +312,13 @@ class Document:
                     stop = end - 1 if data[end - 1 : end] == b"," else end
                     self._lines[orjson.loads(key)] = _Line(category, at_line, stop)
             at_line = end + 1
-        if header_end < 0 or data[max(0, size - 5) : size].strip() != b"}\n}":
+        if header_end < 0 or not data[max(0, size - 4096) : size].rstrip().endswith(b"}\n}\n}"):
             raise cut_short(self.path)
-        return self._checked(orjson.loads(data[:header_end].rstrip().rstrip(b",") + b"}"))
+        try:
+            header = orjson.loads(data[:header_end].rstrip().rstrip(b",") + b"}")
+        except orjson.JSONDecodeError as error:
+            raise damaged(self.path, "its first lines", f"{error}") from None
+        return self._checked(header)
 
     def _parse_whole(self) -> dict[str, Any]:
         """A document of another layout: parsed whole, arrays only turned into numbers if asked."""
@@ -365,10 +377,11 @@ class Document:
     def element_shapes(self, name: str) -> dict[Element, tuple[int, ...]]:
         """The shapes of a module's output tensors by element; guessed where none are stated."""
         shape, dtype = self.shape(name), self.dtype(name)
-        if dtype is not None:
+        if dtype is not None and shape is not None:
             leaves = [(path, leaf) for path, leaf in walk(dtype) if isinstance(leaf, str)]
             return {path: to_sizes(reach(shape, path)) or () for path, _ in leaves}
-        output = self._entry(name)["output"]
+        entry = self._entry(name)
+        output = entry.get("output")
         if isinstance(output, (simdjson.Array, list)):
             elements: dict[Element, tuple[int, ...]] = {
                 (i,): first_shape(item) for i, item in enumerate(output)

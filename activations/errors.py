@@ -22,6 +22,10 @@ class UsageError(ToolkitError):
     exit_code = 2
 
 
+def ignore(line: str) -> None:
+    """Takes warnings and progress for callers who do not want them."""
+
+
 def nearest(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
     """The candidates that contain `name`, shortest first; else those spelled alike.
 

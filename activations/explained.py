@@ -26,6 +26,7 @@ def explained(name: str, part: str, attn_implementation: str | None = None) -> I
 
 def _explain(name: str, part: str, error: Exception, attn_implementation: str | None) -> str:
     text = " ".join(str(item) for item in _chain(error))
+    kinds = {type(item).__name__ for item in _chain(error)}
     if out_of_memory(error):
         return (
             f"out of memory while loading '{name}'. Use --dtype bfloat16, a smaller model, or "
@@ -36,42 +37,55 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
             f"'{name}' brings code of its own, which is not run unasked. Read it, and if you trust "
             "it add --trust-remote-code."
         )
-    if Path(name).is_dir():
-        return _explain_folder(name, part, text, error)
-    if looks_like_path(name):
-        return f"model not found: there is no folder '{name}'. Check --model."
-    if "gated" in text.lower():
-        return (
-            f"'{name}' is gated on the Hugging Face hub. Ask for access on its page and log in "
-            "with 'hf auth login'."
-        )
-    if part == "tokenizer" and "onnect" not in text:
-        return f"'{name}' has no tokenizer that can be loaded: {first_line(error)}"
     if attn_implementation is not None and attn_implementation in text:
         return f"'{name}' does not run with attention '{attn_implementation}': {first_line(error)}"
-    if any(sign in text for sign in ("onnect", "offline", "resolve", "LocalEntryNotFound")):
-        return (
-            f"model not found: '{name}' is not on this machine and the Hugging Face hub cannot be "
-            "reached. Check the name and the network, or give a local folder with --model."
-        )
-    return (
-        f"model not found: '{name}' is neither a local folder nor a model on the Hugging Face hub. "
-        f"Check --model (and --revision). ({first_line(error)})"
-    )
-
-
-def _explain_folder(name: str, part: str, text: str, error: Exception) -> str:
-    if not (Path(name) / "config.json").exists():
+    if Path(name).is_file():
+        return f"'{name}' is a file. Name the checkpoint's folder with --model."
+    if Path(name).is_dir() and not (Path(name) / "config.json").exists():
         return (
             f"the folder '{name}' is no checkpoint: it has no config.json. Name a folder made by "
             "save_pretrained()."
         )
+    if part == "configuration" and not Path(name).is_dir():
+        return _explain_missing(name, kinds, error)
+    if kinds & _OUT_OF_REACH:
+        return f"the {part} of '{name}' is not on this machine, and {_NO_HUB}."
     if part == "tokenizer":
         return (
-            f"the folder '{name}' has no tokenizer that can be loaded. Save one beside the model "
-            "with tokenizer.save_pretrained()."
+            f"'{name}' has no tokenizer that can be loaded. Save one beside the model with "
+            "tokenizer.save_pretrained()."
         )
-    return f"the {part} in the folder '{name}' cannot be loaded: {first_line(error)}"
+    return f"the {part} of '{name}' cannot be loaded: {first_line(error)}"
+
+
+# huggingface_hub's and its HTTP library's, by name
+_OUT_OF_REACH = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ReadTimeout"}
+_OUT_OF_REACH |= {"ConnectTimeout", "ConnectionError", "ProxyError", "SSLError"}
+_NO_HUB = "the Hugging Face hub cannot be reached"
+
+
+def _explain_missing(name: str, kinds: set[str], error: Exception) -> str:
+    """Why there is no configuration of this name on the hub or in its cache."""
+    if "GatedRepoError" in kinds:
+        return (
+            f"'{name}' is gated on the Hugging Face hub. Ask for access on its page and log in "
+            "with 'hf auth login'."
+        )
+    if looks_like_path(name):
+        return f"model not found: there is no folder '{name}'. Check --model."
+    if "RevisionNotFoundError" in kinds:
+        return f"'{name}' has no such revision on the Hugging Face hub. Check --revision."
+    if kinds & {"RepositoryNotFoundError", "HFValidationError"}:
+        return (
+            f"model not found: '{name}' is neither a local folder nor a model on the Hugging Face "
+            "hub (or a private one: log in with 'hf auth login'). Check --model."
+        )
+    if kinds & _OUT_OF_REACH:
+        return (
+            f"model not found: '{name}' is not on this machine and {_NO_HUB}. "
+            "Check the name and the network, or give a local folder with --model."
+        )
+    return f"the configuration of '{name}' cannot be loaded: {first_line(error)}"
 
 
 def looks_like_path(name: str) -> bool:

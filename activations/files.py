@@ -42,7 +42,7 @@ def replacing(path: str | os.PathLike[str], needed: int = 0) -> Iterator[BinaryI
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            os.fchmod(file.fileno(), 0o666 & ~_umask())  # mkstemp makes private files
+            os.fchmod(file.fileno(), _mode(target))  # mkstemp makes private files
             os.fsync(file.fileno())
         os.replace(name, target)
     except BaseException as error:
@@ -77,7 +77,10 @@ def size_text(count: float) -> str:
     raise AssertionError
 
 
-def _umask() -> int:
+def _mode(target: Path) -> int:
+    """The permissions of the file that is replaced, else those of any new file."""
+    if target.exists():
+        return target.stat().st_mode & 0o777
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    return 0o666 & ~mask

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from activations.errors import ToolkitError
-from activations.recording import Recording, collect, find_modules, no_progress, snapshot
+from activations.errors import ToolkitError, ignore
+from activations.recording import Recording, collect, find_modules, snapshot
 
 
 def record(
@@ -36,7 +36,7 @@ def record(
     calls: dict[str, list[Any]] = {name: [] for name in names}
     with_gradients = [p for p in model.parameters() if p.requires_grad]
     try:
-        watch = progress or no_progress
+        watch = progress or ignore
         recorders = {name: _recorder(name, calls[name], watch) for name in names}
         held = _intervenable(model, recorders)
         with torch.no_grad():
@@ -62,8 +62,9 @@ def _intervenable(model: nn.Module, interventions: Mapping[str, Callable[..., No
         {"component": f"{name}.output", "intervention": intervention}
         for name, intervention in interventions.items()
     ]
+    recording_model = _recording_model_class()
     try:
-        return _recording_model_class()(representations, model)
+        return recording_model(representations, model)
     except Exception as error:
         raise ToolkitError(
             f"pyvene cannot hold this model ({type(error).__name__}: {error}). Use --backend hooks."
@@ -72,8 +73,14 @@ def _intervenable(model: nn.Module, interventions: Mapping[str, Callable[..., No
 
 @functools.cache
 def _recording_model_class() -> Any:
-    with contextlib.redirect_stdout(io.StringIO()):  # it announces what it lacks on stdout
-        import pyvene
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it announces what it lacks on stdout
+            import pyvene
+    except ImportError as error:
+        raise ToolkitError(
+            f"pyvene cannot be imported ({error}). Install it with pip install pyvene==0.1.8, or "
+            "use --backend hooks."
+        ) from error
 
     class RecordingModel(pyvene.IntervenableModel):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -69,7 +69,7 @@ def cut_short(path: Path, why: str = "it ends in the middle") -> ToolkitError:
 
 
 def damaged(path: Path, name: str, why: str) -> ToolkitError:
-    return ToolkitError(f"'{path}' is damaged at module '{name}': {why}. Capture again.")
+    return ToolkitError(f"'{path}' is damaged at '{name}': {why}. Capture again.")
 
 
 def another_format(path: Path) -> ToolkitError:
@@ -165,10 +165,7 @@ def to_array(node: Any, shape: Any, dtype: Any) -> np.ndarray:
     if isinstance(dtype, str) and dtype.startswith("complex"):
         sizes = (*sizes, 2)
     if values.size != math.prod(sizes):
-        raise ToolkitError(
-            f"the document says {list(sizes)} for a tensor that holds {values.size} numbers. "
-            "It is damaged: capture again."
-        )
+        raise ValueError(f"it says {list(sizes)} for a tensor that holds {values.size} numbers")
     return values.reshape(sizes)
 
 
@@ -199,10 +196,7 @@ def _from_lists(values: Any, wanted: np.dtype) -> np.ndarray:
             return np.array(values, dtype=np.float64).astype(wanted)
         return np.array(values, dtype=wanted)
     except (ValueError, TypeError, OverflowError):
-        raise ToolkitError(
-            "a tensor of the document is ragged or holds something that is not a number. "
-            "It is damaged: capture again."
-        ) from None
+        raise ValueError("a tensor is ragged or holds something that is not a number") from None
 
 
 def first_shape(node: Any) -> tuple[int, ...]:

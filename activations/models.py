@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def open_checkpoint(
 
 def _where(name: str, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
     """What every loading call is told."""
-    found = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    found: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     if not Path(name).is_dir() and not _hub_in_reach():
         # Otherwise each file is asked for six times, with pauses: half a minute of silence.
         found["local_files_only"] = True
@@ -139,11 +140,20 @@ def _class_name(config: Any) -> str:
         known = _known_class(mapping, config)
         if known is not None and (known in architectures or not architectures):
             return auto_class
+    # An encoder-decoder saved without its head (bart-base) gets it back: the head is tied to the
+    # embeddings, and with it the model can write the decoder's text.
+    if _known_class("MODEL_MAPPING", config) in architectures and paired(config):
+        return "AutoModelForSeq2SeqLM"
     # Any other class by its own name: AutoModel would leave out a classifier, or add a decoder of
     # random weights to an encoder that was saved alone.
     if architectures and "AutoModel" not in auto_map and hasattr(transformers, architectures[0]):
         return str(architectures[0])
     return "AutoModel"
+
+
+def paired(config: Any) -> bool:
+    """Whether this is an encoder with a decoder."""
+    return bool(getattr(config, "is_encoder_decoder", False))
 
 
 def _known_class(mapping: str, config: Any) -> str | None:
@@ -182,7 +192,8 @@ def load_model(
     options: dict[str, Any] = {**checkpoint.where, "dtype": dtype, "output_loading_info": True}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
-    with explained(checkpoint.name, "weights", attn_implementation):
+    with explained(checkpoint.name, "weights", attn_implementation), torch.random.fork_rng([]):
+        torch.manual_seed(0)  # what the checkpoint lacks is random, but the same every time
         loader = getattr(transformers, checkpoint.class_name)
         model, report = loader.from_pretrained(checkpoint.name, **options)
         model = model.to(place).eval()
@@ -225,16 +236,24 @@ def pick_device(device: str) -> torch.device:
 @contextmanager
 def attention_implementation(model: Any, name: str | None) -> Iterator[None]:
     """Let a loaded model run with this attention implementation, and put its own back after."""
-    before = getattr(getattr(model, "config", None), "_attn_implementation", None)
-    if name is None or before == name or not hasattr(model, "set_attn_implementation"):
+    if name is None or not hasattr(model, "set_attn_implementation"):
+        yield
+        return
+    before = _implementations(model.config)
+    if set(before.values()) == {name}:
         yield
         return
     model.set_attn_implementation(name)
     try:
         yield
     finally:
-        if before is not None:
-            model.set_attn_implementation(before)
+        model.set_attn_implementation({key: value for key, value in before.items() if value})
+
+
+def _implementations(config: Any) -> dict[str, Any]:
+    """The attention implementation of a model ("") and of each of its parts by name."""
+    parts = {"": config} | {key: getattr(config, key, None) for key in config.sub_configs}
+    return {key: part._attn_implementation for key, part in parts.items() if part is not None}
 
 
 @contextmanager
@@ -265,8 +284,8 @@ def tokenize(config: Any, tokenizer: Any, text: Text) -> Any:
     when the prompt is empty or longer than the model takes, or asks for what this model or its
     tokenizer cannot do.
     """
-    paired = bool(getattr(config, "is_encoder_decoder", False))
-    if text.target is not None and not paired:
+    _check_text(text)
+    if text.target is not None and not paired(config):
         raise UsageError("--target needs a model with a decoder of its own. Leave it out.")
     if text.target is not None and text.max_new_tokens is not None:
         raise UsageError("--target and --max-new-tokens exclude each other. Give one of them.")
@@ -283,10 +302,17 @@ def tokenize(config: Any, tokenizer: Any, text: Text) -> Any:
         )
     else:
         encoded = tokenizer(text.prompt, text.text_pair, return_tensors="pt")
-    if not text.prompt or encoded["input_ids"].shape[-1] == 0:
+    count = encoded["input_ids"].shape[-1]
+    if not text.prompt or count == 0:
         raise UsageError("the prompt is empty. Give a text with --prompt or --prompt-file.")
-    written = 0 if paired else text.max_new_tokens or 0
-    _check_length(encoded["input_ids"].shape[-1] + written, config)
+    _check_length("the prompt is", count, config)
+    if text.target is not None:
+        labels = tokenizer(text_target=text.target)["input_ids"]
+        _check_length("the target (--target) is", len(labels), config)
+    if text.max_new_tokens is not None:
+        before = 1 if paired(config) else count
+        what = f"with --max-new-tokens {text.max_new_tokens} the text is"
+        _check_length(what, before + text.max_new_tokens, config)
     return encoded
 
 
@@ -303,7 +329,7 @@ def encode(model: Any, tokenizer: Any, text: Text) -> Inputs:
     inputs = Inputs(tensors, _spell(tokenizer, encoded["input_ids"][0]))
     if text.text_pair is not None:
         inputs.sentence_b_start = _sentence_b_start(encoded)
-    if getattr(model.config, "is_encoder_decoder", False):
+    if paired(model.config) and accepts(model, "decoder_input_ids"):
         _add_decoder(inputs, model, tokenizer, text)
     elif text.max_new_tokens:
         _continue(inputs, model, tokenizer, text.max_new_tokens)
@@ -316,13 +342,20 @@ def _spell(tokenizer: Any, ids: torch.Tensor) -> list[str]:
     return [f"#{i}" if token is None else str(token) for i, token in zip(ids, tokens, strict=True)]
 
 
-def _check_length(count: int, config: Any) -> None:
+def _check_text(text: Text) -> None:
+    texts = {"prompt": text.prompt, "text pair": text.text_pair, "target": text.target}
+    for what, value in texts.items():
+        try:
+            (value or "").encode("utf-8")
+        except UnicodeEncodeError:  # bytes of the command line that are no UTF-8 come as surrogates
+            raise UsageError(f"the {what} is not text in UTF-8. Save or type it so.") from None
+
+
+def _check_length(what: str, count: int, config: Any) -> None:
     text_config = getattr(config, "text_config", None) or config
     limit = getattr(text_config, "max_position_embeddings", None)
     if isinstance(limit, int) and 0 < limit < count:
-        raise UsageError(
-            f"the prompt is {count} tokens long, and this model takes {limit}. Shorten it."
-        )
+        raise UsageError(f"{what} {count} tokens long, and this model takes {limit}. Shorten it.")
 
 
 def _sentence_b_start(encoded: Any) -> int | None:
@@ -337,24 +370,37 @@ def _add_decoder(inputs: Inputs, model: Any, tokenizer: Any, text: Text) -> None
     """The decoder's input: the target shifted right, or what the model itself writes greedily."""
     if text.target is not None:
         labels = tokenizer(text_target=text.target, return_tensors="pt")["input_ids"]
-        if labels.shape[-1] and labels[0, -1] == tokenizer.eos_token_id:
-            labels = labels[:, :-1]  # the end is what the decoder has to write, not to read
-        start = torch.full((1, 1), _decoder_start(model), dtype=torch.long)
-        ids = torch.cat([start, labels], dim=1).to(model.device)  # (1, target tokens + 1)
+        ids = _shifted_right(model, tokenizer, labels.to(model.device))
     elif model.can_generate():
         count = text.max_new_tokens or DEFAULT_NEW_TOKENS
         start_id = _decoder_start(model)
         ids = _generate(model, inputs.tensors, count, decoder_start_token_id=start_id)
-    else:
-        ids = torch.full((1, 1), _decoder_start(model), dtype=torch.long, device=model.device)
-    _check_length(ids.shape[-1], model.config)
+    else:  # a classifier: its decoder reads what its encoder reads (BART)
+        ids = _with_start(model, inputs.tensors["input_ids"][:, :-1])
     inputs.tensors["decoder_input_ids"] = ids
     inputs.decoder_tokens = _spell(tokenizer, ids[0])
 
 
+def _shifted_right(model: Any, tokenizer: Any, labels: torch.Tensor) -> torch.Tensor:
+    """What the decoder reads to write `labels`: a start, then all but the mark of the end.
+
+    Both are (1, tokens). Models that know how (mBART's start is the language) are asked.
+    """
+    ends = labels.shape[-1] > 0 and int(labels[0, -1]) in tokenizer.all_special_ids
+    if ends and hasattr(model, "prepare_decoder_input_ids_from_labels"):
+        shifted: torch.Tensor = model.prepare_decoder_input_ids_from_labels(labels=labels)
+        return shifted
+    return _with_start(model, labels[:, :-1] if ends else labels)
+
+
+def _with_start(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    start = torch.full((1, 1), _decoder_start(model), dtype=ids.dtype, device=ids.device)
+    return torch.cat([start, ids], dim=1)
+
+
 def _decoder_start(model: Any) -> int:
-    for holder in (getattr(model, "generation_config", None), model.config):
-        for key in ("decoder_start_token_id", "bos_token_id", "pad_token_id"):
+    for key in ("decoder_start_token_id", "bos_token_id", "pad_token_id"):
+        for holder in (getattr(model, "generation_config", None), model.config):
             found = getattr(holder, key, None)
             if isinstance(found, int):
                 return found
@@ -375,8 +421,11 @@ def _continue(inputs: Inputs, model: Any, tokenizer: Any, count: int) -> None:
 def _generate(
     model: Any, tensors: dict[str, torch.Tensor], count: int, **options: Any
 ) -> torch.Tensor:
-    greedily = {"do_sample": False, "num_beams": 1, "max_new_tokens": count}
-    with torch.no_grad():
+    # One text, greedily, whatever the checkpoint's own settings for writing are.
+    greedily = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
+    greedily |= {"max_new_tokens": count, "min_length": 0}
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         written = model.generate(**tensors, **greedily, **options)
     return written if isinstance(written, torch.Tensor) else written.sequences
 

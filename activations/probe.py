@@ -64,13 +64,15 @@ def list_modules(model: nn.Module) -> tuple[Module, ...]:
     )
 
 
-def probe_inputs(model: nn.Module) -> dict[str, torch.Tensor]:
+def probe_inputs(model: Any) -> dict[str, torch.Tensor]:
     """A few tokens for any text model: (1, 11) `input_ids`, (1, 7) `decoder_input_ids`."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     inputs = {"input_ids": torch.ones(1, PROBE_TOKENS, dtype=torch.long, device=device)}
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        inputs["decoder_input_ids"] = inputs["input_ids"][:, :PROBE_TARGET_TOKENS].clone()
+        # A classifier's decoder reads what its encoder reads, and may count on it (BART).
+        count = PROBE_TARGET_TOKENS if model.can_generate() else PROBE_TOKENS
+        inputs["decoder_input_ids"] = inputs["input_ids"][:, :count].clone()
     return {name: value for name, value in inputs.items() if accepts(model, name)}
 
 
@@ -95,6 +97,8 @@ class _Pass:
         self.seen: _Seen = []
         if accepts(model, "use_cache"):
             options = {**options, "use_cache": False}
+        if accepts(model, "return_dict"):
+            options = {**options, "return_dict": True}  # the attentions are found by their keys
         names = list(self.calls)
         with torch.no_grad(), _ValuesMadeUp(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -34,7 +34,7 @@ def ask(catalog: Catalog) -> dict[str, str]:
     """
     answers: dict[str, str] = {}
     on_terminal = _on_terminal()
-    print(HELP, file=sys.stderr)
+    _tell(HELP)
     for category in CATEGORIES:
         print(file=sys.stderr)
         show_category(catalog, category, sys.stderr)
@@ -54,17 +54,36 @@ def _ask_until_good(
         except EOFError:
             raise UsageError(
                 "standard input ended before all questions were answered. Answer beforehand with "
-                f'--auto-select "{format_spec(_default_answers(catalog) | answers)}".'
+                f'--auto-select "{_instead(catalog, answers)}".'
             ) from None
         if answer.strip() == "?":
-            print(HELP, file=sys.stderr)
+            _tell(HELP)
+            show_category(catalog, category, sys.stderr)
             continue
         try:
             resolve_answer(answer, category, catalog)
         except UsageError as error:
-            print(f"{error}", file=sys.stderr)
+            _tell(str(error))
             continue
         return answer.strip()
+
+
+def _instead(catalog: Catalog, answers: dict[str, str]) -> str:
+    """The answers so far, completed; the defaults where that would select nothing."""
+    defaults = _default_answers(catalog)
+    completed = defaults | answers
+    return format_spec(completed if any(completed.values()) else defaults)
+
+
+def _tell(line: str) -> None:
+    """A line for the user; on a terminal wrapped between words."""
+    if not _fancy(sys.stderr):
+        print(line, file=sys.stderr)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True, highlight=False).print(Text(line))
 
 
 def _default_answers(catalog: Catalog) -> dict[str, str]:

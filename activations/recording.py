@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from activations.errors import ToolkitError, nearest, quoted_list
+from activations.errors import ToolkitError, ignore, nearest, quoted_list
 from activations.tensors import Tensor
 
 OnCall = Callable[[str, Any], None]
@@ -43,7 +43,7 @@ def record(
 
     Raises `ToolkitError` ("Module not found") when the model has no module of a name.
     """
-    names, progress = list(names), progress or no_progress
+    names, progress = list(names), progress or ignore
     calls: dict[str, list[Any]] = {name: [] for name in names}
 
     def keep(name: str, output: Any) -> None:
@@ -53,10 +53,6 @@ def record(
     with hooked(model, names, keep), torch.no_grad():
         model(**inputs)
     return collect(calls)
-
-
-def no_progress(name: str) -> None:
-    """For callers who do not watch."""
 
 
 def collect(calls: Mapping[str, list[Any]]) -> Recording:

@@ -32,12 +32,6 @@ class Selection:
     def wants_attention(self) -> bool:
         return bool(self.modules["attention"])
 
-    def without(self, names: Iterable[str]) -> Selection:
-        """The same selection less these modules."""
-        gone = set(names)
-        kept = {c: tuple(n for n in names if n not in gone) for c, names in self.modules.items()}
-        return Selection(self.patterns, kept)
-
 
 def parse_spec(spec: str) -> dict[str, str]:
     """`"attn:0;mlp:0;other:"` -> {"attention": "0", "mlp": "0", "other": ""}.

@@ -16,6 +16,7 @@ from activations.catalog import CATEGORIES, Catalog, build_catalog, weights_sour
 from activations.document import FORMAT, Document, count_non_finite, load, write_document
 from activations.errors import ToolkitError, UsageError
 from activations.explained import explained, failures_explained
+from activations.files import check_writable
 from activations.models import Text
 from activations.observation import Observation, WeightsSource
 from activations.selection import Selection, parse_spec
@@ -25,6 +26,7 @@ from activations.tensors import Tensor, at
 DEMO_MODEL = Path(__file__).resolve().parent.parent / "demo_model"
 DEMO_NAME = "demo_model"
 DEMO_PROMPT = "Once there was a fox named Zolimar. One day Zolimar met a bear by the river."
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 BACKENDS = {"hooks": recording.record, "pyvene": interventions.record}
 
 
@@ -38,6 +40,14 @@ class Options:
     backend: str = "hooks"
     revision: str | None = None
     trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        for value, known, flag in (
+            (self.backend, tuple(BACKENDS), "--backend"),
+            (self.dtype, DTYPES, "--dtype"),
+        ):
+            if value not in known:
+                raise UsageError(f"{flag} does not know '{value}'. Write {', '.join(known)}.")
 
 
 @dataclass
@@ -102,12 +112,17 @@ def capture(
     (`UsageError` where an argument is wrong); the model is left as it was in any case.
     """
     answers = parse_spec(select)
+    check_writable(output)
     options = Options(dtype, device, attn_implementation, backend, revision, trust_remote_code)
     if model is None or isinstance(model, (str, os.PathLike)):
         subject = open_subject(None if model is None else os.fspath(model), options)
-    elif tokenizer is None:
-        raise UsageError("a loaded model needs its tokenizer too: capture(model, tokenizer=...).")
+        subject.tokenizer = tokenizer
     else:
+        if options != Options(attn_implementation=attn_implementation, backend=backend):
+            raise UsageError(
+                "dtype, device, revision and trust_remote_code are for models that are loaded "
+                "here, and this one is loaded already. Leave them out."
+            )
         subject = subject_of(model, tokenizer)
     selection = choose(subject.catalog, answers, layers)
     text = Text(prompt, text_pair, target, max_new_tokens, chat)
@@ -159,9 +174,15 @@ def _open(name: str | None, options: Options) -> models.Checkpoint:
 
 
 def subject_of(model: Any, tokenizer: Any) -> Subject:
-    """A model that is loaded already, with its tokenizer."""
+    """A model that is loaded already, with its tokenizer. Raises `ToolkitError`."""
+    if tokenizer is None:
+        raise UsageError("a loaded model needs its tokenizer too: capture(model, tokenizer=...).")
     name = str(getattr(model, "name_or_path", "") or type(model).__name__)
-    with models.left_as_it_was(model), models.attention_implementation(model, "eager"):
+    with (
+        models.left_as_it_was(model),
+        models.attention_implementation(model, "eager"),
+        failures_explained(),
+    ):
         observation = probe.observe(model)
     return Subject(name, build_catalog(observation), model=model, tokenizer=tokenizer)
 
@@ -228,7 +249,8 @@ def _load(subject: Subject, text: Text, options: Options, implementation: str | 
     if subject.checkpoint is None:
         return
     # The tokenizer first: it is quick, may be missing, and tells whether the text fits.
-    subject.tokenizer = models.load_tokenizer(subject.checkpoint)
+    if subject.tokenizer is None:
+        subject.tokenizer = models.load_tokenizer(subject.checkpoint)
     models.tokenize(subject.checkpoint.config, subject.tokenizer, text)
     if subject.model is None:
         subject.model, subject.warnings = models.load_model(

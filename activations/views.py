@@ -40,12 +40,16 @@ _LARGEST_PAGE = 400_000_000  # bytes; V8 drops a script beyond 512 M characters 
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What a page says it shows: the model, the prompt, and what was left out and why."""
+class Caption:
+    """What a page says it shows: the model, what it read, and what was left out and why.
+
+    `texts` are further texts by their names: a second sentence, the decoder's target.
+    """
 
     model: str
     prompt: str
     notes: tuple[str, ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()
 
 
 def page_name(view: str, model: str) -> str:
@@ -56,7 +60,7 @@ def page_name(view: str, model: str) -> str:
 
 def build_page(
     view: str,
-    subject: Subject,
+    caption: Caption,
     stacks: Sequence[Stack],
     min_weight: float = 0.01,
     linked: bool = True,
@@ -78,7 +82,7 @@ def build_page(
     data = {
         "view": view,
         "minWeight": min_weight,
-        "otherPage": page_name(other, subject.model) if linked else None,
+        "otherPage": page_name(other, caption.model) if linked else None,
         "notANumber": NOT_A_NUMBER,
         "stacks": packed,
     }
@@ -87,12 +91,16 @@ def build_page(
     page = _template().substitute(
         policy=_policy(scripts, style),
         view=view,
-        title=_text(f"{VIEWS[view]}: {subject.model}"),
+        title=_text(f"{VIEWS[view]}: {caption.model}"),
         heading=VIEWS[view],
-        model=_text(subject.model),
-        prompt=_text(subject.prompt),
+        model=_text(caption.model),
+        prompt=_text(caption.prompt),
         facts=_text(_facts(stacks)),
-        notes="".join(f"<li>{_text(note)}</li>" for note in subject.notes),
+        texts="".join(
+            f'<div><dt>{_text(name)}</dt><dd><div class="text">{_text(text)}</div></dd></div>'
+            for name, text in caption.texts
+        ),
+        notes="".join(f"<li>{_text(note)}</li>" for note in caption.notes),
         how=_our(f"how_{view}.html"),
         data=_json_in_html(data),
         weights=blob.decode("ascii"),
@@ -112,9 +120,9 @@ def _facts(stacks: Sequence[Stack]) -> str:
         size = f"{len(stack.rows)} tokens"
         if len(stack.rows) != len(stack.columns):
             size = f"{len(stack.rows)} x {len(stack.columns)} tokens"
-        name = stack.name.partition(",")[0]
         layers = "layer" if len(stack.layers) == 1 else "layers"
         heads = "head" if len(stack.heads) == 1 else "heads"
+        name = stack.name.partition(",")[0] + (" (2)" if stack.name.endswith("(2)") else "")
         parts.append(
             f"{name}: {layers} {describe_numbers(stack.layers)}, {len(stack.heads)} {heads}, {size}"
         )
@@ -185,7 +193,8 @@ def _quantised(weights: np.ndarray, base: float, steps: float) -> np.ndarray:
 
 def _showable(weights: np.ndarray) -> np.ndarray:
     """Finite, and not the huge negative number that masks a raw score (squeezebert)."""
-    return np.isfinite(weights) & (weights > _MASKED)
+    shown: np.ndarray = np.isfinite(weights) & (weights > _MASKED)
+    return shown
 
 
 # ------------------------------------------------------------------------------ text in the page

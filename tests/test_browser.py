@@ -27,7 +27,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from activations import views
 from activations.attention import Stack
 from activations.tokens import readable
-from activations.views import Subject, build_page
+from activations.views import Caption, build_page
 
 pytestmark = pytest.mark.browser
 
@@ -435,7 +435,7 @@ def test_the_policy_alone_stops_injected_scripts(
         "<iframe src='javascript:parent.third = 1'></iframe>",
         "</script><script>window.fourth=1</script>",
     ]
-    subject = Subject("model", "".join(payloads[:3]))
+    subject = Caption("model", "".join(payloads[:3]))
     stacks = one_stack(random_weights(0, 1, 4), ["a", "b", "c", payloads[3]])
     path = tmp_path / "page.html"
     path.write_bytes(build_page("head", subject, stacks))
@@ -452,7 +452,7 @@ def test_the_policy_alone_stops_injected_scripts(
 def large_page(path: Path, view: str, weights: np.ndarray, min_weight: float = 0) -> Path:
     tokens = [f"t{i}" for i in range(weights.shape[1])]
     stacks = one_stack(weights, tokens)
-    path.write_bytes(build_page(view, Subject("model", "prompt"), stacks, min_weight))
+    path.write_bytes(build_page(view, Caption("model", "prompt"), stacks, min_weight))
     return path
 
 

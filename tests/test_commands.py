@@ -322,7 +322,12 @@ def test_piped_answers(
 
 @pytest.mark.parametrize(
     ("answers", "instead"),
-    [("", "attn:0;mlp:0;other:"), ("1\n", "attn:1;mlp:0;other:"), ("\n1\n", "attn:;mlp:1;other:")],
+    [
+        ("\n\n", "attn:0;mlp:0;other:"),
+        ("", "attn:0;mlp:0;other:"),
+        ("1\n", "attn:1;mlp:0;other:"),
+        ("\n1\n", "attn:;mlp:1;other:"),
+    ],
 )
 def test_answers_that_end_early(
     answers: str,
@@ -427,7 +432,7 @@ def test_where_a_checkpoint_is_loaded_from_is_passed_on(
 @pytest.mark.parametrize(
     ("raised", "code", "line"),
     [
-        (KeyboardInterrupt(), 130, "interrupted. Nothing was written."),
+        (KeyboardInterrupt(), 130, "interrupted."),
         (
             torch.OutOfMemoryError("CUDA out of memory"),
             1,
@@ -482,8 +487,8 @@ CAPTURE_ERRORS: list[tuple[list[str], int, str]] = [
     (
         ["--model", "{no_tokenizer}"],
         1,
-        "the folder '{no_tokenizer}' has no tokenizer that can be loaded. Save one beside the "
-        "model with tokenizer.save_pretrained().",
+        "'{no_tokenizer}' has no tokenizer that can be loaded. Save one beside the model with "
+        "tokenizer.save_pretrained().",
     ),
     (["--prompt", ""], 2, "the prompt is empty. Give a text with --prompt or --prompt-file."),
     (
@@ -667,6 +672,7 @@ VIEW_ERRORS: list[tuple[list[str], int, str]] = [
     (["--layers", "3"], 2, "--layers: there is no layer 3 in the document. It has layers 0."),
     (["--heads", "0-2"], 2, "--heads: there is no head 2 in the document. It has heads 0-1."),
     (["--tokens", "0:3"], 2, "--tokens 0:3 is outside the text: there are tokens 0:2."),
+    (["--tokens", "1:1"], 2, "--tokens 1:1 is empty. Write first and end, as in 0:64."),
     (["--tokens", "1"], 2, "--tokens cannot read '1'. Write first and end, as in 0:64."),
     (["--view", "neuron"], 2, "--view does not know 'neuron'. Write head, model or head,model."),
     (["--min-weight", "1"], 2, "--min-weight takes a number from 0 up to, but not, 1."),

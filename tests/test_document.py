@@ -134,7 +134,7 @@ def test_one_module_one_line_and_only_its_line_is_parsed(tmp_path: Path) -> None
     path.write_bytes(b"\n".join(lines))
     found = load(path)
     assert found.tensor("m.3", 0).tolist() == [3.0]
-    with pytest.raises(ToolkitError, match=r"is damaged at module 'm\.2'"):
+    with pytest.raises(ToolkitError, match=r"is damaged at 'm\.2'"):
         found.tensor("m.2", 0)
 
 
