@@ -273,10 +273,10 @@ class Document:
         entry = self._entry(name)
         try:
             node = at(entry["output"], element)
-            shape = at(plain(entry["shape"]), element) if "shape" in entry else None
-            dtype = at(plain(entry["dtype"]), element) if "dtype" in entry else None
         except (LookupError, TypeError, ValueError):
-            node = dtype = None
+            node = None
+        shape = reach(plain(entry.get("shape")), element)
+        dtype = reach(plain(entry.get("dtype")), element)
         number = node is None and isinstance(dtype, str)  # a single value, and not a finite one
         if not number and not isinstance(node, (simdjson.Array, list, int, float)):
             where = "/".join(map(str, element)) or "its output"

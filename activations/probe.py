@@ -68,6 +68,9 @@ def probe_inputs(model: Any) -> dict[str, torch.Tensor]:
     """A few tokens for any text model: (1, 11) `input_ids`, (1, 7) `decoder_input_ids`."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     inputs = {"input_ids": torch.ones(1, PROBE_TOKENS, dtype=torch.long, device=device)}
+    end = getattr(getattr(model, "config", None), "eos_token_id", None)
+    if isinstance(end, int):
+        inputs["input_ids"][:, -1] = end  # BART's classifiers look for it
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         # A classifier's decoder reads what its encoder reads, and may count on it (BART).

@@ -507,6 +507,27 @@ def test_the_strongest_lines_are_drawn_even_if_all_are_alike(
     assert tab.drawn().startswith("36 lines are drawn.")
 
 
+# ---------------------------------------------------------------------------------- what was read
+
+
+def test_second_sentence_and_target_are_shown_as_typed(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(0, random_weights(0, heads=2, rows=4))]
+    texts = {"text_pair": "and <b>this</b>", "target": "Die Katze\n</script>"}
+    tab = open_page(make_pages(tmp_path, layers, continuation_start=3, **texts)["head"])
+    shown = tab.page.locator(".text").all_text_contents()
+    assert shown[1:] == list(texts.values())
+    assert "from token 3 on" in tab.page.inner_text("#notes")
+
+
+def test_the_browser_parses_the_document(tmp_path: Path, open_page: Open) -> None:
+    weights = random_weights(0, heads=2, rows=4)
+    tab = open_page(make_pages(tmp_path, [Layer(0, weights)])["head"])
+    text = (tmp_path / "capture.json").read_text(encoding="utf-8")
+    outputs = tab.page.evaluate("text => JSON.parse(text).captured.attention_outputs", text)
+    (entry,) = outputs.values()
+    assert np.array_equal(np.array(entry["output"][1], dtype=np.float32)[0], weights)
+
+
 # ------------------------------------------------------------------------------- from view to view
 
 

@@ -44,6 +44,7 @@ def layers_of(*names_and_classes: tuple[str, str], count: int = 2) -> list[tuple
         ("experts", "MixtralExperts", "mlp"),
         ("ffn", "FFN", "mlp"),
         ("fc1", "Linear", "mlp"),
+        ("ffn_output", "Linear", "mlp"),
         ("feed_forward", "Lfm2MLP", "mlp"),
         ("mixer", "MambaMixer", "other"),
         ("input_layernorm", "Qwen2MoeRMSNorm", "other"),

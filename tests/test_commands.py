@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +24,8 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelFo
 
 import activations
 from activations import ToolkitError, UsageError, load, session
+from activations.cli import Talk
+from activations.explained import explained
 
 ROOT = Path(__file__).parent.parent
 Checkpoints = Callable[[str], Path]
@@ -51,7 +55,7 @@ def test_without_arguments_it_shows_the_demo_model(
     assert sorted(os.listdir("bertviz")) == [Path(path).name for path in pages.out]
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", [*tiny.FAMILIES, *tiny.ODD_FAMILIES])
 def test_every_family_from_checkpoint_to_pages(
     family: str, checkpoints: Checkpoints, workplace: Path, capture: Run, view: Run
 ) -> None:
@@ -60,7 +64,10 @@ def test_every_family_from_checkpoint_to_pages(
     done = capture("--model", folder, "--prompt", "The cat sat", "--auto-select", "attn:weights")
     assert (done.code, done.out) == (0, [DOCUMENT])
     document = load(DOCUMENT)
-    model = AUTO[tiny.FAMILIES[family]].from_pretrained(folder, attn_implementation="eager")
+    auto_class = (tiny.FAMILIES | tiny.ODD_FAMILIES)[family]
+    model = AUTO[auto_class].from_pretrained(folder, attn_implementation="eager")
+    if family == "big_bird":  # asked for attentions in its first pass, it gives none ever after
+        model(torch.tensor(document.header["input_ids"]))
     inputs = {"input_ids": torch.tensor(document.header["input_ids"])}
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = torch.tensor(document.header["decoder_input_ids"])
@@ -289,6 +296,101 @@ def test_pair(checkpoints: Checkpoints, workplace: Path, capture: Run, view: Run
     assert view().code == 0
 
 
+def test_a_pair_is_told_apart_by_the_model_too(
+    checkpoints: Checkpoints, workplace: Path, capture: Run
+) -> None:
+    folder = checkpoints("bert")
+    argv = ["--model", folder, "--prompt", "The cat", "--text-pair", "the moon"]
+    assert capture(*argv, "--auto-select", "attn:0").code == 0
+    document = load(DOCUMENT)
+    start, length = document.header["sentence_b_start"], len(document.header["tokens"])
+    types = torch.tensor([[0] * start + [1] * (length - start)])
+    model = AutoModelForMaskedLM.from_pretrained(folder, attn_implementation="eager")
+    with torch.no_grad():
+        ids = torch.tensor(document.header["input_ids"])
+        expected = model(ids, token_type_ids=types, output_attentions=True).attentions
+    for i, weights in enumerate(expected):
+        found = document.tensor(f"bert.encoder.layer.{i}.attention", 1)
+        np.testing.assert_array_equal(found, weights.numpy())
+
+
+def test_chat(workplace: Path, capture: Run) -> None:
+    tiny.model("llama").save_pretrained("chatty")
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}<s>{{ m['role'] }} {{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}</s>{% endif %}"
+    )
+    tokenizer.save_pretrained("chatty")
+    argv = ["--model", "chatty", "--prompt", "The cat", "--auto-select", "attn:0", "--chat"]
+    assert capture(*argv).code == 0
+    header = load(DOCUMENT).header
+    assert header["prompt"] == "The cat"
+    assert header["input_ids"] == [tokenizer("<s>user The cat</s>")["input_ids"]]
+
+
+def test_targets_are_shifted_as_the_model_does_it(workplace: Path, capture: Run) -> None:
+    """With tokenizers that write an end (T5), or an end and a language (mBART)."""
+    for family, template in (("t5", "$A </s>"), ("mbart", "$A </s> [CLS]")):
+        tiny.model(family, "AutoModelForSeq2SeqLM").save_pretrained(family)
+        tokenizer = tiny.tokenizer(template=template)
+        tokenizer.save_pretrained(family)
+        argv = ["--model", family, "--prompt", "The cat", "--auto-select", "attn:weights"]
+        assert capture(*argv, "--target", "one two").code == 0
+        model = AutoModelForSeq2SeqLM.from_pretrained(family)
+        labels = torch.tensor([tokenizer("one two")["input_ids"]])
+        expected = model.prepare_decoder_input_ids_from_labels(labels)
+        assert load(DOCUMENT).header["decoder_input_ids"] == expected.tolist()
+
+
+@pytest.mark.parametrize("class_name", ["BartModel", "BartForSequenceClassification"])
+def test_decoders_of_models_without_a_language_head(
+    class_name: str, workplace: Path, capture: Run
+) -> None:
+    getattr(transformers, class_name)(tiny.config("bart")).save_pretrained("saved")
+    tiny.tokenizer(template="$A </s>").save_pretrained("saved")
+    argv = ["--model", "saved", "--prompt", "The cat", "--auto-select", "attn:weights"]
+    done = capture(*argv)
+    assert done.code == 0, done.err
+    assert not any(line.startswith("warning") for line in done.err)
+    header = load(DOCUMENT).header
+    if class_name == "BartModel":  # writes greedily: its head is tied to its embeddings
+        assert len(header["decoder_tokens"]) > 2
+    else:  # reads what the encoder reads, shifted right
+        assert header["decoder_input_ids"] == [[1, *header["input_ids"][0][:-1]]]
+
+
+def test_the_checkpoints_own_settings_for_writing_do_not_matter(
+    workplace: Path, capture: Run
+) -> None:
+    made = tiny.model("bart")
+    made.generation_config.update(min_length=30, num_return_sequences=3, num_beams=4)
+    made.save_pretrained("saved")
+    tiny.tokenizer().save_pretrained("saved")
+    argv = ["--model", "saved", "--prompt", "The cat", "--auto-select", "attn:0"]
+    done = capture(*argv, "--max-new-tokens", "4")
+    assert (done.code, len(done.err)) == (0, 3), done.err
+    assert np.shape(load(DOCUMENT).header["decoder_input_ids"])[0] == 1
+
+
+def test_what_the_model_is_asked_for(
+    checkpoints: Checkpoints, workplace: Path, capture: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[set[str]] = []
+    real = session.BACKENDS["hooks"]
+
+    def spy(model: Any, call: dict[str, Any], *rest: Any) -> Any:
+        calls.append(
+            {f"{key}={call[key]}" for key in call if key not in ("input_ids", "attention_mask")}
+        )
+        return real(model, call, *rest)
+
+    monkeypatch.setitem(session.BACKENDS, "hooks", spy)
+    argv = ["--model", checkpoints("llama"), "--prompt", "The cat", "--auto-select"]
+    assert capture(*argv, "attn:0").code == capture(*argv, "other:lm_head").code == 0
+    assert calls == [{"use_cache=False", "logits_to_keep=1"}, {"use_cache=False"}]
+
+
 # ------------------------------------------------------------------------------------- questions
 
 
@@ -362,6 +464,15 @@ def test_list(checkpoints: Checkpoints, workplace: Path, capture: Run) -> None:
     assert os.listdir() == []
 
 
+def test_a_model_that_cannot_be_tried_without_weights(
+    checkpoints: Checkpoints, workplace: Path, capture: Run
+) -> None:
+    done = capture("--model", checkpoints("switch_transformers"), "--list")
+    assert done.code == 0
+    assert done.err[0].startswith("warning: this model cannot be tried without its weights")
+    assert any("encoder.block.{layer}.layer.0.SelfAttention" in line for line in done.out)
+
+
 def test_list_loads_no_weights(checkpoints: Checkpoints, tmp_path: Path, capture: Run) -> None:
     shutil.copy(checkpoints("llama") / "config.json", tmp_path)
     assert capture("--model", tmp_path, "--list").code == 0
@@ -404,6 +515,10 @@ def test_weights_the_checkpoint_lacks_are_said_to_be_random(workplace: Path, cap
         "warning: 'saved' lacks weights that its class needs, so they are random: lm_head.weight."
         in done.err
     )
+    argv = ["--model", "saved", "--prompt", "The cat", "--auto-select", "other:lm_head"]
+    texts = [Path(DOCUMENT).read_bytes() for _ in range(2) if capture(*argv).code == 0]
+    assert len(texts) == 2
+    assert texts[0] == texts[1]  # random, but the same every time
 
 
 def test_where_a_checkpoint_is_loaded_from_is_passed_on(
@@ -433,6 +548,12 @@ def test_where_a_checkpoint_is_loaded_from_is_passed_on(
     ("raised", "code", "line"),
     [
         (KeyboardInterrupt(), 130, "interrupted."),
+        (
+            MemoryError(),
+            1,
+            "out of memory in the forward pass. Shorten the prompt, use --dtype "
+            "bfloat16, or choose fewer --layers.",
+        ),
         (
             torch.OutOfMemoryError("CUDA out of memory"),
             1,
@@ -567,6 +688,13 @@ CAPTURE_ERRORS: list[tuple[list[str], int, str]] = [
     ),
     (["--target", "x"], 2, "--target needs a model with a decoder of its own. Leave it out."),
     (["--chat"], 2, "--chat needs a tokenizer with a chat template. Leave it out."),
+    (
+        ["--max-new-tokens", "200"],
+        2,
+        "with --max-new-tokens 200 the text is 202 tokens long, and this model takes 128. "
+        "Shorten it.",
+    ),
+    (["--text-pair", "\udcff"], 2, "the text pair is not text in UTF-8. Save or type it so."),
     (["--max-new-tokens", "0"], 2, "--max-new-tokens takes a number from 1 up."),
     (["--no-such-flag"], 2, "unrecognized arguments: --no-such-flag. See --help."),
     (
@@ -607,6 +735,51 @@ def _filled(text: str, places: dict[str, str]) -> str:
     for key, path in places.items():
         text = text.replace("{" + key + "}", path)
     return text
+
+
+def test_sigterm_unwinds(
+    checkpoints: Checkpoints, workplace: Path, capture: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(name: str, *args: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Talk, "watching", lambda self, what: contextlib.nullcontext(killed))
+    argv = ["--model", checkpoints("llama"), "--prompt", "The cat", "--auto-select", "attn:0"]
+    assert capture(*argv).code == 128 + signal.SIGTERM
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize(
+    ("raised", "part", "line"),
+    [
+        (["GatedRepoError"], "configuration", "'o/m' is gated on the Hugging Face hub. Ask for"),
+        (["RepositoryNotFoundError"], "configuration", "model not found: 'o/m' is neither a local"),
+        (["RevisionNotFoundError"], "configuration", "'o/m' has no such revision"),
+        (
+            ["OSError", "ConnectError"],
+            "configuration",
+            "model not found: 'o/m' is not on",
+        ),
+        (["OSError", "LocalEntryNotFoundError"], "weights", "the weights of 'o/m' is not on this"),
+        (
+            ["ValueError"],
+            "configuration",
+            "the configuration of 'o/m' cannot be loaded",
+        ),
+        (["SafetensorError"], "weights", "the weights of 'o/m' cannot be loaded: SafetensorError"),
+        (["OSError"], "tokenizer", "'o/m' has no tokenizer that can be loaded. Save one beside"),
+    ],
+)
+def test_what_loading_from_the_hub_raises(raised: list[str], part: str, line: str) -> None:
+    error: Exception | None = None
+    for name in reversed(raised):
+        made = type(name, (Exception,), {})("an aggregated message that could not be resolved")
+        made.__cause__ = error
+        error = made
+    with pytest.raises(ToolkitError) as caught, explained("o/m", part):
+        assert error is not None
+        raise error
+    assert str(caught.value).startswith(line)
 
 
 def document_with(path: Path, output: Any, shape: Any, name: str = "m.0.self_attn") -> Path:
@@ -683,6 +856,72 @@ VIEW_ERRORS: list[tuple[list[str], int, str]] = [
         "--output-dir: the folder above 'a/b' does not exist. Make it, or name another.",
     ),
 ]
+
+
+NOTED = {"module": "m.0.self_attn", "element": [1], "layer": 0, "kind": "self"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input_ids": 5, "tokens": None},
+        {"selected_patterns": ["x"], "attention_weights": []},
+        {
+            "attention_weights": [
+                {"module": "m.0.self_attn", "element": [1], "layer": 1e400, "kind": "self"}
+            ]
+        },
+        {
+            "attention_weights": [
+                {"module": "m.0.self_attn", "element": [1], "layer": 10**12, "kind": "self"}
+            ]
+        },
+        {
+            "attention_weights": [
+                {"module": "m.0.self_attn", "element": [7], "layer": 0, "kind": "self"}
+            ]
+        },
+        {
+            "attention_weights": [
+                {"module": "m.0.self_attn", "element": [1], "layer": 0, "kind": "x"}
+            ]
+        },
+        {"attention_weights": [{"module": "gone", "element": [1], "layer": 0, "kind": "self"}]},
+        {"attention_weights": [3]},
+        {"captured": {"attention_outputs": {"m.0.self_attn": {"shape": [[1]]}}}},
+        {"captured": {"attention_outputs": {"m.0.self_attn": 7}}},
+        {"captured": {"attention_outputs": {"m." + "9" * 5000: {"output": [0, GOOD]}}}},
+        {"tokens": 7, "prompt": 3, "model": ["x"]},
+        {"sentence_b_start": "one", "decoder_tokens": {}},
+    ],
+    ids=str,
+)
+def test_documents_edited_by_hand(changes: dict[str, Any], workplace: Path, view: Run) -> None:
+    """Done, or one line that says what is wrong; never an unexpected error."""
+    data = json.loads(document_with(Path("d.json"), [[[[0.0]]], GOOD], None).read_text())
+    Path("d.json").write_text(json.dumps(data | changes))
+    done = view("--input", "d.json")
+    assert done.code in (0, 1)
+    assert not any("unexpected" in line for line in done.err), done.err
+    assert (done.code == 0) == (len(done.out) == 2)
+
+
+def test_weights_handed_on_by_an_outer_module_are_shown_once(workplace: Path, view: Run) -> None:
+    document_with(Path("d.json"), [[[[0.0]]], GOOD], None, "m.0.attention")
+    data = json.loads(Path("d.json").read_text())
+    outputs = data["captured"]["attention_outputs"]
+    outputs["m.0.attention.self"] = outputs["m.0.attention"]
+    Path("d.json").write_text(json.dumps(data))
+    done = view("--input", "d.json", "--view", "head")
+    assert "Self: layer 0, 2 heads, 2 tokens<" in Path(done.out[0]).read_text()
+
+
+def test_both_pages_or_none(workplace: Path, view: Run) -> None:
+    document_with(Path("d.json"), [[[[0.0]]], GOOD], None)
+    Path("bertviz/attention_model_view_m.html").mkdir(parents=True)
+    done = view("--input", "d.json")
+    assert done.code == 1
+    assert os.listdir("bertviz") == ["attention_model_view_m.html"]
 
 
 @pytest.mark.parametrize(("argv", "code", "line"), VIEW_ERRORS, ids=lambda v: str(v)[:40])
@@ -837,6 +1076,13 @@ def test_the_view_never_imports_torch(workplace: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_what_cannot_be_made(workplace: Path, view: Run) -> None:
+    document_with(Path("d.json"), [[[[0.0]]], GOOD], None)
+    done = view("--input", "d.json", "--output-dir", "/proc/pages")
+    assert done.code == 1
+    assert done.err[-1].startswith("error: --output-dir: '/proc/pages' cannot be made (")
+
+
 def test_importing_has_no_side_effects(tmp_path: Path) -> None:
     names = [f"activations.{p.stem}" for p in (ROOT / "activations").glob("[a-z]*.py")]
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + "\n".join(
@@ -892,3 +1138,30 @@ def test_a_loaded_model_is_left_as_it_was(workplace: Path) -> None:
     assert [module.training for module in model.modules()] == modes
     with pytest.raises(UsageError, match="needs its tokenizer"):
         activations.capture(model, "The cat")
+    with pytest.raises(UsageError, match="this one is loaded already"):
+        activations.capture(model, "The cat", tokenizer=tiny.tokenizer(), dtype="bfloat16")
+    with pytest.raises(UsageError, match="--backend does not know 'nope'"):
+        activations.capture(model, "The cat", tokenizer=tiny.tokenizer(), backend="nope")
+
+
+def test_composite_models_get_their_parts_settings_back(workplace: Path) -> None:
+    config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(
+        tiny.config("bert"), tiny.config("bert", is_decoder=True, add_cross_attention=True)
+    )
+    config.decoder_start_token_id = config.pad_token_id = 1
+    model = transformers.EncoderDecoderModel(config)
+    model.set_attn_implementation({"": "sdpa", "encoder": "eager", "decoder": "sdpa"})
+
+    def used() -> list[str]:
+        return [c._attn_implementation for c in (config, config.encoder, config.decoder)]
+
+    config = model.config
+    before = used()
+    document = activations.capture(model, "The cat", tokenizer=tiny.tokenizer(), output="x.json")
+    assert used() == before
+    assert document.attention_weights is not None
+    assert {entry["kind"] for entry in document.attention_weights} == {
+        "encoder",
+        "decoder",
+        "cross",
+    }

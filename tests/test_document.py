@@ -117,7 +117,7 @@ def test_any_text_survives(
 def test_javascript_reads_it(tmp_path: Path) -> None:
     node = shutil.which("node")
     if node is None:
-        pytest.skip("no node here; the browser tests parse JSON too")
+        pytest.skip("no node here; a browser test does the same")
     path = write(tmp_path / "d.json", {"a": [tensor([[0.1]]), None]}, prompt="\u2028</script>")
     code = (
         f"JSON.parse(require('fs').readFileSync({str(path)!r})).captured.attention_outputs.a.output"
@@ -318,6 +318,21 @@ def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
         file.write(b"new")
     assert link.is_symlink()
     assert real.read_text() == "new"
+
+
+def test_a_private_file_stays_private(tmp_path: Path) -> None:
+    path = tmp_path / "mine"
+    path.write_text("old")
+    path.chmod(0o600)
+    with replacing(path) as file:
+        file.write(b"new")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_single_value_that_is_not_finite(tmp_path: Path) -> None:
+    found = load(write(tmp_path / "d.json", {"a": tensor(math.nan)}))
+    assert np.isnan(found.tensor("a"))
+    assert np.isnan(found["a"])
 
 
 def test_the_file_is_as_readable_as_others(tmp_path: Path) -> None:

@@ -40,10 +40,22 @@ FAMILIES = {
     "t5": "AutoModelForSeq2SeqLM",
     "bart": "AutoModelForSeq2SeqLM",
 }
+# Found by the same means, and odd in one way each: one layer called three times, weights only on
+# request, modules replaced in the first pass, nothing to run without weights.
+ODD_FAMILIES = {
+    "albert": "AutoModelForMaskedLM",
+    "deberta-v2": "AutoModelForMaskedLM",
+    "big_bird": "AutoModelForMaskedLM",
+    "switch_transformers": "AutoModelForSeq2SeqLM",
+    "distilbert": "AutoModelForMaskedLM",
+}
 
 
-def tokenizer(bert: bool = False) -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer; with `bert`, sentences stand between [CLS] and [SEP]."""
+def tokenizer(bert: bool = False, template: str | None = None) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer; with `bert`, sentences stand between [CLS] and [SEP].
+
+    `template` puts other special tokens around a text, as in "$A </s>".
+    """
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
@@ -55,14 +67,19 @@ def tokenizer(bert: bool = False) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     inner.train_from_iterator(WORDS * 3, trainer)
+    if template is not None:
+        ids = [(token, inner.token_to_id(token)) for token in special]
+        inner.post_processor = TemplateProcessing(single=template, special_tokens=ids)
     names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
     if bert:
         ids = [(token, inner.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
         inner.post_processor = TemplateProcessing(
             single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
         )
+    if bert or template:
         names |= {"cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return PreTrainedTokenizerFast(tokenizer_object=inner, **names)
+    inputs = ["input_ids", "attention_mask", *(["token_type_ids"] if bert else [])]
+    return PreTrainedTokenizerFast(tokenizer_object=inner, model_input_names=inputs, **names)
 
 
 def config(family: str, **changes: Any) -> Any:
@@ -79,7 +96,7 @@ def model(
 ) -> Any:
     """A random model with eager attention, in eval mode; the same weights every time."""
     torch.manual_seed(0)
-    auto = getattr(transformers, auto_class or FAMILIES[family])
+    auto = getattr(transformers, auto_class or (FAMILIES | ODD_FAMILIES)[family])
     made = auto.from_config(config(family, **changes), attn_implementation="eager")
     for name, parameter in made.named_parameters():
         # Initial weights are so small that all attention is nearly uniform: sharpen it.
