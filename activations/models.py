@@ -7,7 +7,7 @@ import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ class Inputs:
     decoder_tokens: list[str] | None = None
     sentence_b_start: int | None = None
     continuation_start: int | None = None
+    warnings: list[str] = field(default_factory=list)
 
     def header(self) -> dict[str, Any]:
         """These inputs as keys of the document, in its order."""
@@ -287,6 +288,8 @@ def tokenize(config: Any, tokenizer: Any, text: Text) -> Any:
     _check_text(text)
     if text.target is not None and not paired(config):
         raise UsageError("--target needs a model with a decoder of its own. Leave it out.")
+    if text.text_pair == "":
+        raise UsageError("the second text is empty. Leave --text-pair out.")
     if text.target is not None and text.max_new_tokens is not None:
         raise UsageError("--target and --max-new-tokens exclude each other. Give one of them.")
     if text.chat and text.text_pair is not None:
@@ -328,7 +331,12 @@ def encode(model: Any, tokenizer: Any, text: Text) -> Inputs:
     }
     inputs = Inputs(tensors, _spell(tokenizer, encoded["input_ids"][0]))
     if text.text_pair is not None:
-        inputs.sentence_b_start = _sentence_b_start(encoded)
+        inputs.sentence_b_start, parted = _sentence_b_start(encoded)
+        if not parted:
+            inputs.warnings.append(
+                "the tokenizer puts nothing between the two texts: this model may not be made for "
+                "pairs."
+            )
     if paired(model.config) and accepts(model, "decoder_input_ids"):
         _add_decoder(inputs, model, tokenizer, text)
     elif text.max_new_tokens:
@@ -358,12 +366,16 @@ def _check_length(what: str, count: int, config: Any) -> None:
         raise UsageError(f"{what} {count} tokens long, and this model takes {limit}. Shorten it.")
 
 
-def _sentence_b_start(encoded: Any) -> int | None:
+def _sentence_b_start(encoded: Any) -> tuple[int | None, bool]:
+    """Where the second text begins, and whether a special token stands before it."""
     try:
         owners = encoded.sequence_ids(0)
     except ValueError:  # only fast tokenizers know
-        return None
-    return owners.index(1) if 1 in owners else None
+        return None, True
+    if 1 not in owners:
+        return None, True
+    start = owners.index(1)
+    return start, start > 0 and owners[start - 1] is None
 
 
 def _add_decoder(inputs: Inputs, model: Any, tokenizer: Any, text: Text) -> None:

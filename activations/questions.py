@@ -111,7 +111,7 @@ def _ask_terminal(question: str, catalog: Catalog, category: str) -> str:
     words = ["all", *(["weights"] if any(p.weights for p in patterns) else [])]
     words += [str(i) for i in range(len(patterns))] + completions(patterns)
     meta = {str(i): pattern.text for i, pattern in enumerate(patterns)}
-    completer = WordCompleter(words, meta_dict=meta, WORD=True, match_middle=True)
+    completer = WordCompleter(words, meta_dict=meta, WORD=True)
 
     class LastItem(Completer):
         """Completes what comes after the last comma."""
@@ -123,7 +123,9 @@ def _ask_terminal(question: str, catalog: Catalog, category: str) -> str:
             yield from completer.get_completions(Document(item), complete_event)
 
     session: PromptSession[str] = PromptSession(
-        completer=LastItem(), output=create_output(stdout=sys.stderr)
+        completer=LastItem(),
+        complete_while_typing=False,  # or a tab key pressed at once would only open the menu
+        output=create_output(stdout=sys.stderr),
     )
     return session.prompt(question)
 

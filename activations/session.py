@@ -241,7 +241,7 @@ def run(
     return Capture(
         {key: value for key, value in header.items() if value is not None},
         captured,
-        subject.warnings + _warnings(recorded.not_called, non_finite),
+        subject.warnings + inputs.warnings + _warnings(recorded.not_called, non_finite),
     )
 
 

@@ -314,6 +314,15 @@ def test_a_pair_is_told_apart_by_the_model_too(
         np.testing.assert_array_equal(found, weights.numpy())
 
 
+def test_a_pair_for_a_model_without_pairs(
+    checkpoints: Checkpoints, workplace: Path, capture: Run
+) -> None:
+    argv = ["--model", checkpoints("llama"), "--prompt", "The cat", "--text-pair", "the moon"]
+    done = capture(*argv, "--auto-select", "attn:0")
+    assert done.code == 0
+    assert any("puts nothing between the two texts" in line for line in done.err)
+
+
 def test_chat(workplace: Path, capture: Run) -> None:
     tiny.model("llama").save_pretrained("chatty")
     tokenizer = tiny.tokenizer()
@@ -695,6 +704,7 @@ CAPTURE_ERRORS: list[tuple[list[str], int, str]] = [
         "Shorten it.",
     ),
     (["--text-pair", "\udcff"], 2, "the text pair is not text in UTF-8. Save or type it so."),
+    (["--text-pair", ""], 2, "the second text is empty. Leave --text-pair out."),
     (["--max-new-tokens", "0"], 2, "--max-new-tokens takes a number from 1 up."),
     (["--no-such-flag"], 2, "unrecognized arguments: --no-such-flag. See --help."),
     (

@@ -55,8 +55,8 @@ def test_questions_with_completion_and_a_second_try(
     child.expect(r"\x1b\[\?25h")
     child.send("nonsense\r")
     child.expect("Module not found: no attention pattern is called 'nonsense'")
-    answer(child, "Attention", "q_pr", TAB)
-    child.expect("q_proj")  # completed
+    answer(child, "Attention", "q_pr" + TAB)
+    child.expect("oj")  # completed at once: q_proj is the only one that begins so
     child.send(",0\r")
     answer(child, "MLP", "?\r")
     child.expect("An answer is a comma-separated list")
