@@ -37,7 +37,8 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
             f"'{name}' brings code of its own, which is not run unasked. Read it, and if you trust "
             "it add --trust-remote-code."
         )
-    if attn_implementation is not None and attn_implementation in text:
+    # A kernel that is not installed is an ImportError with a name of its own (FlashAttention2).
+    if attn_implementation is not None and (attn_implementation in text or "ImportError" in kinds):
         return f"'{name}' does not run with attention '{attn_implementation}': {first_line(error)}"
     if Path(name).is_file():
         return f"'{name}' is a file. Name the checkpoint's folder with --model."

@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto import modeling_auto
 
 from activations.errors import ToolkitError, UsageError
-from activations.explained import explained
+from activations.explained import explained, first_line
 from activations.probe import accepts
 
 # Tried in this order when the checkpoint does not name its class: most of what has a decoder head
@@ -244,7 +244,13 @@ def attention_implementation(model: Any, name: str | None) -> Iterator[None]:
     if set(before.values()) == {name}:
         yield
         return
-    model.set_attn_implementation(name)
+    try:
+        model.set_attn_implementation(name)
+    except Exception as error:
+        raise ToolkitError(
+            f"this model does not run with attention '{name}': {first_line(error)}. "
+            "Use --attn-implementation eager."
+        ) from error
     try:
         yield
     finally:

@@ -141,7 +141,7 @@ def test_the_keys_other_peoples_scripts_read(
     assert captured["other_outputs"] == {}
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "opt", "bert", "t5", "bart"])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_both_backends_and_every_run_give_the_same_bytes(
     family: str, checkpoints: Checkpoints, workplace: Path, capture: Run
 ) -> None:
@@ -1152,6 +1152,22 @@ def test_a_loaded_model_is_left_as_it_was(workplace: Path) -> None:
         activations.capture(model, "The cat", tokenizer=tiny.tokenizer(), dtype="bfloat16")
     with pytest.raises(UsageError, match="--backend does not know 'nope'"):
         activations.capture(model, "The cat", tokenizer=tiny.tokenizer(), backend="nope")
+
+
+def test_an_attention_implementation_that_is_not_there(
+    checkpoints: Checkpoints, workplace: Path, capture: Run
+) -> None:
+    model, tokenizer = tiny.model("llama"), tiny.tokenizer()
+    for name in ("no_such_attention", "flash_attention_2"):
+        with pytest.raises(ToolkitError, match=f"does not run with attention '{name}'"):
+            activations.capture(
+                model, "The cat", tokenizer=tokenizer, select="mlp:0", attn_implementation=name
+            )
+        argv = ["--model", checkpoints("llama"), "--prompt", "The cat", "--auto-select", "mlp:0"]
+        done = capture(*argv, "--attn-implementation", name)
+        assert done.code == 1
+        assert f"does not run with attention '{name}'" in done.err[-1]
+        assert os.listdir() == []
 
 
 def test_composite_models_get_their_parts_settings_back(workplace: Path) -> None:
