@@ -80,7 +80,7 @@ def write_views(args: argparse.Namespace, talk: Talk) -> None:
     from activations.attention import read_attention, take
     from activations.document import load
     from activations.files import replacing
-    from activations.views import Caption, build_page, page_name
+    from activations.views import Caption, build_pages, page_name
 
     with load(args.input) as document:
         _name_tokens(document, talk)
@@ -100,10 +100,7 @@ def write_views(args: argparse.Namespace, talk: Talk) -> None:
         if isinstance(start, int):
             notes.append(f"The model wrote the text from token {start} on (counted from 0).")
         caption = Caption(document.model, document.prompt, tuple(notes), _texts(document))
-    pages = {
-        view: build_page(view, caption, stacks, args.min_weight, linked=len(views) == 2)
-        for view in views
-    }
+    pages = build_pages(views, caption, stacks, args.min_weight)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

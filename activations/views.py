@@ -58,19 +58,15 @@ def page_name(view: str, model: str) -> str:
     return f"attention_{view}_view_{safe}.html"
 
 
-def build_page(
-    view: str,
-    caption: Caption,
-    stacks: Sequence[Stack],
-    min_weight: float = 0.01,
-    linked: bool = True,
-) -> bytes:
-    """The whole HTML page ("head" or "model" view) as UTF-8.
+def build_pages(
+    views: Sequence[str], caption: Caption, stacks: Sequence[Stack], min_weight: float = 0.01
+) -> dict[str, bytes]:
+    """The whole HTML page, as UTF-8, for each of `views` ("head", "model").
 
     `stacks` is what `activations.attention.read_attention` gives; lines with a weight at or below
-    `min_weight` are not drawn (the numbers stay in the page). `linked`: the other view's page is to
-    lie beside this one, so heads link to it. Raises `ToolkitError` when the page would be too large
-    for a browser.
+    `min_weight` are not drawn (the numbers stay in the page). Two pages made together link heads
+    to each other: they are to lie in one folder. Raises `ToolkitError` when a page would be too
+    large for a browser.
     """
     packed, blob = pack_weights(stacks)
     if len(blob) > _LARGEST_PAGE:
@@ -78,6 +74,20 @@ def build_page(
             f"the page would be too large to open ({len(blob) // 1_000_000} MB). Take a part of "
             "it with --layers, --heads or --tokens."
         )
+    facts = _facts(stacks)
+    linked = len(views) > 1
+    return {view: _page(view, caption, facts, packed, blob, min_weight, linked) for view in views}
+
+
+def _page(
+    view: str,
+    caption: Caption,
+    facts: str,
+    packed: list[dict[str, Any]],
+    blob: bytes,
+    min_weight: float,
+    linked: bool,
+) -> bytes:
     other = "model" if view == "head" else "head"
     data = {
         "view": view,
@@ -95,7 +105,7 @@ def build_page(
         heading=VIEWS[view],
         model=_text(caption.model),
         prompt=_text(caption.prompt),
-        facts=_text(_facts(stacks)),
+        facts=_text(facts),
         texts="".join(
             f'<div><dt>{_text(name)}</dt><dd><div class="text">{_text(text)}</div></dd></div>'
             for name, text in caption.texts

@@ -27,7 +27,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from activations import views
 from activations.attention import Stack
 from activations.tokens import readable
-from activations.views import Caption, build_page
+from activations.views import Caption, build_pages
 
 pytestmark = pytest.mark.browser
 
@@ -438,7 +438,7 @@ def test_the_policy_alone_stops_injected_scripts(
     subject = Caption("model", "".join(payloads[:3]))
     stacks = one_stack(random_weights(0, 1, 4), ["a", "b", "c", payloads[3]])
     path = tmp_path / "page.html"
-    path.write_bytes(build_page("head", subject, stacks))
+    path.write_bytes(build_pages(["head"], subject, stacks)["head"])
     tab = open_page(path, quiet=False)
     tab.page.wait_for_load_state()
     assert tab.page.locator("#prompt script").count() == 1  # it is an element, not text
@@ -452,7 +452,7 @@ def test_the_policy_alone_stops_injected_scripts(
 def large_page(path: Path, view: str, weights: np.ndarray, min_weight: float = 0) -> Path:
     tokens = [f"t{i}" for i in range(weights.shape[1])]
     stacks = one_stack(weights, tokens)
-    path.write_bytes(build_page(view, Caption("model", "prompt"), stacks, min_weight))
+    path.write_bytes(build_pages([view], Caption("model", "prompt"), stacks, min_weight)[view])
     return path
 
 

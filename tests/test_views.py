@@ -21,7 +21,7 @@ from activations import views
 from activations.attention import Stack
 from activations.errors import ToolkitError
 from activations.tokens import readable
-from activations.views import NOT_A_NUMBER, Caption, build_page, pack_weights, page_name
+from activations.views import NOT_A_NUMBER, Caption, build_pages, pack_weights, page_name
 
 
 def stack(*weights: np.ndarray, tokens: list[str] | None = None, split: int | None = None) -> Stack:
@@ -153,9 +153,10 @@ def test_any_text_stays_text(
     view: str, model: str, prompt: str, tokens: list[str], note: str
 ) -> None:
     weights = np.full((1, len(tokens), len(tokens)), 1 / len(tokens))
-    page = build_page(view, Caption(model, prompt, (note,)), [stack(weights, tokens=tokens)])
-    parsed = Parsed(page)
-    plain = Parsed(build_page(view, Caption("m", "p", ("n",)), [stack(weights)]))
+    caption = Caption(model, prompt, (note,))
+    pages = build_pages(["head", "model"], caption, [stack(weights, tokens=tokens)])
+    parsed = Parsed(pages[view])
+    plain = Parsed(build_pages([view], Caption("m", "p", ("n",)), [stack(weights)])[view])
     assert [tag for tag, _ in parsed.elements] == [tag for tag, _ in plain.elements]
     assert parsed.by_id("prompt") == as_html_keeps_it(prompt)
     assert parsed.by_id("model") == as_html_keeps_it(model)
@@ -183,7 +184,7 @@ def test_any_text_stays_text(
 
 
 def test_nothing_in_a_page_points_outside() -> None:
-    page = build_page("head", Caption("m", "p"), [stack(np.ones((1, 1, 1)))])
+    page = build_pages(["head"], Caption("m", "p"), [stack(np.ones((1, 1, 1)))])["head"]
     for tag, attributes in Parsed(page).elements:
         assert not {"src", "href", "srcset", "action", "style", "onload"} & set(attributes), tag
 
@@ -192,7 +193,7 @@ def test_a_page_too_large_to_open_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(views, "_LARGEST_PAGE", 100)
     weights = np.random.default_rng(0).random((2, 20, 20))
     with pytest.raises(ToolkitError, match="--layers, --heads or --tokens"):
-        build_page("head", Caption("m", "p"), [stack(weights)])
+        build_pages(["head"], Caption("m", "p"), [stack(weights)])
 
 
 @pytest.mark.parametrize("script", ["x = '</script>'", "/* <!-- */", "</STYLE>"])
