@@ -115,6 +115,7 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
     with talk.watching("Importing") as update:
         update("torch and transformers")
         from activations import models, session
+        from activations.inputs import Text
         from activations.questions import ask, show_catalog
     models.quiet_libraries(progress=talk.shows_progress)
     models.pick_device(args.device)
@@ -138,7 +139,7 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
     if answers is None:
         answers = ask(subject.catalog)
     selection = select(subject.catalog, answers, layers)
-    text = models.Text(
+    text = Text(
         session.DEMO_PROMPT if prompt is None else prompt,
         args.text_pair,
         args.target,

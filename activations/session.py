@@ -17,7 +17,7 @@ from activations.document import FORMAT, Document, count_non_finite, load, write
 from activations.errors import ToolkitError, UsageError
 from activations.explained import explained, failures_explained
 from activations.files import check_writable
-from activations.models import Text
+from activations.inputs import Text, encode, tokenize
 from activations.observation import Observation, WeightsSource
 from activations.selection import Selection, parse_spec
 from activations.selection import select as choose
@@ -210,7 +210,7 @@ def run(
     model = subject.model
     with models.left_as_it_was(model), models.attention_implementation(model, implementation):
         with failures_explained():
-            inputs = models.encode(model, subject.tokenizer, text)
+            inputs = encode(model, subject.tokenizer, text)
         call = {**inputs.tensors, **_forward_options(subject, selection, bool(sources))}
         with failures_explained():
             if observation.warm_up:
@@ -251,7 +251,7 @@ def _load(subject: Subject, text: Text, options: Options, implementation: str | 
     # The tokenizer first: it is quick, may be missing, and tells whether the text fits.
     if subject.tokenizer is None:
         subject.tokenizer = models.load_tokenizer(subject.checkpoint)
-    models.tokenize(subject.checkpoint.config, subject.tokenizer, text)
+    tokenize(subject.checkpoint.config, subject.tokenizer, text)
     if subject.model is None:
         subject.model, subject.warnings = models.load_model(
             subject.checkpoint, implementation, options.dtype, options.device

@@ -1,0 +1,226 @@
+"""The user's text -> what a model gets: tensors, and what their tokens are called."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from activations.errors import UsageError
+from activations.probe import accepts
+
+DEFAULT_NEW_TOKENS = 16  # of the target a seq2seq model writes itself
+
+
+@dataclass
+class Inputs:
+    """What one forward pass gets, and what its tokens are called.
+
+    `tensors` go into the model, (1, tokens) each. `tokens` are the tokenizer's own spellings of
+    `input_ids`. Where a model has a decoder, `decoder_input_ids` and `decoder_tokens` too.
+    `sentence_b_start` is the first token of the second sentence, `continuation_start` of what the
+    model wrote itself.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    tokens: list[str]
+    decoder_tokens: list[str] | None = None
+    sentence_b_start: int | None = None
+    continuation_start: int | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def header(self) -> dict[str, Any]:
+        """These inputs as keys of the document, in its order."""
+        found: dict[str, Any] = {
+            "input_ids": self.tensors["input_ids"].tolist(),
+            "tokens": self.tokens,
+        }
+        if "decoder_input_ids" in self.tensors:
+            found["decoder_input_ids"] = self.tensors["decoder_input_ids"].tolist()
+            found["decoder_tokens"] = self.decoder_tokens
+        for key in ("sentence_b_start", "continuation_start"):
+            if getattr(self, key) is not None:
+                found[key] = getattr(self, key)
+        return found
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the user wants the model to read. See `activations.session.capture` for each."""
+
+    prompt: str
+    text_pair: str | None = None
+    target: str | None = None
+    max_new_tokens: int | None = None
+    chat: bool = False
+
+
+def paired(config: Any) -> bool:
+    """Whether this is an encoder with a decoder."""
+    return bool(getattr(config, "is_encoder_decoder", False))
+
+
+def tokenize(config: Any, tokenizer: Any, text: Text) -> Any:
+    """The user's text as the tokenizer encodes it, (1, tokens) tensors by name.
+
+    Needs no model, so that what does not fit is refused before one is loaded. Raises `UsageError`
+    when the prompt is empty or longer than the model takes, or asks for what this model or its
+    tokenizer cannot do.
+    """
+    _check_text(text)
+    if text.target is not None and not paired(config):
+        raise UsageError("--target needs a model with a decoder of its own. Leave it out.")
+    if text.text_pair == "":
+        raise UsageError("the second text is empty. Leave --text-pair out.")
+    if text.target is not None and text.max_new_tokens is not None:
+        raise UsageError("--target and --max-new-tokens exclude each other. Give one of them.")
+    if text.chat and text.text_pair is not None:
+        raise UsageError("--chat and --text-pair exclude each other. Give one of them.")
+    if text.chat and not getattr(tokenizer, "chat_template", None):
+        raise UsageError("--chat needs a tokenizer with a chat template. Leave it out.")
+    if text.chat:
+        encoded = tokenizer.apply_chat_template(
+            [{"role": "user", "content": text.prompt}],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )
+    else:
+        encoded = tokenizer(text.prompt, text.text_pair, return_tensors="pt")
+    count = encoded["input_ids"].shape[-1]
+    if not text.prompt or count == 0:
+        raise UsageError("the prompt is empty. Give a text with --prompt or --prompt-file.")
+    _check_length("the prompt is", count, config)
+    if text.target is not None:
+        labels = tokenizer(text_target=text.target)["input_ids"]
+        _check_length("the target (--target) is", len(labels), config)
+    if text.max_new_tokens is not None:
+        before = 1 if paired(config) else count
+        what = f"with --max-new-tokens {text.max_new_tokens} the text is"
+        _check_length(what, before + text.max_new_tokens, config)
+    return encoded
+
+
+def encode(model: Any, tokenizer: Any, text: Text) -> Inputs:
+    """The user's text -> what the model gets, on the model's device; see `tokenize` for errors."""
+    encoded = tokenize(model.config, tokenizer, text)
+    if text.max_new_tokens and not model.can_generate():
+        raise UsageError("--max-new-tokens needs a model that writes text. Leave it out.")
+    tensors = {
+        key: value.to(model.device)
+        for key, value in encoded.items()
+        if isinstance(value, torch.Tensor) and (key == "input_ids" or accepts(model, key))
+    }
+    inputs = Inputs(tensors, _spell(tokenizer, encoded["input_ids"][0]))
+    if text.text_pair is not None:
+        inputs.sentence_b_start, parted = _sentence_b_start(encoded)
+        if not parted:
+            inputs.warnings.append(
+                "the tokenizer puts nothing between the two texts: this model may not be made for "
+                "pairs."
+            )
+    if paired(model.config) and accepts(model, "decoder_input_ids"):
+        _add_decoder(inputs, model, tokenizer, text)
+    elif text.max_new_tokens:
+        _continue(inputs, model, tokenizer, text.max_new_tokens)
+    return inputs
+
+
+def _spell(tokenizer: Any, ids: torch.Tensor) -> list[str]:
+    """The tokenizer's own token for each id, `#id` for ids it does not know."""
+    tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
+    return [f"#{i}" if token is None else str(token) for i, token in zip(ids, tokens, strict=True)]
+
+
+def _check_text(text: Text) -> None:
+    texts = {"prompt": text.prompt, "text pair": text.text_pair, "target": text.target}
+    for what, value in texts.items():
+        try:
+            (value or "").encode("utf-8")
+        except UnicodeEncodeError:  # bytes of the command line that are no UTF-8 come as surrogates
+            raise UsageError(f"the {what} is not text in UTF-8. Save or type it so.") from None
+
+
+def _check_length(what: str, count: int, config: Any) -> None:
+    text_config = getattr(config, "text_config", None) or config
+    limit = getattr(text_config, "max_position_embeddings", None)
+    if isinstance(limit, int) and 0 < limit < count:
+        raise UsageError(f"{what} {count} tokens long, and this model takes {limit}. Shorten it.")
+
+
+def _sentence_b_start(encoded: Any) -> tuple[int | None, bool]:
+    """Where the second text begins, and whether a special token stands before it."""
+    try:
+        owners = encoded.sequence_ids(0)
+    except ValueError:  # only fast tokenizers know
+        return None, True
+    if 1 not in owners:
+        return None, True
+    start = owners.index(1)
+    return start, start > 0 and owners[start - 1] is None
+
+
+def _add_decoder(inputs: Inputs, model: Any, tokenizer: Any, text: Text) -> None:
+    """The decoder's input: the target shifted right, or what the model itself writes greedily."""
+    if text.target is not None:
+        labels = tokenizer(text_target=text.target, return_tensors="pt")["input_ids"]
+        ids = _shifted_right(model, tokenizer, labels.to(model.device))
+    elif model.can_generate():
+        count = text.max_new_tokens or DEFAULT_NEW_TOKENS
+        start_id = _decoder_start(model)
+        ids = _generate(model, inputs.tensors, count, decoder_start_token_id=start_id)
+    else:  # a classifier: its decoder reads what its encoder reads (BART)
+        ids = _with_start(model, inputs.tensors["input_ids"][:, :-1])
+    inputs.tensors["decoder_input_ids"] = ids
+    inputs.decoder_tokens = _spell(tokenizer, ids[0])
+
+
+def _shifted_right(model: Any, tokenizer: Any, labels: torch.Tensor) -> torch.Tensor:
+    """What the decoder reads to write `labels`: a start, then all but the mark of the end.
+
+    Both are (1, tokens). Models that know how (mBART's start is the language) are asked.
+    """
+    ends = labels.shape[-1] > 0 and int(labels[0, -1]) in tokenizer.all_special_ids
+    if ends and hasattr(model, "prepare_decoder_input_ids_from_labels"):
+        shifted: torch.Tensor = model.prepare_decoder_input_ids_from_labels(labels=labels)
+        return shifted
+    return _with_start(model, labels[:, :-1] if ends else labels)
+
+
+def _with_start(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    start = torch.full((1, 1), _decoder_start(model), dtype=ids.dtype, device=ids.device)
+    return torch.cat([start, ids], dim=1)
+
+
+def _decoder_start(model: Any) -> int:
+    for key in ("decoder_start_token_id", "bos_token_id", "pad_token_id"):
+        for holder in (getattr(model, "generation_config", None), model.config):
+            found = getattr(holder, key, None)
+            if isinstance(found, int):
+                return found
+    return 0
+
+
+def _continue(inputs: Inputs, model: Any, tokenizer: Any, count: int) -> None:
+    """Let a decoder-only model write `count` tokens and take prompt and continuation as inputs."""
+    start = inputs.tensors["input_ids"].shape[-1]
+    ids = _generate(model, inputs.tensors, count)
+    inputs.tensors = {"input_ids": ids}
+    if accepts(model, "attention_mask"):
+        inputs.tensors["attention_mask"] = torch.ones_like(ids)
+    inputs.tokens = _spell(tokenizer, ids[0])
+    inputs.continuation_start = start
+
+
+def _generate(
+    model: Any, tensors: dict[str, torch.Tensor], count: int, **options: Any
+) -> torch.Tensor:
+    # One text, greedily, whatever the checkpoint's own settings for writing are.
+    greedily = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
+    greedily |= {"max_new_tokens": count, "min_length": 0}
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        written = model.generate(**tensors, **greedily, **options)
+    return written if isinstance(written, torch.Tensor) else written.sequences
