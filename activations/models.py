@@ -98,7 +98,8 @@ def _class_name(config: Any) -> str:
             return auto_class
     # An encoder-decoder saved without its head (bart-base) gets it back: the head is tied to the
     # embeddings, and with it the model can write the decoder's text.
-    if _known_class("MODEL_MAPPING", config) in architectures and paired(config):
+    headless = _known_class("MODEL_MAPPING", config) in architectures
+    if headless and paired(config) and _known_class(_TASKS["AutoModelForSeq2SeqLM"], config):
         return "AutoModelForSeq2SeqLM"
     # Any other class by its own name: AutoModel would leave out a classifier, or add a decoder of
     # random weights to an encoder that was saved alone.
