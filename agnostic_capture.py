@@ -13,6 +13,7 @@ bertviz_head_model_view.py.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -157,13 +158,10 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
     count = len(made.header["tokens"])
     talk.note(f"{count} token{'' if count == 1 else 's'}, {size}.")
     if made.header["attention_weights"]:
-        where = "" if args.output == parser_default("output") else f" --input {args.output}"
+        default = build_parser().get_default("output")
+        where = "" if args.output == default else f" --input {shlex.quote(args.output)}"
         talk.note(f"Next: python bertviz_head_model_view.py{where}")
     talk.result(args.output)
-
-
-def parser_default(name: str) -> str:
-    return str(build_parser().get_default(name))
 
 
 def _prompt(args: argparse.Namespace) -> str | None:

@@ -167,7 +167,7 @@ def _name_tokens(document: Document, talk: Talk) -> None:
         tokenizer = load_tokenizer(open_checkpoint(document.model))
         for names, ids in missing:
             document.header[names] = tokenizer.convert_ids_to_tokens(_ids(document, ids))
-    except (ToolkitError, ImportError, LookupError, TypeError, ValueError):
+    except (ToolkitError, ImportError, LookupError, TypeError, ValueError, OverflowError):
         talk.warn(
             f"the document has no tokens and the tokenizer of '{document.model}' cannot be loaded; "
             "ids are shown."

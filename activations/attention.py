@@ -67,8 +67,6 @@ def read_attention(document: Document, warn: Warn | None = None) -> list[Stack]:
     for place in places:
         weights = document.tensor(place.module, *place.element)
         problem = _problem(place, weights.shape)
-        if problem is None and _handed_on(place, weights[0], found):
-            continue
         if problem is None:
             found.append((place, weights[0]))
         else:
@@ -81,13 +79,15 @@ def read_attention(document: Document, warn: Warn | None = None) -> list[Stack]:
         warn(f"{odd} attention weights are no finite numbers; they are not drawn.")
     for problem in problems:
         warn(problem)
-    return _stacked(document, found, warn)
+    own = [(place, weights) for place, weights in found if not _handed_on(place, weights, found)]
+    return _stacked(document, own, warn)
 
 
 def _handed_on(place: Place, weights: np.ndarray, found: list[tuple[Place, np.ndarray]]) -> bool:
-    """Whether an outer module gave the same weights already (BERT's attention does)."""
+    """Whether an outer module hands out the same weights (BERT's attention does)."""
     return any(
-        place.module.startswith(f"{other.module}.")
+        place.kind == other.kind
+        and place.module.startswith(f"{other.module}.")
         and np.array_equal(weights, seen, equal_nan=True)
         for other, seen in found
     )

@@ -271,14 +271,15 @@ class Document:
         or the element is not a tensor.
         """
         entry = self._entry(name)
-        try:
-            node = at(entry["output"], element)
-        except (LookupError, TypeError, ValueError):
-            node = None
         shape = reach(plain(entry.get("shape")), element)
         dtype = reach(plain(entry.get("dtype")), element)
-        number = node is None and isinstance(dtype, str)  # a single value, and not a finite one
-        if not number and not isinstance(node, (simdjson.Array, list, int, float)):
+        try:
+            node = at(entry["output"], element)
+            # A single value that is not finite is null, but has a dtype.
+            found = node is None and isinstance(dtype, str)
+        except (LookupError, TypeError, ValueError):
+            node, found = None, False
+        if not found and not isinstance(node, (simdjson.Array, list, int, float)):
             where = "/".join(map(str, element)) or "its output"
             raise ToolkitError(f"{name}: element {where} is not a tensor.")
         try:

@@ -38,7 +38,8 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
             "it add --trust-remote-code."
         )
     # A kernel that is not installed is an ImportError with a name of its own (FlashAttention2).
-    if attn_implementation is not None and (attn_implementation in text or "ImportError" in kinds):
+    named = attn_implementation not in (None, "eager")  # eager is always there
+    if named and (str(attn_implementation) in text or "ImportError" in kinds):
         return f"'{name}' does not run with attention '{attn_implementation}': {first_line(error)}"
     if Path(name).is_file():
         return f"'{name}' is a file. Name the checkpoint's folder with --model."
@@ -50,7 +51,7 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
     if part == "configuration" and not Path(name).is_dir():
         return _explain_missing(name, kinds, error)
     if kinds & _OUT_OF_REACH:
-        return f"the {part} of '{name}' is not on this machine, and {_NO_HUB}."
+        return f"this machine does not have the {part} of '{name}', and {_NO_HUB}."
     if part == "tokenizer":
         return (
             f"'{name}' has no tokenizer that can be loaded. Save one beside the model with "
@@ -118,7 +119,9 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    return (
+        f"{type(error).__name__}: {lines[0][:200].rstrip('.')}" if lines else type(error).__name__
+    )
 
 
 @contextmanager

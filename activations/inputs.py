@@ -11,6 +11,7 @@ import torch
 from activations.errors import UsageError
 from activations.probe import accepts
 
+_NO_DECODER = "--target needs a model with a decoder of its own. Leave it out."
 DEFAULT_NEW_TOKENS = 16  # of the target a seq2seq model writes itself
 
 
@@ -71,7 +72,7 @@ def tokenize(config: Any, tokenizer: Any, text: Text) -> Any:
     """
     _check_text(text)
     if text.target is not None and not paired(config):
-        raise UsageError("--target needs a model with a decoder of its own. Leave it out.")
+        raise UsageError(_NO_DECODER)
     if text.text_pair == "":
         raise UsageError("the second text is empty. Leave --text-pair out.")
     if text.target is not None and text.max_new_tokens is not None:
@@ -95,7 +96,8 @@ def tokenize(config: Any, tokenizer: Any, text: Text) -> Any:
     _check_length("the prompt is", count, config)
     if text.target is not None:
         labels = tokenizer(text_target=text.target)["input_ids"]
-        _check_length("the target (--target) is", len(labels), config)
+        ends = bool(labels) and labels[-1] in tokenizer.all_special_ids
+        _check_length("the target (--target) is", len(labels) + (not ends), config)
     if text.max_new_tokens is not None:
         before = 1 if paired(config) else count
         what = f"with --max-new-tokens {text.max_new_tokens} the text is"
@@ -106,6 +108,9 @@ def tokenize(config: Any, tokenizer: Any, text: Text) -> Any:
 def encode(model: Any, tokenizer: Any, text: Text) -> Inputs:
     """The user's text -> what the model gets, on the model's device; see `tokenize` for errors."""
     encoded = tokenize(model.config, tokenizer, text)
+    has_decoder = paired(model.config) and accepts(model, "decoder_input_ids")
+    if text.target is not None and not has_decoder:
+        raise UsageError(_NO_DECODER)
     if text.max_new_tokens and not model.can_generate():
         raise UsageError("--max-new-tokens needs a model that writes text. Leave it out.")
     tensors = {
@@ -121,7 +126,7 @@ def encode(model: Any, tokenizer: Any, text: Text) -> Inputs:
                 "the tokenizer puts nothing between the two texts: this model may not be made for "
                 "pairs."
             )
-    if paired(model.config) and accepts(model, "decoder_input_ids"):
+    if has_decoder:
         _add_decoder(inputs, model, tokenizer, text)
     elif text.max_new_tokens:
         _continue(inputs, model, tokenizer, text.max_new_tokens)
@@ -143,10 +148,16 @@ def _check_text(text: Text) -> None:
             raise UsageError(f"the {what} is not text in UTF-8. Save or type it so.") from None
 
 
-def _check_length(what: str, count: int, config: Any) -> None:
+def _longest(config: Any) -> int | None:
+    """How many tokens the model takes, where its configuration says so."""
     text_config = getattr(config, "text_config", None) or config
     limit = getattr(text_config, "max_position_embeddings", None)
-    if isinstance(limit, int) and 0 < limit < count:
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def _check_length(what: str, count: int, config: Any) -> None:
+    limit = _longest(config)
+    if limit is not None and limit < count:
         raise UsageError(f"{what} {count} tokens long, and this model takes {limit}. Shorten it.")
 
 
@@ -168,7 +179,8 @@ def _add_decoder(inputs: Inputs, model: Any, tokenizer: Any, text: Text) -> None
         labels = tokenizer(text_target=text.target, return_tensors="pt")["input_ids"]
         ids = _shifted_right(model, tokenizer, labels.to(model.device))
     elif model.can_generate():
-        count = text.max_new_tokens or DEFAULT_NEW_TOKENS
+        room = (_longest(model.config) or DEFAULT_NEW_TOKENS + 1) - 1  # after the start
+        count = text.max_new_tokens or min(DEFAULT_NEW_TOKENS, room)
         start_id = _decoder_start(model)
         ids = _generate(model, inputs.tensors, count, decoder_start_token_id=start_id)
     else:  # a classifier: its decoder reads what its encoder reads (BART)
@@ -184,7 +196,10 @@ def _shifted_right(model: Any, tokenizer: Any, labels: torch.Tensor) -> torch.Te
     """
     ends = labels.shape[-1] > 0 and int(labels[0, -1]) in tokenizer.all_special_ids
     if ends and hasattr(model, "prepare_decoder_input_ids_from_labels"):
-        shifted: torch.Tensor = model.prepare_decoder_input_ids_from_labels(labels=labels)
+        try:
+            shifted: torch.Tensor = model.prepare_decoder_input_ids_from_labels(labels=labels)
+        except ValueError:  # its configuration names no start, or no padding
+            return _with_start(model, labels[:, :-1])
         return shifted
     return _with_start(model, labels[:, :-1] if ends else labels)
 

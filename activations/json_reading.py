@@ -14,7 +14,6 @@ import simdjson
 
 from activations.errors import ToolkitError
 from activations.observation import Element
-from activations.tensors import at
 
 # ---------------------------------------------------------------------------------- file -> JSON
 
@@ -118,10 +117,15 @@ def _step(tree: Any, key: int | str) -> Any:
 
 
 def reach(tree: Any, path: Element) -> Any:
-    try:
-        return at(tree, path)
-    except (LookupError, TypeError):
-        return None
+    step: Any
+    for step in path:
+        if not isinstance(tree, (list, dict)):
+            return None  # a dtype is a string: it must not be stepped into
+        try:
+            tree = tree[step]
+        except (LookupError, TypeError):
+            return None
+    return tree
 
 
 def _rectangular(node: Any) -> np.ndarray | None:

@@ -110,9 +110,10 @@ def _class_name(config: Any) -> str:
 
 def _known_class(mapping: str, config: Any) -> str | None:
     try:
-        return str(getattr(modeling_auto, mapping)[type(config)].__name__)
+        known = getattr(modeling_auto, mapping)[type(config)]
     except KeyError:
         return None
+    return str((known[0] if isinstance(known, tuple) else known).__name__)  # funnel has two
 
 
 def skeleton(checkpoint: Checkpoint) -> Any:
@@ -145,16 +146,18 @@ def load_model(
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     with explained(checkpoint.name, "weights", attn_implementation), torch.random.fork_rng([]):
-        torch.manual_seed(0)  # what the checkpoint lacks is random, but the same every time
+        # What the checkpoint lacks is random, but the same every time.
+        torch.default_generator.manual_seed(0)
         loader = getattr(transformers, checkpoint.class_name)
         model, report = loader.from_pretrained(checkpoint.name, **options)
         model = model.to(place).eval()
-    return model, _made_up_weights(checkpoint.name, report)
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    missing = parameters.intersection(report.get("missing_keys") or ())
+    return model, _made_up_weights(checkpoint.name, sorted(missing))
 
 
-def _made_up_weights(name: str, report: dict[str, Any]) -> list[str]:
+def _made_up_weights(name: str, missing: list[str]) -> list[str]:
     """transformers fills in what a checkpoint lacks with random numbers; say so."""
-    missing = sorted(report.get("missing_keys") or ())
     if not missing:
         return []
     more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""

@@ -68,13 +68,15 @@ def probe_inputs(model: Any) -> dict[str, torch.Tensor]:
     """A few tokens for any text model: (1, 11) `input_ids`, (1, 7) `decoder_input_ids`."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     inputs = {"input_ids": torch.ones(1, PROBE_TOKENS, dtype=torch.long, device=device)}
-    end = getattr(getattr(model, "config", None), "eos_token_id", None)
-    if isinstance(end, int):
-        inputs["input_ids"][:, -1] = end  # BART's classifiers look for it
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        # A classifier's decoder reads what its encoder reads, and may count on it (BART).
-        count = PROBE_TARGET_TOKENS if model.can_generate() else PROBE_TOKENS
+        count = PROBE_TARGET_TOKENS
+        if not model.can_generate():
+            # A classifier's decoder reads what its encoder reads, and looks for its end (BART).
+            count = PROBE_TOKENS
+            end = model.config.eos_token_id
+            if isinstance(end, int) and 0 <= end < model.get_input_embeddings().num_embeddings:
+                inputs["input_ids"][:, -1] = end
         inputs["decoder_input_ids"] = inputs["input_ids"][:, :count].clone()
     return {name: value for name, value in inputs.items() if accepts(model, name)}
 

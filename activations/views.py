@@ -107,7 +107,8 @@ def _page(
         prompt=_text(caption.prompt),
         facts=_text(facts),
         texts="".join(
-            f'<div><dt>{_text(name)}</dt><dd><div class="text">{_text(text)}</div></dd></div>'
+            f'<div><dt>{_text(name)}</dt><dd><div class="text" tabindex="0" role="region" '
+            f'aria-label="{_text(name)}">{_text(text)}</div></dd></div>'
             for name, text in caption.texts
         ),
         notes="".join(f"<li>{_text(note)}</li>" for note in caption.notes),

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -321,6 +322,36 @@ def test_a_pair_for_a_model_without_pairs(
     done = capture(*argv, "--auto-select", "attn:0")
     assert done.code == 0
     assert any("puts nothing between the two texts" in line for line in done.err)
+
+
+def test_targets_that_just_fit_and_that_do_not(workplace: Path, capture: Run) -> None:
+    tiny.model("bart", max_position_embeddings=12).save_pretrained("short")
+    tiny.tokenizer().save_pretrained("short")
+    argv = ["--model", "short", "--prompt", "The cat", "--auto-select", "attn:weights"]
+    for count, code in ((11, 0), (12, 2)):  # a start comes before them
+        done = capture(*argv, "--target", "@" * count)
+        assert done.code == code, done.err
+    assert done.err[-1] == (
+        "error: the target (--target) is 13 tokens long, and this model takes 12. Shorten it."
+    )
+    assert capture(*argv).code == 0  # left to itself the model writes no more than it takes
+
+
+def test_classes_registered_in_pairs(workplace: Path, capture: Run) -> None:
+    config = transformers.FunnelConfig(
+        vocab_size=400, block_sizes=[1, 1], num_decoder_layers=1, d_model=32, n_head=4, d_head=8
+    )
+    transformers.FunnelModel(config).save_pretrained("saved")
+    tiny.tokenizer().save_pretrained("saved")
+    argv = ["--model", "saved", "--prompt", "The cat sat on", "--auto-select", "attn:0"]
+    done = capture(*argv)
+    assert done.code == 0, done.err
+
+
+def test_an_end_outside_the_vocabulary(workplace: Path) -> None:
+    model = tiny.model("gpt2", eos_token_id=50256)
+    document = activations.capture(model, "The cat", tokenizer=tiny.tokenizer(), output="x.json")
+    assert len(document.names) == 3
 
 
 def test_chat(workplace: Path, capture: Run) -> None:
@@ -753,7 +784,10 @@ def test_sigterm_unwinds(
     def killed(name: str, *args: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Talk, "watching", lambda self, what: contextlib.nullcontext(killed))
+    def watching(self: Talk, what: str) -> Any:
+        return contextlib.nullcontext(killed if what == "Writing" else lambda name: None)
+
+    monkeypatch.setattr(Talk, "watching", watching)
     argv = ["--model", checkpoints("llama"), "--prompt", "The cat", "--auto-select", "attn:0"]
     assert capture(*argv).code == 128 + signal.SIGTERM
     assert os.listdir() == []
@@ -770,7 +804,7 @@ def test_sigterm_unwinds(
             "configuration",
             "model not found: 'o/m' is not on",
         ),
-        (["OSError", "LocalEntryNotFoundError"], "weights", "the weights of 'o/m' is not on this"),
+        (["OSError", "LocalEntryNotFoundError"], "weights", "this machine does not have the"),
         (
             ["ValueError"],
             "configuration",
@@ -789,6 +823,21 @@ def test_what_loading_from_the_hub_raises(raised: list[str], part: str, line: st
     with pytest.raises(ToolkitError) as caught, explained("o/m", part):
         assert error is not None
         raise error
+    assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("implementation", "line"),
+    [
+        ("eager", "the weights of 'o/m' cannot be loaded: ImportError: requires bitsandbytes"),
+        ("flash_attention_2", "'o/m' does not run with attention 'flash_attention_2': ImportError"),
+    ],
+)
+def test_what_is_missing_is_blamed_on_attention_only_if_it_was_named(
+    implementation: str, line: str
+) -> None:
+    with pytest.raises(ToolkitError) as caught, explained("o/m", "weights", implementation):
+        raise ImportError("requires bitsandbytes.")
     assert str(caught.value).startswith(line)
 
 
@@ -924,6 +973,22 @@ def test_weights_handed_on_by_an_outer_module_are_shown_once(workplace: Path, vi
     Path("d.json").write_text(json.dumps(data))
     done = view("--input", "d.json", "--view", "head")
     assert "Self: layer 0, 2 heads, 2 tokens<" in Path(done.out[0]).read_text()
+
+
+def test_only_what_is_handed_on_is_dropped(workplace: Path, view: Run) -> None:
+    """Inner before outer; and a one-token text, where all attention is alike."""
+    one = np.ones((1, 2, 1, 1)).tolist()
+    document_with(Path("d.json"), [[[[0.0]]], one], None, "m.0.attention.self")
+    data = json.loads(Path("d.json").read_text())
+    outputs = data["captured"]["attention_outputs"]
+    for name in ("m.0.attention", "decoder.layers.0", "decoder.layers.0.encoder_attn"):
+        outputs[name] = outputs["m.0.attention.self"]
+    data |= {"tokens": ["a"], "decoder_tokens": ["b"]}
+    Path("d.json").write_text(json.dumps(data))
+    page = Path(view("--input", "d.json", "--view", "head").out[0]).read_text()
+    shown = re.search(r'id="facts">([^<]*)<', page)
+    assert shown
+    assert shown[1].count("Encoder:") == shown[1].count("Decoder:") == shown[1].count("Cross:") == 1
 
 
 def test_both_pages_or_none(workplace: Path, view: Run) -> None:

@@ -162,6 +162,7 @@ def test_names_by_category(tmp_path: Path) -> None:
     [
         ("a", (1,), "a: element 1 is not a tensor."),
         ("a", (9,), "a: element 9 is not a tensor."),
+        ("a", (0, 5), "a: element 0/5 is not a tensor."),
         ("a", ("x",), "a: element x is not a tensor."),
         ("aa", (0,), "Module not found: the document has no module 'aa'. Did you mean 'a'?"),
     ],
