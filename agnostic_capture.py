@@ -49,7 +49,7 @@ def build_parser() -> Parser:
         "--max-new-tokens",
         metavar="N",
         type=int,
-        help="let the model write N tokens first (encoder-decoder without --target: 16)",
+        help="let the model write up to N tokens first (encoder-decoder without --target: 16)",
     )
     text.add_argument("--chat", action="store_true", help="the prompt as a user's turn in a chat")
     what = parser.add_argument_group("what is captured")

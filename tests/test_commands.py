@@ -459,6 +459,8 @@ def test_piped_answers(
     for words in said:
         assert any(words in line for line in done.err), words
     assert not any("\x1b" in line for line in done.err)  # plain text over a pipe
+    tables = sum(line.startswith("Attention (") for line in done.err)
+    assert tables == 1 + answers.startswith("?")  # ? shows the table again
     assert done.out == [DOCUMENT]
 
 
@@ -1126,7 +1128,7 @@ def run_script(*argv: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("script", ["agnostic_capture.py", "bertviz_head_model_view.py"])
 def test_light_answers_import_nothing_heavy(script: str, tmp_path: Path) -> None:
     code = (
-        "import sys, runpy\n"
+        "import sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         "for argv in (['--help'], ['--version'], ['--nonsense'], ['--auto-select', 'x'],\n"
         "             ['--layers', 'x']):\n"
