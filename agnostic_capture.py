@@ -86,6 +86,11 @@ def build_parser() -> Parser:
         help="auto is the checkpoint's own (auto)",
     )
     how.add_argument("--device", default="auto", help=f"{DEVICES} (auto)")
+    how.add_argument(
+        "--device-map",
+        metavar="MAP",
+        help="spread a model that is larger than one device: auto, disk, ... (see README)",
+    )
     how.add_argument("--revision", metavar="REV", help="a branch, tag or commit on the hub")
     how.add_argument(
         "--trust-remote-code",
@@ -120,9 +125,11 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
         from activations.questions import ask, show_catalog
     models.quiet_libraries(progress=talk.shows_progress)
     models.pick_device(args.device)
+    models.parse_device_map(args.device_map)
     options = session.Options(
         dtype=args.dtype,
         device=args.device,
+        device_map=args.device_map,
         attn_implementation=args.attn_implementation,
         backend=args.backend,
         revision=args.revision,

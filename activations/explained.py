@@ -37,6 +37,8 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
             f"'{name}' brings code of its own, which is not run unasked. Read it, and if you trust "
             "it add --trust-remote-code."
         )
+    if part == "weights" and "device_map" in text:
+        return f"--device-map does not fit: {first_line(error)}. Write auto, or mend it."
     # A kernel that is not installed is an ImportError with a name of its own (FlashAttention2).
     named = attn_implementation not in (None, "eager")  # eager is always there
     if named and (str(attn_implementation) in text or "ImportError" in kinds):

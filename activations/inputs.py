@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from activations.errors import UsageError
-from activations.probe import accepts
+from activations.probe import accepts, input_device
 
 _NO_DECODER = "--target needs a model with a decoder of its own. Leave it out."
 DEFAULT_NEW_TOKENS = 16  # of the target a seq2seq model writes itself
@@ -113,8 +113,9 @@ def encode(model: Any, tokenizer: Any, text: Text) -> Inputs:
         raise UsageError(_NO_DECODER)
     if text.max_new_tokens and not model.can_generate():
         raise UsageError("--max-new-tokens needs a model that writes text. Leave it out.")
+    device = input_device(model)
     tensors = {
-        key: value.to(model.device)
+        key: value.to(device)
         for key, value in encoded.items()
         if isinstance(value, torch.Tensor) and (key == "input_ids" or accepts(model, key))
     }
@@ -177,7 +178,7 @@ def _add_decoder(inputs: Inputs, model: Any, tokenizer: Any, text: Text) -> None
     """The decoder's input: the target shifted right, or what the model itself writes greedily."""
     if text.target is not None:
         labels = tokenizer(text_target=text.target, return_tensors="pt")["input_ids"]
-        ids = _shifted_right(model, tokenizer, labels.to(model.device))
+        ids = _shifted_right(model, tokenizer, labels.to(input_device(model)))
     elif model.can_generate():
         room = (_longest(model.config) or DEFAULT_NEW_TOKENS + 1) - 1  # after the start
         count = text.max_new_tokens or min(DEFAULT_NEW_TOKENS, room)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
+import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +25,8 @@ from transformers.models.auto import modeling_auto
 from activations.errors import ToolkitError, UsageError
 from activations.explained import explained, first_line
 from activations.inputs import paired
+
+_WAYS_TO_SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # accelerate's
 
 # Tried in this order when the checkpoint does not name its class: most of what has a decoder head
 # also has others, and BERT-like models are in the causal mapping too.
@@ -135,22 +140,33 @@ def load_model(
     attn_implementation: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
+    device_map: str | None = None,
 ) -> tuple[Any, list[str]]:
     """The model with its weights, on its device, in `eval()` mode; and warnings about the weights.
+
+    With a `device_map` (see `parse_device_map`) accelerate spreads it over devices and the disk.
 
     Raises `ToolkitError` when the weights are missing or broken, the device is not there or the
     memory does not suffice.
     """
     place = pick_device(device)
+    spread = parse_device_map(device_map)
     options: dict[str, Any] = {**checkpoint.where, "dtype": dtype, "output_loading_info": True}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
+    if spread is not None:
+        # Weights whose form in memory differs from the checkpoint's are written here; the others
+        # are read from the checkpoint itself.
+        folder = tempfile.TemporaryDirectory(prefix="offloaded-weights-")
+        options |= {"device_map": spread, "offload_folder": folder.name}
     with explained(checkpoint.name, "weights", attn_implementation), torch.random.fork_rng([]):
         # What the checkpoint lacks is random, but the same every time.
         torch.default_generator.manual_seed(0)
         loader = getattr(transformers, checkpoint.class_name)
         model, report = loader.from_pretrained(checkpoint.name, **options)
-        model = model.to(place).eval()
+        model = (model if spread is not None else model.to(place)).eval()
+    if spread is not None:
+        weakref.finalize(model, folder.cleanup)
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     missing = parameters.intersection(report.get("missing_keys") or ())
     return model, _made_up_weights(checkpoint.name, sorted(missing))
@@ -188,6 +204,32 @@ def pick_device(device: str) -> torch.device:
     return place
 
 
+def parse_device_map(text: str | None) -> Any:
+    """`--device-map` as accelerate takes it: a way to spread a model, or a place for each part.
+
+    A way is `auto`, `balanced`, `balanced_low_0`, `sequential` or `disk` (all weights stay on the
+    disk and are read layer by layer); places are a JSON object from module names to `cpu`, `disk`
+    or a device. Raises `UsageError` where it is neither, `ToolkitError` where a device is missing.
+    """
+    if text is None or text in _WAYS_TO_SPREAD:
+        return text
+    if text == "disk":
+        return {"": "disk"}
+    try:
+        places = json.loads(text)
+    except ValueError:
+        places = None
+    if not isinstance(places, dict) or not places:
+        raise UsageError(
+            f"--device-map does not know '{text}'. Write {', '.join(_WAYS_TO_SPREAD)}, disk, or "
+            'a JSON object such as {"model": "cpu", "lm_head": "disk"}.'
+        )
+    for device in places.values():
+        if device != "disk":
+            pick_device(f"cuda:{device}" if isinstance(device, int) else str(device))
+    return places
+
+
 @contextmanager
 def attention_implementation(model: Any, name: str | None) -> Iterator[None]:
     """Let a loaded model run with this attention implementation, and put its own back after."""
@@ -206,6 +248,11 @@ def attention_implementation(model: Any, name: str | None) -> Iterator[None]:
             "Use --attn-implementation eager."
         ) from error
     try:
+        if name != "eager" and model.config._attn_implementation != name:  # it only logs so
+            raise ToolkitError(
+                f"this model does not change its attention after loading. Load it with "
+                f"attn_implementation='{name}'."
+            )
         yield
     finally:
         model.set_attn_implementation({key: value for key, value in before.items() if value})
@@ -238,7 +285,8 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 def quiet_libraries(progress: bool) -> None:
     """Keep transformers' own talk off the terminal: ours says what matters."""
     transformers.logging.set_verbosity_error()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    for library in ("huggingface_hub", "accelerate"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     if not progress:
         transformers.logging.disable_progress_bar()
 

@@ -66,8 +66,9 @@ def list_modules(model: nn.Module) -> tuple[Module, ...]:
 
 def probe_inputs(model: Any) -> dict[str, torch.Tensor]:
     """A few tokens for any text model: (1, 11) `input_ids`, (1, 7) `decoder_input_ids`."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    inputs = {"input_ids": torch.ones(1, PROBE_TOKENS, dtype=torch.long, device=device)}
+    inputs = {
+        "input_ids": torch.ones(1, PROBE_TOKENS, dtype=torch.long, device=input_device(model))
+    }
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         count = PROBE_TARGET_TOKENS
@@ -79,6 +80,16 @@ def probe_inputs(model: Any) -> dict[str, torch.Tensor]:
                 inputs["input_ids"][:, -1] = end
         inputs["decoder_input_ids"] = inputs["input_ids"][:, :count].clone()
     return {name: value for name, value in inputs.items() if accepts(model, name)}
+
+
+def input_device(model: Any) -> torch.device:
+    """Where a model takes its inputs; of a model spread by accelerate, where it computes."""
+    places = getattr(model, "hf_device_map", None)
+    if not places:
+        return next((p.device for p in model.parameters()), torch.device("cpu"))
+    # As accelerate chooses: the first accelerator, else the CPU, whatever lies on the disk.
+    devices = [torch.device(place) for place in places.values() if place != "disk"]
+    return next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
 
 
 def accepts(model: nn.Module, name: str) -> bool:

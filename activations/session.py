@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from activations import __version__, interventions, models, probe, recording
+from activations.beside import weights_beside
 from activations.catalog import CATEGORIES, Catalog, build_catalog, weights_sources
 from activations.document import FORMAT, Document, count_non_finite, load, write_document
 from activations.errors import ToolkitError, UsageError
@@ -36,6 +37,7 @@ class Options:
 
     dtype: str = "auto"
     device: str = "auto"
+    device_map: str | None = None
     attn_implementation: str | None = None
     backend: str = "hooks"
     revision: str | None = None
@@ -48,6 +50,8 @@ class Options:
         ):
             if value not in known:
                 raise UsageError(f"{flag} does not know '{value}'. Write {', '.join(known)}.")
+        if self.device_map is not None and self.device != "auto":
+            raise UsageError("--device and --device-map exclude each other. Give one of them.")
 
 
 @dataclass
@@ -96,6 +100,7 @@ def capture(
     chat: bool = False,
     dtype: str = "auto",
     device: str = "auto",
+    device_map: str | None = None,
     attn_implementation: str | None = None,
     backend: str = "hooks",
     revision: str | None = None,
@@ -113,15 +118,17 @@ def capture(
     """
     answers = parse_spec(select)
     check_writable(output)
-    options = Options(dtype, device, attn_implementation, backend, revision, trust_remote_code)
+    options = Options(
+        dtype, device, device_map, attn_implementation, backend, revision, trust_remote_code
+    )
     if model is None or isinstance(model, (str, os.PathLike)):
         subject = open_subject(None if model is None else os.fspath(model), options)
         subject.tokenizer = tokenizer
     else:
         if options != Options(attn_implementation=attn_implementation, backend=backend):
             raise UsageError(
-                "dtype, device, revision and trust_remote_code are for models that are loaded "
-                "here, and this one is loaded already. Leave them out."
+                "dtype, device, device_map, revision and trust_remote_code are for models that are "
+                "loaded here, and this one is loaded already. Leave them out."
             )
         subject = subject_of(model, tokenizer)
     selection = choose(subject.catalog, answers, layers)
@@ -143,7 +150,9 @@ def open_subject(name: str | None, options: Options | None = None) -> Subject:
     except Exception:
         # What the meta device cannot run (kernels without a shape rule, code that follows the
         # data) the model itself can.
-        model, warnings = models.load_model(checkpoint, None, options.dtype, options.device)
+        model, warnings = models.load_model(
+            checkpoint, None, options.dtype, options.device, options.device_map
+        )
     with models.attention_implementation(model, "eager"), failures_explained():
         observation = probe.observe(model)
     return Subject(
@@ -204,15 +213,14 @@ def run(
     observation = subject.catalog.observation
     sources = weights_sources(observation.weights, selection.names)
     implementation = options.attn_implementation or ("eager" if selection.wants_attention else None)
-    if sources and implementation not in (None, "eager"):
-        raise ToolkitError(_no_weights(str(implementation)))
     _load(subject, text, options, implementation)
     model = subject.model
     with models.left_as_it_was(model), models.attention_implementation(model, implementation):
         with failures_explained():
             inputs = encode(model, subject.tokenizer, text)
         call = {**inputs.tensors, **_forward_options(subject, selection, bool(sources))}
-        with failures_explained():
+        holders = [source.module for source in sources]
+        with failures_explained(), weights_beside(model, implementation, holders):
             if observation.warm_up:
                 recording.record(model, inputs.tensors, [])
             recorded = BACKENDS[options.backend](model, call, selection.names, progress)
@@ -254,7 +262,7 @@ def _load(subject: Subject, text: Text, options: Options, implementation: str | 
     tokenize(subject.checkpoint.config, subject.tokenizer, text)
     if subject.model is None:
         subject.model, subject.warnings = models.load_model(
-            subject.checkpoint, implementation, options.dtype, options.device
+            subject.checkpoint, implementation, options.dtype, options.device, options.device_map
         )
 
 
@@ -327,7 +335,7 @@ def _environment(model: Any, options: Options) -> dict[str, Any]:
         "backend": options.backend,
         "attn_implementation": getattr(model.config, "_attn_implementation", None),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "device": model.device.type,
+        "device": probe.input_device(model).type,
         "revision": options.revision,
     }
 

@@ -104,6 +104,7 @@ def test_every_message_is_the_one_the_program_prints(
     Path("remote/config.json").write_text(json.dumps(config))
     Path("remote/code.py").write_text("")
     llama = ["--model", checkpoints("llama"), "--prompt", "The cat", "--auto-select"]
+    falcon = ["--model", checkpoints("falcon"), "--prompt", "The cat", "--auto-select"]
     opt = ["--model", checkpoints("opt"), "--prompt", "The cat", "--auto-select"]
     assert capture(*llama, "mlp:0").code == 0
     printed = [
@@ -111,7 +112,7 @@ def test_every_message_is_the_one_the_program_prints(
         capture(*llama, "attn:self_atn"),
         capture(*opt, "other:0"),
         view(),
-        capture(*llama, "attn:0", "--attn-implementation", "sdpa"),
+        capture(*falcon, "attn:0", "--attn-implementation", "sdpa"),
         capture("--model", "./remote", "--prompt", "The cat", "--auto-select", "attn:0"),
     ]
     shown = re.findall(r"^error: .*$", README, re.MULTILINE)

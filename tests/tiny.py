@@ -41,13 +41,15 @@ FAMILIES = {
     "bart": "AutoModelForSeq2SeqLM",
 }
 # Found by the same means, and odd in one way each: one layer called three times, weights only on
-# request, modules replaced in the first pass, nothing to run without weights.
+# request, modules replaced in the first pass, nothing to run without weights, an
+# attention class for each implementation.
 ODD_FAMILIES = {
     "albert": "AutoModelForMaskedLM",
     "deberta-v2": "AutoModelForMaskedLM",
     "big_bird": "AutoModelForMaskedLM",
     "switch_transformers": "AutoModelForSeq2SeqLM",
     "distilbert": "AutoModelForMaskedLM",
+    "falcon": "AutoModelForCausalLM",
 }
 
 
@@ -87,8 +89,12 @@ def config(family: str, **changes: Any) -> Any:
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
     sizes = {**SIZES, **ids, "vocab_size": 400}
     return type(known)(
-        **{k: v for k, v in sizes.items() if hasattr(known, k) or k in ids} | changes
+        **{k: v for k, v in sizes.items() if _settable(known, k) or k in ids} | changes
     )
+
+
+def _settable(known: Any, key: str) -> bool:
+    return hasattr(known, key) and not isinstance(getattr(type(known), key, None), property)
 
 
 def model(

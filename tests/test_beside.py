@@ -1,0 +1,122 @@
+"""Weights computed beside SDPA: the model stays what it is, the weights are an eager run's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from conftest import Run
+
+from activations import session
+from activations.errors import ToolkitError
+from activations.selection import select
+from activations.tensors import at
+
+TEXT = "The cat sat on the mat and looked at the moon."
+MODELS = [*tiny.FAMILIES, "albert", "distilbert", "mistral", "mixtral", "gemma3_text"]
+
+
+def weights_of(capture: session.Capture) -> dict[tuple[Any, ...], np.ndarray]:
+    return {
+        (entry["kind"], entry["layer"]): at(
+            capture.captured["attention"][entry["module"]], tuple(entry["element"])
+        ).numbers()
+        for entry in capture.header["attention_weights"]
+    }
+
+
+@pytest.mark.parametrize("backend", session.BACKENDS)
+@pytest.mark.parametrize("family", MODELS)
+def test_weights_beside_sdpa(family: str, backend: str) -> None:
+    auto = (tiny.FAMILIES | tiny.ODD_FAMILIES).get(family, "AutoModelForCausalLM")
+    subject = session.subject_of(tiny.model(family, auto), tiny.tokenizer())
+    # the last of the others reads the final hidden states
+    last = [p.text for p in subject.catalog.of("other") if p.outputs.startswith("[")][-1]
+    selection = select(subject.catalog, {"attention": "weights", "other": last})
+    text = session.Text(TEXT, target="Ein Satz." if family in ("t5", "bart") else None)
+    eager = session.run(subject, selection, text)
+    beside = session.run(
+        subject, selection, text, session.Options(attn_implementation="sdpa", backend=backend)
+    )
+    expected, found = weights_of(eager), weights_of(beside)
+    assert list(found) == list(expected)
+    for key, weights in expected.items():
+        np.testing.assert_allclose(found[key], weights, atol=1e-5)
+    assert beside.header["environment"]["attn_implementation"] == "sdpa"
+
+    # What the model goes on with is an ordinary run's with SDPA, bit for bit.
+    model = subject.model
+    model.set_attn_implementation("sdpa")
+    (name,) = selection.modules["other"]
+    seen: list[Any] = []
+    model.get_submodule(name).register_forward_hook(lambda m, a, output: seen.append(output))
+    keys = ("input_ids", "decoder_input_ids")
+    inputs = {key: torch.tensor(eager.header[key]) for key in keys if key in eager.header}
+    with torch.no_grad():
+        plain = model(**inputs)
+    assert plain.get("attentions") is None
+    np.testing.assert_array_equal(beside.captured["other"][name].numbers(), seen[0].numpy())
+
+
+def test_only_the_chosen_layers_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from activations import beside
+
+    computed: list[int] = []
+    own = beside._eager_weights
+
+    def counting(module: Any, *args: Any, **kwargs: Any) -> Any:
+        computed.append(module.layer_idx)
+        return own(module, *args, **kwargs)
+
+    monkeypatch.setattr(beside, "_eager_weights", counting)
+    subject = session.subject_of(tiny.model("llama"), tiny.tokenizer())
+    selection = select(subject.catalog, {"attention": "0"}, [1])
+    session.run(subject, selection, session.Text(TEXT), session.Options(attn_implementation="sdpa"))
+    assert computed == [1]
+
+
+def test_the_attention_function_is_put_back_whatever_happens() -> None:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    from activations.beside import weights_beside
+
+    own = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    model = tiny.model("llama")
+    with (
+        pytest.raises(ZeroDivisionError),
+        weights_beside(model, "sdpa", ["model.layers.0.self_attn"]),
+    ):
+        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is not own
+        raise ZeroDivisionError
+    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is own
+
+
+def test_a_model_that_does_not_change_its_attention() -> None:
+    subject = session.subject_of(tiny.model("deberta-v2"), tiny.tokenizer())
+    selection = select(subject.catalog, {"attention": "weights"})
+    with pytest.raises(ToolkitError, match=r"does not change its attention after loading\. Load"):
+        session.run(
+            subject, selection, session.Text(TEXT), session.Options(attn_implementation="sdpa")
+        )
+
+
+def test_a_model_with_attention_of_its_own(
+    checkpoints: Callable[[str], Path], workplace: Path, capture: Run
+) -> None:
+    done = capture(
+        *("--model", checkpoints("falcon"), "--prompt", TEXT, "--auto-select", "attn:0"),
+        *("--attn-implementation", "sdpa", "--quiet"),
+    )
+    assert (done.code, done.err) == (
+        1,
+        [
+            "error: attention weights are not available under the attention implementation "
+            "'sdpa'. Use --attn-implementation eager, or choose other modules."
+        ],
+    )
+    assert list(workplace.iterdir()) == []
