@@ -96,9 +96,10 @@ def write_views(args: argparse.Namespace, talk: Talk) -> None:
             raise UsageError("nothing is left to show: --layers, --heads and --tokens exclude all.")
         if tokens is not None:
             notes.append(f"Only the tokens {tokens[0]} to {tokens[1] - 1} are shown.")
-        start = document.header.get("continuation_start")
-        if isinstance(start, int):
-            notes.append(f"The model wrote the text from token {start} on (counted from 0).")
+        if any(stack.written is not None for stack in stacks):
+            notes.append("Underlined tokens were written by the model itself.")
+        if any(stack.split is not None for stack in stacks):
+            notes.append("Tokens in italics belong to the second text.")
         caption = Caption(document.model, document.prompt, tuple(notes), _texts(document))
     pages = build_pages(views, caption, stacks, args.min_weight)
     try:

@@ -36,7 +36,8 @@ class Stack:
 
     `weights` holds an array (heads, rows, columns) for each of `layers`; rows are the tokens that
     attend (queries), columns those attended to (keys). `heads` are the heads' real numbers.
-    `split` is the row and column at which a second sentence starts, if there is one.
+    `split` is the row and column at which a second sentence starts, `written` the one from which
+    on the model wrote the text itself, if there is one.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Stack:
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     split: int | None = None
+    written: int | None = None
 
 
 Warn = Callable[[str], None]
@@ -202,7 +204,8 @@ def _stacked(document: Document, found: list[tuple[Place, np.ndarray]], warn: Wa
                 weights=tuple(layers[layer] for layer in order),
                 rows=_labels(document, "decoder" if kind == "cross" else kind, rows, warn),
                 columns=_labels(document, "encoder" if kind == "cross" else kind, columns, warn),
-                split=_split(document, kind, rows),
+                split=_start(document, "sentence_b_start", kind, rows),
+                written=_start(document, "continuation_start", kind, rows),
             )
         )
     return stacks
@@ -220,8 +223,9 @@ def _labels(document: Document, side: str, count: int, warn: Warn) -> tuple[str,
     return tuple(f"#{i}" for i in range(count))
 
 
-def _split(document: Document, kind: str, rows: int) -> int | None:
-    start = document.header.get("sentence_b_start")
+def _start(document: Document, key: str, kind: str, rows: int) -> int | None:
+    """A position that the document notes among its `tokens`, where these are the rows."""
+    start = document.header.get(key)
     if kind in ("self", "encoder") and isinstance(start, int) and 0 < start < rows:
         return start
     return None
@@ -283,12 +287,14 @@ def _take_heads(stack: Stack, heads: Sequence[int]) -> Stack:
 
 
 def _take_tokens(stack: Stack, start: int, end: int) -> Stack:
-    split = stack.split - start if stack.split is not None else None
     rows = stack.rows[start:end]
+    split = None if stack.split is None else stack.split - start
+    written = None if stack.written is None else max(stack.written - start, 0)
     return replace(
         stack,
         weights=tuple(weights[:, start:end, start:end] for weights in stack.weights),
         rows=rows,
         columns=stack.columns[start:end],
         split=split if split is not None and 0 < split < len(rows) else None,
+        written=written if written is not None and written < len(rows) else None,
     )

@@ -162,6 +162,8 @@ def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
             "heads": stack.heads,
             "rowTokens": readable(stack.rows),
             "columnTokens": readable(stack.columns),
+            "second": stack.split,
+            "written": stack.written,
             "first": first,
             "base": base,
             "steps": steps,

@@ -179,6 +179,7 @@ def make_pages(
     folder: Path, layers: Sequence[Layer], *flags: str, **header: Any
 ) -> dict[str, Path]:
     """The pages of such a document, made by the command: {"head": path, "model": path}."""
+    folder.mkdir(exist_ok=True)
     write_capture(folder / "capture.json", layers, **header)
     command = ["--input", str(folder / "capture.json"), "--output-dir", str(folder / "pages")]
     assert bertviz_head_model_view.main([*command, "--quiet", *flags]) == 0

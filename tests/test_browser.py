@@ -513,10 +513,39 @@ def test_the_strongest_lines_are_drawn_even_if_all_are_alike(
 def test_second_sentence_and_target_are_shown_as_typed(tmp_path: Path, open_page: Open) -> None:
     layers = [Layer(0, random_weights(0, heads=2, rows=4))]
     texts = {"text_pair": "and <b>this</b>", "target": "Die Katze\n</script>"}
-    tab = open_page(make_pages(tmp_path, layers, continuation_start=3, **texts)["head"])
+    tab = open_page(make_pages(tmp_path, layers, **texts)["head"])
     shown = tab.page.locator(".text").all_text_contents()
     assert shown[1:] == list(texts.values())
-    assert "from token 3 on" in tab.page.inner_text("#notes")
+
+
+@pytest.mark.parametrize(
+    ("key", "style", "shown", "note"),
+    [
+        ("continuation_start", "text-decoration-line", "underline", "written by the model itself"),
+        ("sentence_b_start", "font-style", "italic", "belong to the second text"),
+    ],
+)
+def test_tokens_of_the_continuation_and_the_pair_look_different(
+    key: str, style: str, shown: str, note: str, tmp_path: Path, open_page: Open
+) -> None:
+    layers = [Layer(i, random_weights(i, heads=2, rows=6)) for i in range(2)]
+    whole = make_pages(tmp_path / "whole", layers, **{key: 4})
+    later = make_pages(tmp_path / "later", layers, "--tokens", "3:6", **{key: 4})
+    none = make_pages(tmp_path / "none", layers, "--tokens", "0:4", **{key: 4})
+    for pages, first in ((whole, 0), (later, 3), (none, 0)):
+        rows = 4 if pages is none else 6 - first
+        expected = [shown if first + i >= 4 else "rest" for i in range(rows)] * 2
+        for view, tokens in (("head", f"{LEFT}, {RIGHT}"), ("model", "#vis .detail text.token")):
+            tab = open_page(pages[view])
+            if view == "model":
+                tab.page.get_by_role("button", name="Layer 1, Head 1").click()
+                tab.wait("() => document.querySelector('#vis .detail title') !== null")
+            styles = tab.page.evaluate(
+                "([s, p]) => [...document.querySelectorAll(s)].map(e => getComputedStyle(e)[p])",
+                [tokens, style],
+            )
+            assert [found if found == shown else "rest" for found in styles] == expected
+            assert (note in tab.page.inner_text("#notes")) == (pages is not none)
 
 
 def test_the_browser_parses_the_document(tmp_path: Path, open_page: Open) -> None:

@@ -169,21 +169,24 @@
     if (page.view === "head") dressHeadView();
     else dressModelView();
     if (onLayer) byId("layer").focus({ preventScroll: true }); // the list is a new one
-    nameTokens();
+    if (page.view === "head") dressTokens();
   }
 
-  // Whole tokens on hover, where the drawing shows them shortened.
-  function nameTokens() {
-    const title = (node, text) => {
-      const element = document.createElementNS("http://www.w3.org/2000/svg", "title");
-      element.textContent = text;
-      node.append(element);
-    };
-    const rows = stack.rowTokens.slice(...stack.rows);
-    const columns = stack.columnTokens.slice(...stack.columns);
-    for (const [selector, tokens] of [["#left text", rows], ["#right text", columns]]) {
-      document.querySelectorAll(`#vis ${selector}`).forEach((node, i) => title(node, tokens[i]));
-    }
+  // Whole tokens on hover, where the drawing shows them shortened; what kind of text they are of.
+  function dressTokens() {
+    const pair = document.querySelectorAll(
+      page.view === "head" ? "#vis #left, #vis #right" : "#vis g.detail:has(text.token)");
+    const sides = [[stack.rowTokens, stack.rows], [stack.columnTokens, stack.columns]];
+    pair.forEach((group, side) => {
+      const [tokens, [from]] = sides[side];
+      group.querySelectorAll("text").forEach((node, i) => {
+        const element = document.createElementNS("http://www.w3.org/2000/svg", "title");
+        element.textContent = tokens[from + i];
+        node.append(element);
+        node.classList.toggle("second", stack.second !== null && from + i >= stack.second);
+        node.classList.toggle("written", stack.written !== null && from + i >= stack.written);
+      });
+    });
   }
 
   // Draw, the strongest lines first where there are too many; say what is not drawn.
@@ -305,6 +308,7 @@
       region.addEventListener("click", () => setTimeout(() => {
         const isOpen = document.querySelector("#vis .detail") !== null;
         wanted = isOpen ? { layer, heads: [i % stack.heads.length] } : null;
+        if (isOpen) dressTokens();
         linkTo(isOpen ? [layer, head] : null);
       }, 0));
       region.addEventListener("keydown", (event) => {
