@@ -29,6 +29,15 @@ class Place:
     layer: int
     kind: str
 
+    @property
+    def where(self) -> str:
+        return f"{self.module}, element {'/'.join(map(str, self.element)) or 'output'}"
+
+    @property
+    def pattern(self) -> str:
+        """The module's name with its layer number replaced."""
+        return re.sub(r"(^|(?<=\.))\d+(?=\.|$)", "{layer}", self.module.split("@")[0], count=1)
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -65,22 +74,24 @@ def read_attention(document: Document, warn: Warn | None = None) -> list[Stack]:
     if not places:
         raise ToolkitError(_nothing_there(document))
     found: list[tuple[Place, np.ndarray]] = []
-    problems: list[str] = []
+    problems: dict[_Problem, list[str]] = {}
     for place in places:
         weights = document.tensor(place.module, *place.element)
-        problem = _problem(place, weights.shape)
+        problem = _problem(place, weights, len(_tokens(document, place.kind) or ()))
         if problem is None:
             found.append((place, weights[0]))
         else:
-            problems.append(problem)
+            problems.setdefault(problem, []).append(place.where)
     if not found:
-        raise ToolkitError(problems[0])
+        problem, wheres = next(iter(problems.items()))
+        raise ToolkitError(f"{problem.title}{wheres[0]} {problem.fact}. {problem.advice}")
     warn = warn or ignore
     odd = sum(int(np.isnan(weights).sum()) for _, weights in found)
     if odd:
         warn(f"{odd} attention weights are no finite numbers; they are not drawn.")
-    for problem in problems:
-        warn(problem)
+    for problem, wheres in problems.items():
+        more = f" (and {len(wheres) - 1} more)" if len(wheres) > 1 else ""
+        warn(f"{problem.title}{wheres[0]}{more} {problem.fact}. Left out.")
     own = [(place, weights) for place, weights in found if not _handed_on(place, weights, found)]
     return _stacked(document, own, warn)
 
@@ -147,21 +158,41 @@ def _kind_of(document: Document, name: str) -> str:
     return "decoder" if "decoder" in name else "encoder"
 
 
-def _problem(place: Place, shape: tuple[int, ...]) -> str | None:
-    where = f"{place.module}, element {'/'.join(map(str, place.element)) or 'output'}"
+@dataclass(frozen=True)
+class _Problem:
+    """Why a tensor cannot be shown: `{title}{where} {fact}. {advice}`."""
+
+    fact: str
+    advice: str
+    title: str = ""
+
+
+def _problem(place: Place, weights: np.ndarray, tokens: int) -> _Problem | None:
+    shape = weights.shape
     square = place.kind == "cross" or shape[-2:-1] == shape[-1:]
     if len(shape) != 4 or not square or 0 in shape:
-        return (
-            f"Attention tensor does not have correct dimensions: {where} has the shape "
-            f"{tuple(shape)}, expected {EXPECTED}. Choose other --layers, or capture modules that "
-            "hand out attention weights."
+        return _Problem(
+            f"has the shape {shape}, expected {EXPECTED}",
+            "Choose other --layers, or capture modules that hand out attention weights.",
+            "Attention tensor does not have correct dimensions: ",
         )
     if shape[0] != 1:
-        return (
-            f"{where} holds a batch of {shape[0]} texts, and a view shows one. Capture one prompt "
-            "at a time."
+        return _Problem(
+            f"holds a batch of {shape[0]} texts, and a view shows one",
+            "Capture one prompt at a time.",
+        )
+    # Linear attention hands out its state, (batch, heads, width, width), in the same place.
+    if tokens and shape[-2] != tokens and not _are_weights(weights):
+        return _Problem(
+            f"has the shape {shape} for {tokens} tokens, and its values are no attention weights",
+            "Choose other --layers.",
         )
     return None
+
+
+def _are_weights(values: np.ndarray) -> bool:
+    finite = values[np.isfinite(values)]
+    return bool(((finite >= 0) & (finite <= 1.001)).all())
 
 
 def _nothing_there(document: Document) -> str:
@@ -179,48 +210,73 @@ def _nothing_there(document: Document) -> str:
 
 
 def _stacked(document: Document, found: list[tuple[Place, np.ndarray]], warn: Warn) -> list[Stack]:
-    """Group by kind and shape, a second attention of the same layer apart, layers in order."""
-    groups: dict[tuple[Any, ...], dict[int, np.ndarray]] = {}
+    """Group by kind and shape, layers in order; unlike modules of one layer apart."""
+    alike: dict[tuple[str, tuple[int, ...]], list[tuple[Place, np.ndarray]]] = {}
     for place, weights in found:
-        again = 0
-        while place.layer in groups.get((place.kind, weights.shape, again), {}):
-            again += 1
-        groups.setdefault((place.kind, weights.shape, again), {})[place.layer] = weights
-    many = {kind: sum(key[0] == kind for key in groups) for kind, _, _ in groups}
+        alike.setdefault((place.kind, weights.shape), []).append((place, weights))
+    in_order = sorted(alike.items(), key=lambda item: list(_NAMES).index(item[0][0]))
     stacks = []
-    in_order = sorted(groups.items(), key=lambda item: list(_NAMES).index(item[0][0]))
-    for (kind, (heads, rows, columns), again), layers in in_order:
+    for (kind, shape), members in in_order:
         name = _NAMES[kind]
-        if many[kind] > 1:
-            name += f", layers {describe_numbers(layers)}, {heads} heads of {rows} x {columns}"
-            name += f" ({again + 1})" if again else ""
-        order = tuple(sorted(layers))
-        stacks.append(
-            Stack(
-                name=name,
-                kind=kind,
-                layers=order,
-                heads=tuple(range(heads)),
-                weights=tuple(layers[layer] for layer in order),
-                rows=_labels(document, "decoder" if kind == "cross" else kind, rows, warn),
-                columns=_labels(document, "encoder" if kind == "cross" else kind, columns, warn),
-                split=_start(document, "sentence_b_start", kind, rows),
-                written=_start(document, "continuation_start", kind, rows),
-            )
-        )
+        if sum(other == kind for other, _ in alike) > 1:
+            numbers = {place.layer for place, _ in members}
+            layers = f"layer{'s' if len(numbers) > 1 else ''} {describe_numbers(numbers)}"
+            name += f", {layers}, {shape[0]} heads of {shape[1]} x {shape[2]}"
+        for module, matrices in _once_a_layer(members).items():
+            stacks.append(_stack(document, name + module, kind, matrices, warn))
     return stacks
 
 
+def _once_a_layer(
+    members: list[tuple[Place, np.ndarray]],
+) -> dict[str, dict[int, np.ndarray]]:
+    """{what to add to the name: {layer: weights}}, so that a layer is there once in each."""
+    if len({place.layer for place, _ in members}) == len(members):
+        return {"": {place.layer: weights for place, weights in members}}
+    groups: dict[str, dict[int, np.ndarray]] = {}
+    for place, weights in members:
+        name, again = f", {place.pattern}", 1
+        while place.layer in groups.get(name, {}):  # from a document that says so
+            again += 1
+            name = f", {place.pattern} ({again})"
+        groups.setdefault(name, {})[place.layer] = weights
+    return groups
+
+
+def _stack(
+    document: Document, name: str, kind: str, layers: dict[int, np.ndarray], warn: Warn
+) -> Stack:
+    order = tuple(sorted(layers))
+    heads, rows, columns = layers[order[0]].shape
+    return Stack(
+        name=name,
+        kind=kind,
+        layers=order,
+        heads=tuple(range(heads)),
+        weights=tuple(layers[layer] for layer in order),
+        rows=_labels(document, "decoder" if kind == "cross" else kind, rows, warn),
+        columns=_labels(document, "encoder" if kind == "cross" else kind, columns, warn),
+        split=_start(document, "sentence_b_start", kind, rows),
+        written=_start(document, "continuation_start", kind, rows),
+    )
+
+
 def _labels(document: Document, side: str, count: int, warn: Warn) -> tuple[str, ...]:
-    tokens = document.header.get("decoder_tokens" if side == "decoder" else "tokens")
-    if isinstance(tokens, list) and len(tokens) == count:
+    tokens = _tokens(document, side)
+    if tokens is not None and len(tokens) == count:
         return tuple(map(str, tokens))
-    if isinstance(tokens, list):
+    if tokens is not None:
         warn(
             f"the document has {len(tokens)} tokens for {count} positions; positions are shown "
             "by number."
         )
     return tuple(f"#{i}" for i in range(count))
+
+
+def _tokens(document: Document, kind: str) -> list[Any] | None:
+    """The tokens that attend in this kind of attention, where the document has them."""
+    found = document.header.get("decoder_tokens" if kind in ("decoder", "cross") else "tokens")
+    return found if isinstance(found, list) else None
 
 
 def _start(document: Document, key: str, kind: str, rows: int) -> int | None:

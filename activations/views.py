@@ -133,7 +133,9 @@ def _facts(stacks: Sequence[Stack]) -> str:
             size = f"{len(stack.rows)} x {len(stack.columns)} tokens"
         layers = "layer" if len(stack.layers) == 1 else "layers"
         heads = "head" if len(stack.heads) == 1 else "heads"
-        name = stack.name.partition(",")[0] + (" (2)" if stack.name.endswith("(2)") else "")
+        name, *rest = stack.name.split(", ")
+        if rest and "{layer}" in rest[-1]:  # one of several modules in a layer
+            name += f" ({rest[-1]})"
         parts.append(
             f"{name}: {layers} {describe_numbers(stack.layers)}, {len(stack.heads)} {heads}, {size}"
         )

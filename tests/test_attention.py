@@ -1,0 +1,137 @@
+"""A document -> stacks of attention: what goes together, what it is called, what is left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from activations.attention import Stack, read_attention
+from activations.document import FORMAT, load, write_document
+from activations.errors import ToolkitError
+from activations.tensors import Tensor
+from activations.views import _facts
+
+TOKENS = list("abcdef")
+
+
+def weights(*shape: int) -> np.ndarray:
+    made = np.random.default_rng(sum(shape)).random(shape, dtype=np.float32)
+    return made / made.sum(-1, keepdims=True)
+
+
+def read(
+    folder: Path, *places: tuple[str, int, str, np.ndarray], **header: Any
+) -> tuple[list[Stack], list[str]]:
+    """Stacks and warnings of a document with (module, layer, kind, weights) at element 1 each."""
+    outputs: dict[str, Any] = {
+        module: [None, Tensor("float32", array.shape, array)] for module, _, _, array in places
+    }
+    noted = [
+        {"module": module, "element": [1], "layer": layer, "kind": kind}
+        for module, layer, kind, _ in places
+    ]
+    known = {"format": FORMAT, "model": "m", "prompt": "p", "tokens": TOKENS}
+    write_document(
+        folder / "x.json", {**known, "attention_weights": noted, **header}, {"attention": outputs}
+    )
+    warnings: list[str] = []
+    with load(folder / "x.json") as document:
+        return read_attention(document, warnings.append), warnings
+
+
+def test_layers_of_a_hybrid_keep_their_numbers(tmp_path: Path) -> None:
+    places = [(f"m.layers.{i}.attn", i, "self", weights(1, 2, 6, 6)) for i in (3, 7, 31)]
+    (stack,), warnings = read(tmp_path, *places)
+    assert (stack.name, stack.layers, warnings) == ("Self", (3, 7, 31), [])
+    assert stack.rows == stack.columns == tuple(TOKENS)
+
+
+def test_two_attentions_in_a_layer_are_called_by_their_modules(tmp_path: Path) -> None:
+    names = [f"m.layers.{i}.self_attn.{j}" for i in range(2) for j in range(2)]
+    places = [(name, int(name[9]), "self", weights(1, 2, 6, 6)) for name in names]
+    stacks, _ = read(tmp_path, *places)
+    assert [(s.name, s.layers) for s in stacks] == [
+        ("Self, m.layers.{layer}.self_attn.0", (0, 1)),
+        ("Self, m.layers.{layer}.self_attn.1", (0, 1)),
+    ]
+    assert _facts(stacks).startswith(
+        "Self (m.layers.{layer}.self_attn.0): layers 0-1, 2 heads, 6 tokens; Self (m.layers.{layer}"
+    )
+
+
+def test_a_layer_noted_twice_is_shown_twice(tmp_path: Path) -> None:
+    places = [(name, 0, "self", weights(1, 2, 6, 6)) for name in ("m.0.attn", "m.0.attn@1")]
+    stacks, _ = read(tmp_path, *places)
+    assert [s.name for s in stacks] == ["Self, m.{layer}.attn", "Self, m.{layer}.attn (2)"]
+
+
+def test_pooled_layers_are_shown_by_position(tmp_path: Path) -> None:
+    stacks, warnings = read(
+        tmp_path,
+        ("m.0.attn", 0, "self", weights(1, 2, 6, 6)),
+        ("m.1.attn", 1, "self", weights(1, 2, 3, 3)),
+    )
+    assert [s.name for s in stacks] == [
+        "Self, layer 0, 2 heads of 6 x 6",
+        "Self, layer 1, 2 heads of 3 x 3",
+    ]
+    assert stacks[1].rows == ("#0", "#1", "#2")
+    assert set(warnings) == {
+        "the document has 6 tokens for 3 positions; positions are shown by number."
+    }
+
+
+def test_the_state_of_linear_attention_is_no_attention(tmp_path: Path) -> None:
+    state = np.linspace(-3, 3, 2 * 8 * 8, dtype=np.float32).reshape(1, 2, 8, 8)
+    places = [
+        ("m.0.attn", 0, "self", weights(1, 2, 6, 6)),
+        ("m.1.attn", 1, "self", state),
+        ("m.2.attn", 2, "self", state),
+    ]
+    (stack,), warnings = read(tmp_path, *places)
+    assert stack.layers == (0,)
+    assert warnings == [
+        "m.1.attn, element 1 (and 1 more) has the shape (1, 2, 8, 8) for 6 tokens, and its values "
+        "are no attention weights. Left out."
+    ]
+    with pytest.raises(ToolkitError, match=r"no attention weights\. Choose other --layers\.$"):
+        read(tmp_path, *places[1:])
+    # Raw scores of the tokens themselves are shown (squeezebert).
+    (stack,), warnings = read(tmp_path, places[1], tokens=list("abcdefgh"))
+    assert (stack.layers, warnings) == ((1,), [])
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 6, 9), (1, 2, 3, 2, 6), (1, 6, 32), (6,)])
+def test_what_no_view_can_show_is_named_once(shape: tuple[int, ...], tmp_path: Path) -> None:
+    odd = [(f"m.{i}.attn", i, "self", np.zeros(shape, np.float32)) for i in (1, 2, 3)]
+    line = (
+        "Attention tensor does not have correct dimensions: m.1.attn, element 1 (and 2 more) has "
+        f"the shape {shape}, expected (batch, heads, seq_len, seq_len). Left out."
+    )
+    (stack,), warnings = read(tmp_path, ("m.0.attn", 0, "self", weights(1, 2, 6, 6)), *odd)
+    assert (stack.layers, warnings) == ((0,), [line])
+    with pytest.raises(ToolkitError) as caught:
+        read(tmp_path, *odd)
+    assert str(caught.value) == line.replace(" (and 2 more)", "").replace(
+        "Left out.",
+        "Choose other --layers, or capture modules that hand out attention weights.",
+    )
+
+
+def test_cross_attention_is_not_square(tmp_path: Path) -> None:
+    (stack,), warnings = read(
+        tmp_path,
+        ("d.0.cross", 0, "cross", weights(1, 2, 3, 6)),
+        decoder_tokens=["x", "y", "z"],
+    )
+    assert (stack.rows, stack.columns) == (("x", "y", "z"), tuple(TOKENS))
+    assert warnings == []
+
+
+def test_sinks_take_a_part_of_every_row(tmp_path: Path) -> None:
+    (stack,), warnings = read(tmp_path, ("m.0.attn", 0, "self", weights(1, 2, 6, 6) / 2))
+    assert (stack.layers, warnings) == ((0,), [])
+    np.testing.assert_allclose(stack.weights[0].sum(-1), 0.5, atol=1e-6)
