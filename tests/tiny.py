@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers
+from shrink import tiny_config
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import CONFIG_MAPPING, PreTrainedTokenizerFast
@@ -16,19 +17,11 @@ WORDS = [
     "Ein Satz, noch ein Satz; naïve café, 東京 and emoji 🙂🙃.",
     "one two three four five six seven eight nine ten",
 ]
-SIZES = {
-    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "word_embed_proj_dim"), 32),
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers"), 3),
-    **dict.fromkeys(("encoder_layers", "decoder_layers"), 3),
-    **dict.fromkeys(("num_attention_heads", "n_head", "num_heads"), 4),
-    **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4),
-    **dict.fromkeys(("intermediate_size", "d_ff", "ffn_dim"), 64),
-    **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 64),
-    "num_key_value_heads": 2,
-    "d_kv": 8,
-    "head_dim": 8,
-    "max_position_embeddings": 128,
-    "n_positions": 128,
+# What a family is to do -> the auto class that builds it for that.
+TASKS = {
+    "causal": "AutoModelForCausalLM",
+    "masked": "AutoModelForMaskedLM",
+    "seq2seq": "AutoModelForSeq2SeqLM",
 }
 FAMILIES = {
     "llama": "AutoModelForCausalLM",
@@ -84,17 +77,31 @@ def tokenizer(bert: bool = False, template: str | None = None) -> PreTrainedToke
     return PreTrainedTokenizerFast(tokenizer_object=inner, model_input_names=inputs, **names)
 
 
-def config(family: str, **changes: Any) -> Any:
-    known = CONFIG_MAPPING[family]()
-    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
-    sizes = {**SIZES, **ids, "vocab_size": 400}
-    return type(known)(
-        **{k: v for k, v in sizes.items() if _settable(known, k) or k in ids} | changes
-    )
+def entries() -> list[tuple[str, str]]:
+    """Every (task, family) that transformers can build a language model for."""
+    return [
+        (task, family)
+        for task, auto_class in TASKS.items()
+        for family in sorted(getattr(transformers, auto_class)._model_mapping._model_mapping)
+    ]
 
 
-def _settable(known: Any, key: str) -> bool:
-    return hasattr(known, key) and not isinstance(getattr(type(known), key, None), property)
+def config(family: str, auto_class: str | None = None, **changes: Any) -> Any:
+    """The family's configuration, tiny; `changes` are arguments of its constructor.
+
+    What `auto_class` builds from it (by default what the family is for): a BERT that is to write
+    is a decoder, and Reformer insists that its configuration says so.
+    """
+    fields = CONFIG_MAPPING[family].__dataclass_fields__
+    if _auto_class(family, auto_class) == TASKS["causal"] and "is_decoder" in fields:
+        changes = {"is_decoder": True} | changes
+    return tiny_config(family, **changes)
+
+
+def _auto_class(family: str, wanted: str | None) -> str:
+    known = FAMILIES | ODD_FAMILIES
+    first = next((TASKS[task] for task, name in reversed(entries()) if name == family), "")
+    return wanted or known.get(family, first)
 
 
 def model(
@@ -102,13 +109,18 @@ def model(
 ) -> Any:
     """A random model with eager attention, in eval mode; the same weights every time."""
     torch.manual_seed(0)
-    auto = getattr(transformers, auto_class or (FAMILIES | ODD_FAMILIES)[family])
-    made = auto.from_config(config(family, **changes), attn_implementation="eager")
+    auto = getattr(transformers, _auto_class(family, auto_class))
+    tiny = config(family, auto_class, **changes)
+    made = auto.from_config(tiny, attn_implementation="eager")
+    return sharpened(made).to(getattr(torch, dtype)).eval()
+
+
+def sharpened(made: Any) -> Any:
+    """Initial weights are so small that all attention is nearly uniform: give it larger ones."""
     for name, parameter in made.named_parameters():
-        # Initial weights are so small that all attention is nearly uniform: sharpen it.
         if parameter.dim() > 1 and "norm" not in name.lower():
             torch.nn.init.normal_(parameter, std=0.2)
-    return made.to(getattr(torch, dtype)).eval()
+    return made
 
 
 def checkpoint(folder: Path, family: str, **kwargs: Any) -> Path:
