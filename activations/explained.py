@@ -141,7 +141,10 @@ def failures_explained() -> Iterator[None]:
             ) from error
         hint = "With --debug you see where."
         if isinstance(error, IndexError):
-            hint = "The prompt may be longer than the model takes; shorten it. " + hint
+            hint = (
+                "The prompt may be longer than the model takes, or the tokenizer another model's. "
+                + hint
+            )
         raise ToolkitError(
             f"the model failed in its forward pass: {first_line(error)}. {hint}"
         ) from error

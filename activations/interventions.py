@@ -34,16 +34,18 @@ def record(
     """
     names = list(find_modules(model, names))  # its errors, not pyvene's
     calls: dict[str, list[Any]] = {name: [] for name in names}
+    watch = progress or ignore
+    recorders = {name: _recorder(name, calls[name], watch) for name in names}
     with_gradients = [p for p in model.parameters() if p.requires_grad]
     try:
-        watch = progress or ignore
-        recorders = {name: _recorder(name, calls[name], watch) for name in names}
         held = _intervenable(model, recorders)
-        with torch.no_grad():
-            held(base=dict(inputs))
     finally:
-        for parameter in with_gradients:  # pyvene switches them off for good
+        # pyvene switches them off for good; PyTorch multiplies in another order without them, so
+        # that the last bit could differ from a run with hooks.
+        for parameter in with_gradients:
             parameter.requires_grad_(True)
+    with torch.no_grad():
+        held(base=dict(inputs))
     return collect(calls)
 
 

@@ -248,7 +248,8 @@ def attention_implementation(model: Any, name: str | None) -> Iterator[None]:
             "Use --attn-implementation eager."
         ) from error
     try:
-        if name != "eager" and model.config._attn_implementation != name:  # it only logs so
+        changed = name in _implementations(model.config).values()
+        if name != "eager" and not changed:  # transformers only logs it
             raise ToolkitError(
                 f"this model does not change its attention after loading. Load it with "
                 f"attn_implementation='{name}'."

@@ -85,10 +85,10 @@ def resolve_answer(answer: str, category: str, catalog: Catalog) -> tuple[Patter
 
 def _resolve_item(item: str, category: str, catalog: Catalog) -> Sequence[Pattern]:
     available = catalog.of(category)
+    if item.lower() == "all":
+        return available  # of nothing too: one script for every model
     if not available:
         raise UsageError(f"this model has no {category} modules. Leave {category} empty.")
-    if item.lower() == "all":
-        return available
     if item.lower() == "weights":
         return _holding_weights(category, catalog)
     if re.fullmatch(r"[+-]?\d+", item):

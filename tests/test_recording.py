@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict, namedtuple
 from typing import Any
 
@@ -10,53 +9,16 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from oracle import assert_same, raw_hooks
 from torch import nn
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from activations import interventions, recording
 from activations.errors import ToolkitError
-from activations.tensors import Tensor, walk
+from activations.tensors import walk
 
 BACKENDS = [recording.record, interventions.record]
-
-
-def raw_hooks(model: nn.Module, inputs: dict[str, Any], names: list[str]) -> dict[str, list[Any]]:
-    """The oracle: what each module returned at each call, deep-copied at once."""
-    seen: dict[str, list[Any]] = {name: [] for name in names}
-    handles = [
-        model.get_submodule(name).register_forward_hook(
-            lambda module, args, output, name=name: seen[name].append(copy.deepcopy(output))
-        )
-        for name in names
-    ]
-    with torch.no_grad():
-        model(**inputs)
-    for handle in handles:
-        handle.remove()
-    return seen
-
-
-def assert_same(recorded: Any, returned: Any) -> None:
-    """Recorded equals returned, whatever the nesting, bit for bit."""
-    if isinstance(returned, torch.Tensor):
-        assert isinstance(recorded, Tensor)
-        assert recorded.shape == tuple(returned.shape)
-        assert recorded.dtype == str(returned.dtype).removeprefix("torch.")
-        wide = returned.float() if returned.dtype in (torch.bfloat16, torch.float16) else returned
-        np.testing.assert_array_equal(recorded.numbers(), wide.numpy())
-    elif isinstance(returned, dict):
-        assert list(recorded) == list(returned)
-        for key in returned:
-            assert_same(recorded[key], returned[key])
-    elif isinstance(returned, (tuple, list)):
-        assert len(recorded) == len(returned)
-        for a, b in zip(recorded, returned, strict=True):
-            assert_same(a, b)
-    elif returned is None or isinstance(returned, (bool, int, float, str)):
-        assert recorded == returned
-    else:
-        assert recorded == type(returned).__name__
 
 
 def inputs_for(model: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import transformers
-from shrink import tiny_config
+from shrink import VOCABULARY, tiny_config
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import CONFIG_MAPPING, PreTrainedTokenizerFast
@@ -46,17 +46,20 @@ ODD_FAMILIES = {
 }
 
 
-def tokenizer(bert: bool = False, template: str | None = None) -> PreTrainedTokenizerFast:
+def tokenizer(
+    bert: bool = False, template: str | None = None, size: int = 400
+) -> PreTrainedTokenizerFast:
     """A byte-level tokenizer; with `bert`, sentences stand between [CLS] and [SEP].
 
-    `template` puts other special tokens around a text, as in "$A </s>".
+    `template` puts other special tokens around a text, as in "$A </s>". Up to a `size` of 261
+    every token is a byte.
     """
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     special = ["<pad>", "<s>", "</s>", "[CLS]", "[SEP]"]
     trainer = trainers.BpeTrainer(
-        vocab_size=400,
+        vocab_size=size,
         special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -125,6 +128,8 @@ def sharpened(made: Any) -> Any:
 
 def checkpoint(folder: Path, family: str, **kwargs: Any) -> Path:
     """Save a tiny model with its tokenizer as a checkpoint folder."""
-    model(family, **kwargs).save_pretrained(folder)
-    tokenizer(bert=family == "bert").save_pretrained(folder)
+    made = model(family, **kwargs)
+    made.save_pretrained(folder)
+    size = getattr(made.config, "vocab_size", None) or VOCABULARY  # of BLT: bytes
+    tokenizer(bert=family == "bert", size=size).save_pretrained(folder)
     return folder
