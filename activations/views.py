@@ -33,6 +33,7 @@ from activations.selection import describe_numbers
 from activations.tokens import readable
 
 VIEWS = {"head": "Attention head view", "model": "Attention model view"}
+SCRIPTS = ("weights.js", "lines.js", "summary.js", "page.js")  # each knows those before it
 NOT_A_NUMBER = 65535  # stands for NaN and infinities among the 16-bit weights
 _STEPS = 10_000  # 4 decimals
 _MASKED = -1e4  # raw scores lie far above; masks are the least number of float16 or below
@@ -96,7 +97,8 @@ def _page(
         "notANumber": NOT_A_NUMBER,
         "stacks": packed,
     }
-    scripts = [_d3(), _jquery(), _our("page.js"), _bertviz(f"{view}_view.js")]
+    ours = "\n".join(_our(name) for name in SCRIPTS)
+    scripts = [_d3(), _jquery(), ours, _bertviz(f"{view}_view.js")]
     style = _our("page.css")
     page = _template().substitute(
         policy=_policy(scripts, style),

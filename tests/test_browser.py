@@ -456,17 +456,19 @@ def large_page(path: Path, view: str, weights: np.ndarray, min_weight: float = 0
     return path
 
 
-@pytest.mark.parametrize("view", ["head", "model"])
-def test_too_many_lines_are_drawn_on_request(
-    tmp_path: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch, view: str
-) -> None:
-    # With a limit of 2,500 instead of 250,000: a hundredth of the work for the browser.
+@pytest.fixture
+def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit of 2,500 lines instead of 250,000: a hundredth of the work for the browser."""
     scripts = {"page.js": views._our("page.js").replace("= 250000;", "= 2500;")}
     our = views._our
     monkeypatch.setattr(views, "_our", lambda name: scripts.get(name) or our(name))
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_too_many_lines_are_drawn_on_request(tmp_path: Path, open_page: Open) -> None:
     weights = random_weights(0, heads=4, rows=40, causal=False)
     every = len(expected_lines(weights, 0))
-    tab = open_page(large_page(tmp_path / "page.html", view, weights))
+    tab = open_page(large_page(tmp_path / "page.html", "head", weights))
     status = tab.drawn()
     cut = float(re.search(r"weight of ([\d.]+) or less", status)[1])  # type: ignore[index]
     drawn = expected_lines(weights, cut)
@@ -480,6 +482,83 @@ def test_too_many_lines_are_drawn_on_request(
     assert tab.page.locator("#choice").is_hidden()
 
 
+_PIXELS = """canvas => {
+    const {width, height} = canvas;
+    const {data} = canvas.getContext('2d').getImageData(0, 0, width, height);
+    return [width, height, Array.from(data).filter((_, i) => i % 4 === 3)];
+}"""
+
+
+@pytest.mark.usefixtures("small_limit")
+@pytest.mark.parametrize("rows", [40, 130])
+def test_a_model_view_of_too_many_lines_shows_a_picture_of_each_head(
+    rows: int, tmp_path: Path, open_page: Open
+) -> None:
+    layers = [Layer(i, random_weights(i, heads=3, rows=rows, causal=False)) for i in (2, 5)]
+    tab = open_page(make_pages(tmp_path, layers, "--min-weight", "0")["model"])
+    every = sum(len(expected_lines(layer.weights, 0)) for layer in layers)
+    assert tab.drawn().startswith(f"{every:,} lines are too many to be drawn at once")
+    assert tab.page.locator("line").count() == 0
+    assert tab.page.locator("#summary canvas").count() == 6
+
+    # A picture is the head's matrix, of weights sharing a pixel the strongest.
+    step = -(-rows // 64)
+    side = -(-rows // step)
+    for layer in layers:
+        for head, weights in enumerate(layer.weights):
+            padded = np.zeros((side * step, side * step))
+            padded[:rows, :rows] = np.round(weights, 4)
+            strongest = padded.reshape(side, step, side, step).max(axis=(1, 3))
+            button = tab.page.get_by_role("button", name=f"Layer {layer.layer}, Head {head}")
+            width, height, shades = button.locator("canvas").evaluate(_PIXELS)
+            assert (width, height) == (side, side)
+            expected = np.sqrt(strongest).flatten() * 255
+            np.testing.assert_allclose(shades, expected, atol=1)
+
+    def open_head(layer: int, head: int) -> None:
+        tab.page.get_by_role("button", name=f"Layer {layer}, Head {head}").press("Enter")
+
+    def opened() -> list[str]:
+        return tab.texts("#vis > svg > text.detail")
+
+    open_head(5, 1)
+    tab.wait("() => document.querySelector('#vis .detail title') !== null")
+    assert opened() == ["Layer 5, Head 1"]
+    tokens = [f"t{i}" for i in range(rows)]
+    assert tab.texts("#vis .detail text.token") == tokens * 2
+    shown = tab.attributes("#vis .detail line", "stroke-opacity")
+    lines = expected_lines(layers[1].weights[1:2], 0)
+    if len(lines) <= 2500:
+        assert [round(float(o or 0), 4) for (o,) in shown] == list(lines.values())
+    else:  # the strongest of them
+        assert 0 < len(shown) <= 2500
+    assert tab.page.inner_text("#opened").startswith("Layer 5, Head 1: see it")
+    pressed = tab.page.locator("#summary button[aria-pressed=true]")
+    assert pressed.get_attribute("aria-label") == "Layer 5, Head 1"
+
+    open_head(2, 0)
+    tab.wait("() => document.querySelector('#vis .detail title') !== null")
+    assert opened() == ["Layer 2, Head 0"]
+    open_head(2, 0)  # again closes it
+    assert opened() == []
+    assert tab.page.inner_text("#opened") == ""
+    assert pressed.count() == 0
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_an_address_opens_a_head_among_too_many_lines(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, heads=3, rows=40)) for i in range(2)]
+    pages = make_pages(tmp_path, layers, "--min-weight", "0")
+    tab = open_page(pages["model"], "#layer=1&head=2")
+    tab.wait("() => document.querySelector('#vis .detail title') !== null")
+    assert tab.texts("#vis > svg > text.detail") == ["Layer 1, Head 2"]
+    tab.page.get_by_role("button", name="Draw all").click()
+    every = sum(len(expected_lines(layer.weights, 0)) for layer in layers)
+    assert tab.drawn().startswith(f"{every:,} lines are drawn.")
+    assert tab.page.locator("#vis > svg > g:not(.detail) line").count() == every
+    assert tab.texts("#vis > svg > text.detail") == ["Layer 1, Head 2"]  # still open
+
+
 @pytest.mark.parametrize(
     ("shape", "lines", "buttons"),
     [((7, 189, 189), "250,047", 1), ((8, 360, 360), "1,036,800", 0)],
@@ -490,7 +569,7 @@ def test_the_real_limits(
     # Nearly all weights alike, so that few are drawn: only the offer is looked at.
     weights = np.full(shape, 0.02, np.float32)
     weights[:, 0, 0] = 0.5
-    tab = open_page(large_page(tmp_path / "page.html", "model", weights, 0.01))
+    tab = open_page(large_page(tmp_path / "page.html", "head", weights, 0.01))
     assert tab.drawn().startswith(f"The {shape[0]} strongest of {lines} lines are drawn.")
     assert tab.page.locator("#vis line").count() == shape[0]
     assert tab.page.locator("#choice button").count() == buttons
@@ -503,7 +582,7 @@ def test_the_strongest_lines_are_drawn_even_if_all_are_alike(
     scripts = {"page.js": views._our("page.js").replace("= 250000;", "= 25;")}
     our = views._our
     monkeypatch.setattr(views, "_our", lambda name: scripts.get(name) or our(name))
-    tab = open_page(large_page(tmp_path / "page.html", "model", np.full((1, 6, 6), 1 / 6)))
+    tab = open_page(large_page(tmp_path / "page.html", "head", np.full((1, 6, 6), 1 / 6)))
     assert tab.drawn().startswith("36 lines are drawn.")
 
 

@@ -1,10 +1,10 @@
 "use strict";
-// The page around bertviz's drawing code: it restores the weights, hands bertviz one stack of
-// attention at a time under the name bertviz looks for (PYTHON_PARAMS), and adds the controls.
+// The page around bertviz's drawing code: it hands bertviz one stack of attention at a time under
+// the name bertviz looks for (PYTHON_PARAMS), and adds the controls.
 (() => {
   const AT_ONCE = 250000; // lines a browser draws in a few seconds; more only when asked to
   const ON_REQUEST = 1000000;
-  const page = JSON.parse(document.getElementById("page-data").textContent);
+  const WEIGHTS_AT_ONCE = 2500000; // faint or not, d3 looks at each
   const byId = (id) => document.getElementById(id);
 
   // bertviz loads its libraries through require.js. They are in the page, so this stands in for
@@ -13,42 +13,12 @@
   window.require = { config() {} };
   window.requirejs = (names, draw) => { bertviz = draw; };
 
-  let quantised; // Uint16Array of all stacks
   let stack; // the one shown
-  let cut = page.minWeight; // lines at or below are not drawn
+  let cut = Page.minWeight; // lines at or below are not drawn
   // {layer, heads} to show: what the address asked for, then what was last chosen, so that the page
   // can be drawn anew at any time. heads are positions; null is all, or no picture opened.
   let wanted = null;
-
-  // ------------------------------------------------------------------------------- the weights
-
-  async function restore() {
-    const text = atob(byId("page-weights").textContent);
-    const bytes = new Uint8Array(text.length);
-    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-    const buffer = await new Response(stream).arrayBuffer();
-    const view = new DataView(buffer);
-    const littleEndian = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
-    if (littleEndian) return new Uint16Array(buffer);
-    return Uint16Array.from({ length: buffer.byteLength / 2 }, (_, i) => view.getUint16(2 * i, true));
-  }
-
-  // NaN and infinities count as nothing: no line, no shade.
-  const weight = (q) => (q === page.notANumber ? 0 : stack.base + q / stack.steps);
-
-  function headMatrix(layerIndex, headIndex) {
-    const rows = stack.rowTokens.length;
-    const columns = stack.columnTokens.length;
-    const first = stack.first + (layerIndex * stack.heads.length + headIndex) * rows * columns;
-    const matrix = [];
-    for (let r = stack.rows[0]; r < stack.rows[1]; r++) {
-      const start = first + r * columns;
-      const row = quantised.subarray(start + stack.columns[0], start + stack.columns[1]);
-      matrix.push(Array.from(row, weight));
-    }
-    return matrix;
-  }
+  let showing = 0; // counts the calls of show(), so that an earlier one can tell it is outdated
 
   // An array whose members are made when they are first looked at: only what is drawn is expanded.
   function lazy(length, make) {
@@ -67,66 +37,21 @@
     return array;
   }
 
-  // How many weights of these layers lie in each of the 65,536 steps: tells how many lines a cut
-  // leaves, and which cut leaves so many lines.
-  function histogram(layers) {
-    const counts = new Uint32Array(65536);
-    const columns = stack.columnTokens.length;
-    const layerSize = stack.heads.length * stack.rowTokens.length * columns;
-    const rows = stack.rowTokens.length;
-    for (const layer of layers) {
-      for (let h = 0; h < stack.heads.length; h++) {
-        for (let r = stack.rows[0]; r < stack.rows[1]; r++) {
-          const start = stack.first + layer * layerSize + (h * rows + r) * columns;
-          for (let c = stack.columns[0]; c < stack.columns[1]; c++) counts[quantised[start + c]]++;
-        }
-      }
-    }
-    counts[page.notANumber] = 0;
-    return counts;
-  }
-
-  function linesAbove(counts, threshold) {
-    let lines = 0;
-    for (let q = 0; q < counts.length; q++) if (weight(q) > threshold) lines += counts[q];
-    return lines;
-  }
-
-  function cutFor(counts, limit) {
-    let lines = 0;
-    for (let q = counts.length - 1; q >= 0; q--) {
-      // Lines of one weight are drawn together or not at all, but the strongest always are.
-      if (lines > 0 && lines + counts[q] > limit) return stack.base + q / stack.steps;
-      lines += counts[q];
-    }
-    return page.minWeight;
-  }
-
   // ------------------------------------------------------------------------------- the drawing
-
-  // Where the drawing code appends a line for a faint weight, nothing is appended: d3 skips the
-  // gap and keeps the indices of the others.
-  const append = d3.selection.prototype.append;
-  d3.selection.prototype.append = function (name) {
-    if (name !== "line") return append.call(this, name);
-    return this.select(function (value) {
-      if (!(value > cut)) return undefined;
-      return this.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "line"));
-    });
-  };
 
   const shorten = (text, length) => {
     const characters = Array.from(text);
     return characters.length > length ? characters.slice(0, length - 1).join("") + "…" : text;
   };
 
-  function parameters() {
-    const length = page.view === "head" ? 13 : 11;
+  // What bertviz is to draw: these layers and heads (positions) of the stack.
+  function parameters(layers, heads) {
+    const length = Page.view === "head" ? 13 : 11;
     const labels = (tokens, [from, to]) => tokens.slice(from, to).map((t) => shorten(t, length));
     const attention = {
       name: stack.name,
-      attn: lazy(stack.layers.length, (layer) =>
-        lazy(stack.heads.length, (head) => headMatrix(layer, head))),
+      attn: lazy(layers.length, (layer) =>
+        lazy(heads.length, (head) => Weights.matrix(stack, layers[layer], heads[head]))),
       left_text: labels(stack.rowTokens, stack.rows),
       right_text: labels(stack.columnTokens, stack.columns),
     };
@@ -135,30 +60,17 @@
       attention: [attention],
       default_filter: "0",
       root_div_id: "drawing",
-      include_layers: stack.layers,
+      include_layers: layers.map((i) => stack.layers[i]),
       layer: wanted?.layer ?? null, // head view
       heads: wanted?.heads ?? null,
-      include_heads: stack.heads, // model view
+      include_heads: heads.map((i) => stack.heads[i]), // model view
       total_heads: Math.max(stack.heads.length, 2), // for one, details would open off the page
       display_mode: dark ? "dark" : "light",
     };
   }
 
-  function draw() {
-    const root = byId("drawing");
-    const onLayer = document.activeElement !== null && document.activeElement === byId("layer");
-    root.replaceChildren();
-    if (page.view === "head") {
-      const label = document.createElement("label");
-      const select = document.createElement("select");
-      select.id = "layer";
-      label.append("Layer ", select);
-      root.append(label);
-    }
-    const vis = document.createElement("div");
-    vis.id = "vis";
-    root.append(vis);
-    window.PYTHON_PARAMS = parameters();
+  function callBertviz(params) {
+    window.PYTHON_PARAMS = params;
     const log = console.log; // bertviz reports its d3 version and coordinates
     console.log = () => {};
     try {
@@ -166,16 +78,46 @@
     } finally {
       console.log = log;
     }
-    if (page.view === "head") dressHeadView();
+  }
+
+  function makePlace() {
+    byId("vis")?.remove();
+    const vis = document.createElement("div");
+    vis.id = "vis";
+    byId("drawing").append(vis);
+    return vis;
+  }
+
+  // All that is asked for, by bertviz. Gives false where something else was to be drawn meanwhile.
+  async function draw() {
+    const root = byId("drawing");
+    const onLayer = document.activeElement !== null && document.activeElement === byId("layer");
+    root.replaceChildren();
+    Lines.forget();
+    if (Page.view === "head") {
+      const label = document.createElement("label");
+      const select = document.createElement("select");
+      select.id = "layer";
+      label.append("Layer ", select);
+      root.append(label);
+    }
+    const vis = makePlace();
+    callBertviz(parameters([...stack.layers.keys()], [...stack.heads.keys()]));
+    if (Page.view === "head") dressHeadView();
+    vis.hidden = true; // laid out and painted once, not after every slice of lines
+    const done = await Lines.make(cut);
+    vis.hidden = false;
+    if (!done) return false;
+    if (Page.view === "head") dressTokens();
     else dressModelView();
     if (onLayer) byId("layer").focus({ preventScroll: true }); // the list is a new one
-    if (page.view === "head") dressTokens();
+    return true;
   }
 
   // Whole tokens on hover, where the drawing shows them shortened; what kind of text they are of.
   function dressTokens() {
     const pair = document.querySelectorAll(
-      page.view === "head" ? "#vis #left, #vis #right" : "#vis g.detail:has(text.token)");
+      Page.view === "head" ? "#vis #left, #vis #right" : "#vis g.detail:has(text.token)");
     const sides = [[stack.rowTokens, stack.rows], [stack.columnTokens, stack.columns]];
     pair.forEach((group, side) => {
       const [tokens, [from]] = sides[side];
@@ -190,21 +132,36 @@
   }
 
   // Draw, the strongest lines first where there are too many; say what is not drawn.
-  function show() {
-    byId("status").textContent = "Drawing…";
+  async function show(everything = false) {
+    const mine = ++showing;
+    byId("status").textContent = everything ? "Drawing… this can take a while." : "Drawing…";
     byId("choice").hidden = true;
-    afterPainting(() => {
-      const counts = histogram(layersDrawn());
-      const all = linesAbove(counts, page.minWeight);
-      cut = all > AT_ONCE ? Math.max(cutFor(counts, AT_ONCE), page.minWeight) : page.minWeight;
-      draw();
-      report(all, linesAbove(counts, cut));
-      if (cut > page.minWeight) offer(all);
-    });
+    await painted();
+    const layers = layersDrawn();
+    const counts = await Weights.histogram(stack, layers);
+    if (mine !== showing) return;
+    const all = Weights.above(stack, counts, Page.minWeight);
+    const room = everything ? Infinity : AT_ONCE;
+    const weights = counts.reduce((sum, count) => sum + count, 0);
+    const tooMany = all > room || (weights > WEIGHTS_AT_ONCE && !everything);
+    byId("how").hidden = Page.view === "model" && tooMany; // it tells of lines
+    if (Page.view === "model" && tooMany) {
+      if (!await drawSummary(mine, counts)) return;
+      byId("status").textContent =
+        `${number(all)} lines are too many to be drawn at once, so each picture shows the weights ` +
+        "of a head as a matrix: rows attend, columns are attended to. Click one to see its lines.";
+    } else {
+      cut = all > room ? Math.max(Weights.cutFor(stack, counts, room), Page.minWeight) : Page.minWeight;
+      if (!await draw()) return;
+      report(all, Weights.above(stack, counts, cut));
+    }
+    if (tooMany) offer(all);
   }
 
+  const painted = () => new Promise((done) => requestAnimationFrame(() => nextTask().then(done)));
+
   function layersDrawn() {
-    if (page.view === "model") return stack.layers.keys();
+    if (Page.view === "model") return stack.layers.keys();
     const index = stack.layers.indexOf(wanted?.layer ?? stack.layers[0]);
     return [Math.max(index, 0)];
   }
@@ -230,19 +187,9 @@
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = `Draw all ${number(all)} lines`;
-    button.addEventListener("click", () => {
-      byId("status").textContent = "Drawing… this can take a while.";
-      choice.hidden = true;
-      afterPainting(() => {
-        cut = page.minWeight;
-        draw();
-        report(all, all);
-      });
-    });
+    button.addEventListener("click", () => show(true));
     choice.append(button, "(this can take half a minute)");
   }
-
-  const afterPainting = (work) => requestAnimationFrame(() => setTimeout(work, 0));
 
   // ----------------------------------------------------------------------------- the head view
 
@@ -308,7 +255,7 @@
       region.addEventListener("click", () => setTimeout(() => {
         const isOpen = document.querySelector("#vis .detail") !== null;
         wanted = isOpen ? { layer, heads: [i % stack.heads.length] } : null;
-        if (isOpen) dressTokens();
+        if (isOpen) Lines.make(cut).then(dressTokens);
         linkTo(isOpen ? [layer, head] : null);
       }, 0));
       region.addEventListener("keydown", (event) => {
@@ -323,6 +270,43 @@
     });
   }
 
+  // ---------------------------------------------------- the model view of too many lines for one
+
+  async function drawSummary(mine, counts) {
+    Lines.forget();
+    const full = Weights.full(stack, counts);
+    const stillWanted = () => mine === showing;
+    if (!await Summary.draw(byId("drawing"), stack, full, openAlone, stillWanted)) return false;
+    if (wanted?.heads) await openAlone(stack.layers.indexOf(wanted.layer), wanted.heads[0]);
+    return true;
+  }
+
+  // The lines of one head, which bertviz draws as what it opens; again closes it.
+  async function openAlone(layer, head) {
+    const place = [stack.layers[layer], stack.heads[head]];
+    if (byId("vis")?.dataset.place === String(place)) {
+      byId("vis").remove();
+      Summary.mark(null);
+      wanted = null;
+      linkTo(null);
+      return;
+    }
+    const counts = await Weights.histogram(stack, [layer], [head]);
+    const vis = makePlace();
+    vis.dataset.place = String(place);
+    cut = Math.max(Page.minWeight, Weights.cutFor(stack, counts, AT_ONCE));
+    // As one of many heads the small picture, which is not shown, takes no room.
+    callBertviz({ ...parameters([layer], [head]), total_heads: 1000 });
+    Lines.forget(); // the small picture's
+    vis.querySelector("svg > g > rect:last-child").dispatchEvent(new MouseEvent("click"));
+    Summary.mark(layer * stack.heads.length + head);
+    wanted = { layer: place[0], heads: [head] };
+    linkTo(place);
+    if (!await Lines.make(cut)) return;
+    dressTokens();
+    vis.scrollIntoView({ block: "start" });
+  }
+
   // ------------------------------------------------------------------- from one view to the other
 
   // A link to the same head in the other view's file, which lies beside this one.
@@ -331,23 +315,23 @@
     opened.replaceChildren();
     if (!place) return;
     const [layer, head] = place;
-    if (!page.otherPage) {
+    if (!Page.otherPage) {
       opened.append(`Layer ${layer}, Head ${head}`);
       return;
     }
     const link = document.createElement("a");
-    const filter = page.stacks.indexOf(stack);
-    link.href = `${encodeURIComponent(page.otherPage)}#layer=${layer}&head=${head}` +
+    const filter = Page.stacks.indexOf(stack);
+    link.href = `${encodeURIComponent(Page.otherPage)}#layer=${layer}&head=${head}` +
       (filter ? `&attention=${filter}` : "");
-    link.textContent = page.view === "head" ? "in the model view" : "alone in the head view";
+    link.textContent = Page.view === "head" ? "in the model view" : "alone in the head view";
     opened.append(`Layer ${layer}, Head ${head}: see it `, link);
   }
 
   // #layer=3&head=5 -> what to open; numbers that are not there are ignored.
   function readAddress() {
     const asked = new URLSearchParams(location.hash.slice(1));
-    stack = page.stacks[Number(asked.get("attention") ?? 0)] ?? page.stacks[0];
-    byId("filter").value = String(page.stacks.indexOf(stack));
+    stack = Page.stacks[Number(asked.get("attention") ?? 0)] ?? Page.stacks[0];
+    byId("filter").value = String(Page.stacks.indexOf(stack));
     wanted = null;
     const has = (list, key) => asked.has(key) && list.includes(Number(asked.get(key)));
     if (!has(stack.layers, "layer")) return;
@@ -359,11 +343,11 @@
 
   function fillFilter() {
     const filter = byId("filter");
-    page.stacks.forEach((item, i) => filter.append(new Option(item.name, String(i))));
-    byId("filter-label").hidden = page.stacks.length < 2;
+    Page.stacks.forEach((item, i) => filter.append(new Option(item.name, String(i))));
+    byId("filter-label").hidden = Page.stacks.length < 2;
     filter.addEventListener("change", () => {
       const layer = wanted?.layer;
-      stack = page.stacks[Number(filter.value)];
+      stack = Page.stacks[Number(filter.value)];
       wanted = stack.layers.includes(layer) ? { layer, heads: null } : null;
       linkTo(null);
       show();
@@ -372,7 +356,7 @@
 
   async function start() {
     try {
-      quantised = await restore();
+      await Weights.restore();
     } catch (error) {
       byId("status").textContent = `The weights in this page are damaged (${error}). Make it again.`;
       return;
@@ -381,7 +365,7 @@
     readAddress();
     show();
     addEventListener("hashchange", () => { readAddress(); show(); });
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show());
   }
 
   addEventListener("DOMContentLoaded", start);
