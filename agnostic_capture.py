@@ -116,7 +116,7 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
     with talk.watching("Importing") as update:
         update("torch and transformers")
         from activations import models, session
-        from activations.inputs import Text
+        from activations.inputs import Request
         from activations.questions import ask, show_catalog
     models.quiet_libraries(progress=talk.shows_progress)
     models.pick_device(args.device)
@@ -140,7 +140,7 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
     if answers is None:
         answers = ask(subject.catalog)
     selection = select(subject.catalog, answers, layers)
-    text = Text(
+    request = Request(
         session.DEMO_PROMPT if prompt is None else prompt,
         args.text_pair,
         args.target,
@@ -149,7 +149,7 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
     )
     talk.note(f"Capturing {len(selection.names)} modules of {subject.name}.")
     with talk.watching("Running") as update:
-        made = session.run(subject, selection, text, options, update)
+        made = session.run(subject, selection, request, options, update)
     for line in made.warnings:
         talk.warn(line)
     with talk.watching("Writing") as update:

@@ -48,8 +48,8 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Text:
-    """What the user wants the model to read. See `activations.session.capture` for each."""
+class Request:
+    """What the user asks the model to read. See `activations.session.capture` for each."""
 
     prompt: str
     text_pair: str | None = None
@@ -63,55 +63,55 @@ def paired(config: Any) -> bool:
     return bool(getattr(config, "is_encoder_decoder", False))
 
 
-def tokenize(config: Any, tokenizer: Any, text: Text) -> Any:
+def tokenize(config: Any, tokenizer: Any, request: Request) -> Any:
     """The user's text as the tokenizer encodes it, (1, tokens) tensors by name.
 
     Needs no model, so that what does not fit is refused before one is loaded. Raises `UsageError`
     when the prompt is empty or longer than the model takes, or asks for what this model or its
     tokenizer cannot do.
     """
-    _check_text(text)
-    if text.target is not None and not paired(config):
+    _check_text(request)
+    if request.target is not None and not paired(config):
         raise UsageError(_NO_DECODER)
-    if text.text_pair == "":
+    if request.text_pair == "":
         raise UsageError("the second text is empty. Leave --text-pair out.")
-    if text.target is not None and text.max_new_tokens is not None:
+    if request.target is not None and request.max_new_tokens is not None:
         raise UsageError("--target and --max-new-tokens exclude each other. Give one of them.")
-    if text.chat and text.text_pair is not None:
+    if request.chat and request.text_pair is not None:
         raise UsageError("--chat and --text-pair exclude each other. Give one of them.")
-    if text.chat and not getattr(tokenizer, "chat_template", None):
+    if request.chat and not getattr(tokenizer, "chat_template", None):
         raise UsageError("--chat needs a tokenizer with a chat template. Leave it out.")
-    if text.chat:
+    if request.chat:
         encoded = tokenizer.apply_chat_template(
-            [{"role": "user", "content": text.prompt}],
+            [{"role": "user", "content": request.prompt}],
             add_generation_prompt=True,
             return_tensors="pt",
             return_dict=True,
         )
     else:
-        encoded = tokenizer(text.prompt, text.text_pair, return_tensors="pt")
+        encoded = tokenizer(request.prompt, request.text_pair, return_tensors="pt")
     count = encoded["input_ids"].shape[-1]
-    if not text.prompt or count == 0:
+    if not request.prompt or count == 0:
         raise UsageError("the prompt is empty. Give a text with --prompt or --prompt-file.")
     _check_length("the prompt is", count, config)
-    if text.target is not None:
-        labels = tokenizer(text_target=text.target)["input_ids"]
+    if request.target is not None:
+        labels = tokenizer(text_target=request.target)["input_ids"]
         ends = bool(labels) and labels[-1] in tokenizer.all_special_ids
         _check_length("the target (--target) is", len(labels) + (not ends), config)
-    if text.max_new_tokens is not None:
+    if request.max_new_tokens is not None:
         before = 1 if paired(config) else count
-        what = f"with --max-new-tokens {text.max_new_tokens} the text is"
-        _check_length(what, before + text.max_new_tokens, config)
+        what = f"with --max-new-tokens {request.max_new_tokens} the text is"
+        _check_length(what, before + request.max_new_tokens, config)
     return encoded
 
 
-def encode(model: Any, tokenizer: Any, text: Text) -> Inputs:
+def encode(model: Any, tokenizer: Any, request: Request) -> Inputs:
     """The user's text -> what the model gets, on the model's device; see `tokenize` for errors."""
-    encoded = tokenize(model.config, tokenizer, text)
+    encoded = tokenize(model.config, tokenizer, request)
     has_decoder = paired(model.config) and accepts(model, "decoder_input_ids")
-    if text.target is not None and not has_decoder:
+    if request.target is not None and not has_decoder:
         raise UsageError(_NO_DECODER)
-    if text.max_new_tokens and not model.can_generate():
+    if request.max_new_tokens and not model.can_generate():
         raise UsageError("--max-new-tokens needs a model that writes text. Leave it out.")
     tensors = {
         key: value.to(model.device)
@@ -119,7 +119,7 @@ def encode(model: Any, tokenizer: Any, text: Text) -> Inputs:
         if isinstance(value, torch.Tensor) and (key == "input_ids" or accepts(model, key))
     }
     inputs = Inputs(tensors, _spell(tokenizer, encoded["input_ids"][0]))
-    if text.text_pair is not None:
+    if request.text_pair is not None:
         inputs.sentence_b_start, parted = _sentence_b_start(encoded)
         if not parted:
             inputs.warnings.append(
@@ -127,9 +127,9 @@ def encode(model: Any, tokenizer: Any, text: Text) -> Inputs:
                 "pairs."
             )
     if has_decoder:
-        _add_decoder(inputs, model, tokenizer, text)
-    elif text.max_new_tokens:
-        _continue(inputs, model, tokenizer, text.max_new_tokens)
+        _add_decoder(inputs, model, tokenizer, request)
+    elif request.max_new_tokens:
+        _continue(inputs, model, tokenizer, request.max_new_tokens)
     return inputs
 
 
@@ -139,8 +139,8 @@ def _spell(tokenizer: Any, ids: torch.Tensor) -> list[str]:
     return [f"#{i}" if token is None else str(token) for i, token in zip(ids, tokens, strict=True)]
 
 
-def _check_text(text: Text) -> None:
-    texts = {"prompt": text.prompt, "text pair": text.text_pair, "target": text.target}
+def _check_text(request: Request) -> None:
+    texts = {"prompt": request.prompt, "text pair": request.text_pair, "target": request.target}
     for what, value in texts.items():
         try:
             (value or "").encode("utf-8")
@@ -173,14 +173,14 @@ def _sentence_b_start(encoded: Any) -> tuple[int | None, bool]:
     return start, start > 0 and owners[start - 1] is None
 
 
-def _add_decoder(inputs: Inputs, model: Any, tokenizer: Any, text: Text) -> None:
+def _add_decoder(inputs: Inputs, model: Any, tokenizer: Any, request: Request) -> None:
     """The decoder's input: the target shifted right, or what the model itself writes greedily."""
-    if text.target is not None:
-        labels = tokenizer(text_target=text.target, return_tensors="pt")["input_ids"]
+    if request.target is not None:
+        labels = tokenizer(text_target=request.target, return_tensors="pt")["input_ids"]
         ids = _shifted_right(model, tokenizer, labels.to(model.device))
     elif model.can_generate():
         room = (_longest(model.config) or DEFAULT_NEW_TOKENS + 1) - 1  # after the start
-        count = text.max_new_tokens or min(DEFAULT_NEW_TOKENS, room)
+        count = request.max_new_tokens or min(DEFAULT_NEW_TOKENS, room)
         start_id = _decoder_start(model)
         ids = _generate(model, inputs.tensors, count, decoder_start_token_id=start_id)
     else:  # a classifier: its decoder reads what its encoder reads (BART)

@@ -17,7 +17,7 @@ from activations.document import FORMAT, Document, count_non_finite, load, write
 from activations.errors import ToolkitError, UsageError
 from activations.explained import explained, failures_explained
 from activations.files import check_writable
-from activations.inputs import Text, encode, tokenize
+from activations.inputs import Request, encode, tokenize
 from activations.observation import Observation, WeightsSource
 from activations.selection import Selection, parse_spec
 from activations.selection import select as choose
@@ -125,8 +125,8 @@ def capture(
             )
         subject = subject_of(model, tokenizer)
     selection = choose(subject.catalog, answers, layers)
-    text = Text(prompt, text_pair, target, max_new_tokens, chat)
-    run(subject, selection, text, options).save(output)
+    request = Request(prompt, text_pair, target, max_new_tokens, chat)
+    run(subject, selection, request, options).save(output)
     return load(output)
 
 
@@ -190,7 +190,7 @@ def subject_of(model: Any, tokenizer: Any) -> Subject:
 def run(
     subject: Subject,
     selection: Selection,
-    text: Text,
+    request: Request,
     options: Options | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Capture:
@@ -206,11 +206,11 @@ def run(
     implementation = options.attn_implementation or ("eager" if selection.wants_attention else None)
     if sources and implementation not in (None, "eager"):
         raise ToolkitError(_no_weights(str(implementation)))
-    _load(subject, text, options, implementation)
+    _load(subject, request, options, implementation)
     model = subject.model
     with models.left_as_it_was(model), models.attention_implementation(model, implementation):
         with failures_explained():
-            inputs = encode(model, subject.tokenizer, text)
+            inputs = encode(model, subject.tokenizer, request)
         call = {**inputs.tensors, **_forward_options(subject, selection, bool(sources))}
         with failures_explained():
             if observation.warm_up:
@@ -227,9 +227,9 @@ def run(
     header = {
         "format": FORMAT,
         "model": subject.name,
-        "prompt": text.prompt,
-        "text_pair": text.text_pair,
-        "target": text.target,
+        "prompt": request.prompt,
+        "text_pair": request.text_pair,
+        "target": request.target,
         **inputs.header(),
         "selected_patterns": {c: [p.text for p in selection.patterns[c]] for c in CATEGORIES},
         "selected_modules": {c: list(selection.modules[c]) for c in CATEGORIES},
@@ -245,13 +245,13 @@ def run(
     )
 
 
-def _load(subject: Subject, text: Text, options: Options, implementation: str | None) -> None:
+def _load(subject: Subject, request: Request, options: Options, implementation: str | None) -> None:
     if subject.checkpoint is None:
         return
     # The tokenizer first: it is quick, may be missing, and tells whether the text fits.
     if subject.tokenizer is None:
         subject.tokenizer = models.load_tokenizer(subject.checkpoint)
-    tokenize(subject.checkpoint.config, subject.tokenizer, text)
+    tokenize(subject.checkpoint.config, subject.tokenizer, request)
     if subject.model is None:
         subject.model, subject.warnings = models.load_model(
             subject.checkpoint, implementation, options.dtype, options.device
