@@ -15,7 +15,11 @@ from activations.observation import Element
 from activations.selection import describe_numbers
 
 EXPECTED = "(batch, heads, seq_len, seq_len)"
-_NAMES = {"self": "Self", "encoder": "Encoder", "decoder": "Decoder", "cross": "Cross"}
+# Kinds of attention in the order in which they are shown; the towers of a model come after.
+_KINDS = ("self", "encoder", "decoder", "cross")
+_KIND = re.compile(r"[a-z0-9_]{1,60}")
+# Where the tokens of a kind stand; of another (decoder, vision, ...) under its name.
+_TOKENS = {"self": "tokens", "encoder": "tokens", "text": "tokens"}
 _MANY = 1_000_000  # layers; more is no layer number
 _CROSS_NAME = re.compile(r"cross|encoder_attn|EncDec", re.IGNORECASE)
 
@@ -112,7 +116,7 @@ def find_weights(document: Document) -> list[Place]:
 def _noted(document: Document, entry: Any) -> Place:
     try:
         kind = entry["kind"]
-        if kind not in _NAMES:
+        if not _KIND.fullmatch(kind):
             raise ValueError(kind)
         layer = int(entry["layer"])
         if not 0 <= layer < _MANY:
@@ -147,7 +151,7 @@ def _kind_of(document: Document, name: str) -> str:
 
 def _problem(place: Place, shape: tuple[int, ...]) -> str | None:
     where = f"{place.module}, element {'/'.join(map(str, place.element)) or 'output'}"
-    square = place.kind == "cross" or shape[-2:-1] == shape[-1:]
+    square = place.kind.endswith("cross") or shape[-2:-1] == shape[-1:]
     if len(shape) != 4 or not square or 0 in shape:
         return (
             f"Attention tensor does not have correct dimensions: {where} has the shape "
@@ -186,9 +190,9 @@ def _stacked(document: Document, found: list[tuple[Place, np.ndarray]], warn: Wa
         groups.setdefault((place.kind, weights.shape, again), {})[place.layer] = weights
     many = {kind: sum(key[0] == kind for key in groups) for kind, _, _ in groups}
     stacks = []
-    in_order = sorted(groups.items(), key=lambda item: list(_NAMES).index(item[0][0]))
+    in_order = sorted(groups.items(), key=lambda item: _rank(item[0][0]))
     for (kind, (heads, rows, columns), again), layers in in_order:
-        name = _NAMES[kind]
+        name = kind.replace("_", " ").capitalize()
         if many[kind] > 1:
             name += f", layers {describe_numbers(layers)}, {heads} heads of {rows} x {columns}"
             name += f" ({again + 1})" if again else ""
@@ -208,8 +212,12 @@ def _stacked(document: Document, found: list[tuple[Place, np.ndarray]], warn: Wa
     return stacks
 
 
+def _rank(kind: str) -> int:
+    return _KINDS.index(kind) if kind in _KINDS else len(_KINDS)
+
+
 def _labels(document: Document, side: str, count: int, warn: Warn) -> tuple[str, ...]:
-    tokens = document.header.get("decoder_tokens" if side == "decoder" else "tokens")
+    tokens = document.header.get(_TOKENS.get(side, f"{side}_tokens"))
     if isinstance(tokens, list) and len(tokens) == count:
         return tuple(map(str, tokens))
     if isinstance(tokens, list):
