@@ -57,6 +57,11 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
             f"'{name}' has no tokenizer that can be loaded. Save one beside the model with "
             "tokenizer.save_pretrained()."
         )
+    if part == "processor" and "ImportError" not in kinds:  # some need torchvision
+        return (
+            f"'{name}' has no processor that can be loaded. Save one beside the model with "
+            "processor.save_pretrained()."
+        )
     return f"the {part} of '{name}' cannot be loaded: {first_line(error)}"
 
 

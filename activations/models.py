@@ -235,6 +235,17 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
         return AutoTokenizer.from_pretrained(checkpoint.name, **checkpoint.where)
 
 
+def load_processor(checkpoint: Checkpoint, auto_class: str) -> Any:
+    """What the checkpoint reads images or audio with. Raises `ToolkitError` when there is none.
+
+    `auto_class` is `AutoImageProcessor`, `AutoFeatureExtractor` or `AutoProcessor`.
+    """
+    with explained(checkpoint.name, "processor"):
+        return getattr(transformers, auto_class).from_pretrained(
+            checkpoint.name, **checkpoint.where
+        )
+
+
 def quiet_libraries(progress: bool) -> None:
     """Keep transformers' own talk off the terminal: ours says what matters."""
     transformers.logging.set_verbosity_error()

@@ -1171,7 +1171,7 @@ def test_importing_has_no_side_effects(tmp_path: Path) -> None:
 
 
 def test_torch_stays_in_its_rooms() -> None:
-    rooms = {"models", "inputs", "probe", "recording", "interventions"}
+    rooms = {"models", "inputs", "processing", "probe", "recording", "interventions"}
     for path in (ROOT / "activations").glob("*.py"):
         imports = [line for line in path.read_text().splitlines() if "import" in line.split("#")[0]]
         heavy = [
