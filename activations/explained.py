@@ -57,7 +57,8 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
             f"'{name}' has no tokenizer that can be loaded. Save one beside the model with "
             "tokenizer.save_pretrained()."
         )
-    if part == "processor" and "ImportError" not in kinds:  # some need torchvision
+    # Other errors come out of a processor that is there; an ImportError says what it needs.
+    if part == "processor" and type(error).__name__ in ("OSError", "ValueError"):
         return (
             f"'{name}' has no processor that can be loaded. Save one beside the model with "
             "processor.save_pretrained()."

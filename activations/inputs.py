@@ -121,15 +121,15 @@ def tokenize(config: Any, tokenizer: Any, request: Request) -> Any:
     count = encoded["input_ids"].shape[-1]
     if not request.prompt or count == 0:
         raise UsageError("the prompt is empty. Give a text with --prompt or --prompt-file.")
-    _check_length("the prompt is", count, config)
+    check_length("the prompt is", count, config)
     if request.target is not None:
         labels = tokenizer(text_target=request.target)["input_ids"]
         ends = bool(labels) and labels[-1] in tokenizer.all_special_ids
-        _check_length("the target (--target) is", len(labels) + (not ends), config)
+        check_length("the target (--target) is", len(labels) + (not ends), config)
     if request.max_new_tokens is not None:
         before = 1 if paired(config) else count
         what = f"with --max-new-tokens {request.max_new_tokens} the text is"
-        _check_length(what, before + request.max_new_tokens, config)
+        check_length(what, before + request.max_new_tokens, config)
     return encoded
 
 
@@ -179,7 +179,8 @@ def _longest(config: Any) -> int | None:
     return limit if isinstance(limit, int) and limit > 0 else None
 
 
-def _check_length(what: str, count: int, config: Any) -> None:
+def check_length(what: str, count: int, config: Any) -> None:
+    """Raise `UsageError` when `count` tokens are more than the model takes."""
     limit = _longest(config)
     if limit is not None and limit < count:
         raise UsageError(f"{what} {count} tokens long, and this model takes {limit}. Shorten it.")
@@ -251,8 +252,12 @@ def add_continuation(inputs: Inputs, model: Any, tokenizer: Any, count: int) -> 
     """Let a decoder-only model write `count` tokens and take prompt and continuation as inputs."""
     start = inputs.tensors["input_ids"].shape[-1]
     ids = _generate(model, inputs.tensors, count)
+    more = ids.shape[-1] - start
     media = {k: v for k, v in inputs.tensors.items() if v.shape != (1, start)}
-    inputs.tensors = {"input_ids": ids, **media}
+    if media:  # its tokens are marked in tensors beside the ids; what follows is text, marked 0
+        marks = {k: v for k, v in inputs.tensors.items() if k not in media}
+        media |= {k: torch.nn.functional.pad(v, (0, more)) for k, v in marks.items()}
+    inputs.tensors = {**media, "input_ids": ids}
     if accepts(model, "attention_mask"):
         inputs.tensors["attention_mask"] = torch.ones_like(ids)
     inputs.tokens = spell(tokenizer, ids[0])

@@ -127,7 +127,8 @@ def skeleton(checkpoint: Checkpoint) -> Any:
     else:
         make = loader._from_config  # what the auto classes call
     with torch.device("meta"):
-        return make(checkpoint.config, **options).eval()
+        model = make(checkpoint.config, **options)
+    return model.to("meta").eval()  # torch.Tensor(n) does not heed the line above (wav2vec2)
 
 
 def load_model(

@@ -21,6 +21,7 @@ from activations.inputs import (
     Request,
     add_continuation,
     add_decoder,
+    check_length,
     check_request,
     has_decoder,
     paired,
@@ -186,6 +187,8 @@ def _process(model: Any, processor: Any, request: Request) -> Mapping[str, Any]:
             "the prompt has no place for the image. Write "
             f"'{processor.image_token}' where it belongs, or use --chat."
         )
+    if "input_ids" in made:
+        check_length("the prompt is", made["input_ids"].shape[-1], model.config)
     return made
 
 
