@@ -99,7 +99,9 @@ def test_from_checkpoint_to_pages(
     file = given(family)[1]
     assert len(os.listdir("pages")) == 2
     for page in os.listdir("pages"):
-        assert f">{file}</div>" in Path("pages", page).read_text(encoding="utf-8")
+        text = Path("pages", page).read_text(encoding="utf-8")
+        assert f">{file}</div>" in text
+        assert ("<dt>Prompt</dt>" in text) == ("--prompt" in given(family))
 
 
 @pytest.mark.parametrize("family", SPECIAL)
