@@ -18,8 +18,7 @@ EXPECTED = "(batch, heads, seq_len, seq_len)"
 # Kinds of attention in the order in which they are shown; the towers of a model come after.
 _KINDS = ("self", "encoder", "decoder", "cross")
 _KIND = re.compile(r"[a-z0-9_]{1,60}")
-# Where the tokens of a kind stand; of another (decoder, vision, ...) under its name.
-_TOKENS = {"self": "tokens", "encoder": "tokens", "text": "tokens"}
+_READS_TOKENS = ("self", "encoder", "text")  # other kinds have tokens under their own name alone
 _MANY = 1_000_000  # layers; more is no layer number
 _CROSS_NAME = re.compile(r"cross|encoder_attn|EncDec", re.IGNORECASE)
 
@@ -160,8 +159,8 @@ def _problem(place: Place, shape: tuple[int, ...]) -> str | None:
         )
     if shape[0] != 1:
         return (
-            f"{where} holds a batch of {shape[0]} texts, and a view shows one. Capture one prompt "
-            "at a time."
+            f"{where} holds a batch of {shape[0]} texts (or windows of an image), and a view shows "
+            "one. Capture one prompt at a time."
         )
     return None
 
@@ -217,7 +216,9 @@ def _rank(kind: str) -> int:
 
 
 def _labels(document: Document, side: str, count: int, warn: Warn) -> tuple[str, ...]:
-    tokens = document.header.get(_TOKENS.get(side, f"{side}_tokens"))
+    tokens = document.header.get(f"{side}_tokens")
+    if tokens is None and side in _READS_TOKENS:
+        tokens = document.header.get("tokens")
     if isinstance(tokens, list) and len(tokens) == count:
         return tuple(map(str, tokens))
     if isinstance(tokens, list):

@@ -252,7 +252,7 @@ def _name_positions(inputs: Inputs, model: Any, processor: Any, observation: Obs
     for kind, count in observation.positions.items():
         module = next(source.module for source in observation.weights if source.kind == kind)
         names = _names(_towers(model, module), count, inputs.tensors, processor)
-        if names is not None and kind in ("self", "encoder"):
+        if names is not None and not inputs.tokens and kind in ("self", "encoder"):
             inputs.tokens = names
         elif names is not None:
             inputs.tower_tokens[f"{kind}_tokens"] = names

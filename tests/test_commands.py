@@ -900,8 +900,8 @@ VIEW_ERRORS: list[tuple[list[str], int, str]] = [
     (
         ["--input", "batch.json"],
         1,
-        "m.0.self_attn, element 1 holds a batch of 2 texts, and a view shows one. Capture one "
-        "prompt at a time.",
+        "m.0.self_attn, element 1 holds a batch of 2 texts (or windows of an image), and a view "
+        "shows one. Capture one prompt at a time.",
     ),
     (["--layers", "3"], 2, "--layers: there is no layer 3 in the document. It has layers 0."),
     (["--heads", "0-2"], 2, "--heads: there is no head 2 in the document. It has heads 0-1."),

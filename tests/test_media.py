@@ -33,6 +33,7 @@ SPECIAL = {
 }
 GIVEN = {
     "clip": ["--image", "cat.png", "--prompt", "The cat sat"],
+    "blip": ["--image", "cat.png", "--prompt", "The cat sat"],
     "whisper": ["--audio", "speech.wav"],
     "wav2vec2": ["--audio", "speech.wav"],
     "llava": ["--image", "cat.png", "--prompt", "The <image> cat"],
@@ -150,6 +151,15 @@ def test_two_towers(checkpoints: Checkpoints, capture: Run, view: Run) -> None:
     page = next(Path("pages").glob("*head*")).read_text(encoding="utf-8")
     assert "Text: layers 0-2, 4 heads, 5 tokens; Vision: layers 0-1, 4 heads, 10 tokens" in page
     assert '"rowTokens":["[CLS]","r0c0"' in page
+
+
+def test_tokens_of_the_text_stay_its_own(checkpoints: Checkpoints, capture: Run, view: Run) -> None:
+    argv = ["--model", checkpoints("blip"), *given("blip"), "--auto-select"]
+    assert capture(*argv, "attn:weights").code == 0
+    header = load(DOCUMENT).header
+    assert header["tokens"] == ["[CLS]", "The", "Ġcat", "Ġsat", "[SEP]"]
+    assert header["self_tokens"] == ["[CLS]", *PATCHES]
+    assert view("--output-dir", "pages").err == []
 
 
 def test_frames_are_the_tokens_of_audio(checkpoints: Checkpoints, capture: Run) -> None:

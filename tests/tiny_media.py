@@ -71,6 +71,15 @@ def _clip() -> tuple[Any, ...]:
     return model, transformers.CLIPProcessor(_cropped(), words)
 
 
+def _blip() -> tuple[Any, ...]:
+    """Reads an image first of all, text beside it, and returns the attention of the image alone."""
+    text = TEXT | IDS | {"sep_token_id": 2, "encoder_hidden_size": 32}
+    config = transformers.BlipConfig(text_config=text, vision_config=VISION)
+    sees = transformers.BlipImageProcessor(size={"height": 30, "width": 30})
+    processor = transformers.BlipProcessor(sees, tiny.tokenizer(bert=True))
+    return transformers.BlipForConditionalGeneration(config), processor
+
+
 def _whisper() -> tuple[Any, ...]:
     """Reads a second at once, as 100 frames of which the encoder makes 50."""
     config = transformers.WhisperConfig(
@@ -141,6 +150,7 @@ FAMILIES = {
     "dinov2_with_registers": _registers,
     "yolos": _yolos,
     "clip": _clip,
+    "blip": _blip,
     "whisper": _whisper,
     "wav2vec2": _wav2vec2,
     "llava": _llava,
