@@ -70,13 +70,12 @@ def list_modules(model: nn.Module) -> tuple[Module, ...]:
 def probe_inputs(model: Any, media: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What any model can be tried on: (1, 11) `input_ids`, (1, 7) `decoder_input_ids`, and `media`.
 
-    A model that reads first of all an image or audio gets no `input_ids`; nor do media that bring
-    their own.
+    A model that reads no text gets no `input_ids`; nor do media that bring their own.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     inputs = {name: value.to(device) for name, value in media.items()}
     ids = torch.ones(1, PROBE_TOKENS, dtype=torch.long, device=device)
-    if main_input(model) == "input_ids" and "input_ids" not in inputs:
+    if reads_text(model) and "input_ids" not in inputs:
         inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         count = PROBE_TARGET_TOKENS
@@ -95,14 +94,23 @@ def main_input(model: Any) -> str:
     return str(getattr(model, "main_input_name", "input_ids"))
 
 
+def reads_text(model: Any) -> bool:
+    """Whether text goes in: alone, or beside an image or audio. A decoder's does not count."""
+    return main_input(model) == "input_ids" or "input_ids" in _parameters(model)
+
+
 def accepts(model: nn.Module, name: str) -> bool:
     """Whether the model's forward takes an argument of this name."""
-    parameters = inspect.signature(model.forward).parameters
+    parameters = _parameters(model)
     if name in parameters:
         return True
     # output_attentions reaches the decorated forwards of transformers 5 through **kwargs.
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     return takes_any and name in ("input_ids", "output_attentions", "use_cache")
+
+
+def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(model.forward).parameters
 
 
 class _Pass:

@@ -29,7 +29,7 @@ from activations.inputs import (
 )
 from activations.media import blank_image, frame_names, patch_names, silence
 from activations.observation import Observation
-from activations.probe import accepts, main_input, observe
+from activations.probe import accepts, main_input, observe, reads_text
 
 _WORDS = {"text": "text", "image": "images", "audio": "audio", "video": "videos"}
 _HOW = {"image": "Give one with --image FILE.", "audio": "Give a file with --audio FILE."}
@@ -47,18 +47,6 @@ def modalities(model: Any) -> tuple[str, ...]:
     return (said,) if isinstance(said, str) else tuple(said)
 
 
-def reads_media_first(model: Any) -> bool:
-    """Whether the model can do nothing without an image or audio."""
-    return main_input(model) != "input_ids"
-
-
-def takes_prompt(model: Any) -> bool:
-    """Whether text goes in beside the image or audio; else a decoder may have text."""
-    if not reads_media_first(model):
-        return True
-    return "text" in modalities(model) and not paired(model.config)
-
-
 def needed_processor(model: Any, request: Request) -> str | None:
     """The class of transformers that loads the processor for this; None where a tokenizer will do.
 
@@ -72,21 +60,25 @@ def needed_processor(model: Any, request: Request) -> str | None:
             raise UsageError(
                 f"this model reads {_listed(said)}, not {_WORDS[kind]}. Leave --{kind} out."
             )
-    if not kinds and reads_media_first(model):
+    if not kinds and not reads_text(model):
         raise UsageError(needs_media(model))
     if not kinds:
         return None
     _check_texts(model, request, kinds[0])
-    if takes_prompt(model):
+    if reads_text(model):
         return "AutoProcessor"
     return "AutoImageProcessor" if request.image is not None else "AutoFeatureExtractor"
 
 
 def needs_media(model: Any) -> str:
     """That the model reads images (or audio), and how to give one."""
-    said = modalities(model)
-    how = next((_HOW[kind] for kind in said if kind in _HOW), "They cannot be given here.")
-    return f"this model reads {_listed([kind for kind in said if kind != 'text'])}. {how}"
+    kinds = [kind for kind in modalities(model) if kind != "text"]
+    how = next((_HOW[kind] for kind in kinds if kind in _HOW), None)
+    if how is None:
+        return (
+            f"this model reads {_listed(kinds) or main_input(model)}, which cannot be given here."
+        )
+    return f"this model reads {_listed(kinds)}. {how}"
 
 
 def _listed(kinds: Any) -> str:
@@ -95,7 +87,7 @@ def _listed(kinds: Any) -> str:
 
 def _check_texts(model: Any, request: Request, kind: str) -> None:
     check_request(model.config, request)
-    if takes_prompt(model):
+    if reads_text(model):
         if request.prompt is None:
             raise UsageError(f"this model reads a text beside the {kind}. Give one with --prompt.")
         if request.text_pair is not None:
@@ -111,9 +103,9 @@ def _check_texts(model: Any, request: Request, kind: str) -> None:
 def with_stand_ins(model: Any, request: Request) -> Request:
     """The request, with a blank image or silence for what the model reads and was not given."""
     wanted = [kind for kind in modalities(model) if kind in _HOW]
-    if reads_media_first(model):
+    if not reads_text(model):
         wanted = wanted[:1]
-    prompt = "a" if request.prompt is None and takes_prompt(model) else request.prompt
+    prompt = "a" if request.prompt is None and reads_text(model) else request.prompt
     if request.has_media:
         return replace(request, prompt=prompt)
     made: dict[str, Any] = {"image": blank_image(), "audio": silence()}
@@ -128,7 +120,7 @@ def try_model(model: Any, processor: Any, request: Request) -> Observation:
     tensors = _tensors(model, _process(model, processor, request))
     texts = ("input_ids", "attention_mask", "token_type_ids")
     media = {name: value for name, value in tensors.items() if name not in texts}
-    if len(media) < len(tensors) and not reads_media_first(model):
+    if len(media) < len(tensors) and reads_text(model):
         try:
             return observe(model, media)  # beside any text (CLIP) ...
         except Exception:
@@ -165,14 +157,14 @@ def _process(model: Any, processor: Any, request: Request) -> Mapping[str, Any]:
     if request.audio is not None:
         rate = _extractor(processor).sampling_rate
         given |= {"audio": request.audio.at_rate(rate), "sampling_rate": rate}
-    if takes_prompt(model):
+    if reads_text(model):
         given["text"] = _prompt(processor, request)
     elif "audio" in given:  # a feature extractor on its own has no name for it
         given["raw_speech"] = given.pop("audio")
     try:
         made: Mapping[str, Any] = _own_part(model, processor, request)(**given)
     except Exception as error:
-        hint = " Write its place into --prompt, or use --chat." if takes_prompt(model) else ""
+        hint = " Write its place into --prompt, or use --chat." if reads_text(model) else ""
         raise ToolkitError(
             f"the checkpoint's processor refuses the {_what(request)}: {first_line(error)}.{hint}"
         ) from error
@@ -202,7 +194,7 @@ def _extractor(processor: Any) -> Any:
 
 def _own_part(model: Any, processor: Any, request: Request) -> Any:
     """The part of a processor that is asked: all of it only where text goes in too."""
-    if takes_prompt(model):
+    if reads_text(model):
         return processor
     if request.audio is not None:
         return _extractor(processor)

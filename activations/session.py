@@ -207,7 +207,7 @@ def _study(
 
     With `stand_in` it gets a blank image or silence where it needs one and none was given.
     """
-    if stand_in and (request.has_media or processing.reads_media_first(model)):
+    if stand_in and (request.has_media or not probe.reads_text(model)):
         request = processing.with_stand_ins(model, request)
     needed = processing.needed_processor(model, request)
     if needed is None:
