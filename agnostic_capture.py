@@ -16,11 +16,15 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from activations import __version__
 from activations.cli import Parser, Talk, run_command
 from activations.errors import ToolkitError, UsageError
 from activations.files import check_writable, size_text
+
+if TYPE_CHECKING:
+    from activations.media import Audio, Image
 
 DEVICES = "auto, cpu, cuda, cuda:0 or mps"
 
@@ -51,6 +55,8 @@ def build_parser() -> Parser:
         type=int,
         help="let the model write up to N tokens first (encoder-decoder without --target: 16)",
     )
+    text.add_argument("--image", metavar="FILE", help="the image the model reads (ViT, CLIP)")
+    text.add_argument("--audio", metavar="FILE", help="the audio the model reads (Whisper)")
     text.add_argument("--chat", action="store_true", help="the prompt as a user's turn in a chat")
     what = parser.add_argument_group("what is captured")
     choice = what.add_mutually_exclusive_group()
@@ -114,6 +120,7 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
     prompt = _prompt(args)
     if args.max_new_tokens is not None and args.max_new_tokens < 1:
         raise UsageError("--max-new-tokens takes a number from 1 up.")
+    image, audio = _media(args)
     if not args.list:
         check_writable(args.output)
     if args.model is None:
@@ -121,7 +128,7 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
     with talk.watching("Importing") as update:
         update("torch and transformers")
         from activations import models, session
-        from activations.inputs import Text
+        from activations.inputs import Request
         from activations.questions import ask, show_catalog
     models.quiet_libraries(progress=talk.shows_progress)
     models.pick_device(args.device)
@@ -135,35 +142,31 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
         revision=args.revision,
         trust_remote_code=args.trust_remote_code,
     )
+    request = Request(
+        prompt, args.text_pair, args.target, args.max_new_tokens, args.chat, image, audio
+    )
     if args.list:
-        subject, warning = session.list_subject(args.model, options)
+        subject, warning = session.list_subject(args.model, options, request)
         if warning:
             talk.warn(warning)
         show_catalog(subject.catalog, sys.stdout)
         return
-    subject = session.open_subject(args.model, options)
-    if prompt is None:
+    subject = session.open_subject(args.model, options, request)
+    if session.with_prompt(subject, request) is not request:
         talk.note(f"No --prompt given: taking {session.DEMO_PROMPT!r}.")
     if answers is None:
         answers = ask(subject.catalog)
     selection = select(subject.catalog, answers, layers)
-    text = Text(
-        session.DEMO_PROMPT if prompt is None else prompt,
-        args.text_pair,
-        args.target,
-        args.max_new_tokens,
-        args.chat,
-    )
     talk.note(f"Capturing {len(selection.names)} modules of {subject.name}.")
     with talk.watching("Running") as update:
-        made = session.run(subject, selection, text, options, update)
+        made = session.run(subject, selection, request, options, update)
     for line in made.warnings:
         talk.warn(line)
     with talk.watching("Writing") as update:
         made.save(args.output, update)
     size = size_text(Path(args.output).stat().st_size)
-    count = len(made.header["tokens"])
-    talk.note(f"{count} token{'' if count == 1 else 's'}, {size}.")
+    count = len(made.header.get("tokens", ()))
+    talk.note(f"{count} token{'' if count == 1 else 's'}, {size}." if count else f"{size}.")
     if made.header["attention_weights"]:
         default = build_parser().get_default("output")
         where = "" if args.output == default else f" --input {shlex.quote(args.output)}"
@@ -189,6 +192,17 @@ def _read_prompt_file(name: str) -> str:
         raise UsageError(f"--prompt-file: '{name}' is not text in UTF-8. Convert it.") from None
     except OSError as error:
         raise ToolkitError(f"--prompt-file: '{name}' cannot be read: {error.strerror}.") from None
+
+
+def _media(args: argparse.Namespace) -> tuple[Image | None, Audio | None]:
+    if args.image is None and args.audio is None:
+        return None, None
+    from activations.media import read_audio, read_image
+
+    return (
+        None if args.image is None else read_image(args.image),
+        None if args.audio is None else read_audio(args.audio),
+    )
 
 
 if __name__ == "__main__":

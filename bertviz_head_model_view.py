@@ -136,7 +136,7 @@ def _token_range(text: str) -> tuple[int, int]:
 
 def _texts(document: Document) -> tuple[tuple[str, str], ...]:
     """What the model read beside the prompt."""
-    names = {"text_pair": "Second", "target": "Target"}
+    names = {"text_pair": "Second", "target": "Target", "image": "Image", "audio": "Audio"}
     header = document.header
     return tuple((name, str(header[key])) for key, name in names.items() if header.get(key))
 

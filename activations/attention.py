@@ -15,7 +15,10 @@ from activations.observation import Element
 from activations.selection import describe_numbers
 
 EXPECTED = "(batch, heads, seq_len, seq_len)"
-_NAMES = {"self": "Self", "encoder": "Encoder", "decoder": "Decoder", "cross": "Cross"}
+# Kinds of attention in the order in which they are shown; the towers of a model come after.
+_KINDS = ("self", "encoder", "decoder", "cross")
+_KIND = re.compile(r"[a-z0-9_]{1,60}")
+_READS_TOKENS = ("self", "encoder", "text")  # other kinds have tokens under their own name alone
 _MANY = 1_000_000  # layers; more is no layer number
 _CROSS_NAME = re.compile(r"cross|encoder_attn|EncDec", re.IGNORECASE)
 
@@ -125,7 +128,7 @@ def find_weights(document: Document) -> list[Place]:
 def _noted(document: Document, entry: Any) -> Place:
     try:
         kind = entry["kind"]
-        if kind not in _NAMES:
+        if not _KIND.fullmatch(kind):
             raise ValueError(kind)
         layer = int(entry["layer"])
         if not 0 <= layer < _MANY:
@@ -169,7 +172,7 @@ class _Problem:
 
 def _problem(place: Place, weights: np.ndarray, tokens: int) -> _Problem | None:
     shape = weights.shape
-    square = place.kind == "cross" or shape[-2:-1] == shape[-1:]
+    square = place.kind.endswith("cross") or shape[-2:-1] == shape[-1:]
     if len(shape) != 4 or not square or 0 in shape:
         return _Problem(
             f"has the shape {shape}, expected {EXPECTED}",
@@ -178,7 +181,7 @@ def _problem(place: Place, weights: np.ndarray, tokens: int) -> _Problem | None:
         )
     if shape[0] != 1:
         return _Problem(
-            f"holds a batch of {shape[0]} texts, and a view shows one",
+            f"holds a batch of {shape[0]} texts (or windows of an image), and a view shows one",
             "Capture one prompt at a time.",
         )
     # Linear attention hands out its state, (batch, heads, width, width), in the same place.
@@ -214,10 +217,10 @@ def _stacked(document: Document, found: list[tuple[Place, np.ndarray]], warn: Wa
     alike: dict[tuple[str, tuple[int, ...]], list[tuple[Place, np.ndarray]]] = {}
     for place, weights in found:
         alike.setdefault((place.kind, weights.shape), []).append((place, weights))
-    in_order = sorted(alike.items(), key=lambda item: list(_NAMES).index(item[0][0]))
+    in_order = sorted(alike.items(), key=lambda item: _rank(item[0][0]))
     stacks = []
     for (kind, shape), members in in_order:
-        name = _NAMES[kind]
+        name = kind.replace("_", " ").capitalize()
         if sum(other == kind for other, _ in alike) > 1:
             numbers = {place.layer for place, _ in members}
             layers = f"layer{'s' if len(numbers) > 1 else ''} {describe_numbers(numbers)}"
@@ -225,6 +228,10 @@ def _stacked(document: Document, found: list[tuple[Place, np.ndarray]], warn: Wa
         for module, matrices in _once_a_layer(members).items():
             stacks.append(_stack(document, name + module, kind, matrices, warn))
     return stacks
+
+
+def _rank(kind: str) -> int:
+    return _KINDS.index(kind) if kind in _KINDS else len(_KINDS)
 
 
 def _once_a_layer(
@@ -275,7 +282,10 @@ def _labels(document: Document, side: str, count: int, warn: Warn) -> tuple[str,
 
 def _tokens(document: Document, kind: str) -> list[Any] | None:
     """The tokens that attend in this kind of attention, where the document has them."""
-    found = document.header.get("decoder_tokens" if kind in ("decoder", "cross") else "tokens")
+    side = "decoder" if kind == "cross" else kind
+    found = document.header.get(f"{side}_tokens")
+    if found is None and side in _READS_TOKENS:
+        found = document.header.get("tokens")
     return found if isinstance(found, list) else None
 
 

@@ -59,6 +59,12 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
             f"'{name}' has no tokenizer that can be loaded. Save one beside the model with "
             "tokenizer.save_pretrained()."
         )
+    # Other errors come out of a processor that is there; an ImportError says what it needs.
+    if part == "processor" and type(error).__name__ in ("OSError", "ValueError"):
+        return (
+            f"'{name}' has no processor that can be loaded. Save one beside the model with "
+            "processor.save_pretrained()."
+        )
     return f"the {part} of '{name}' cannot be loaded: {first_line(error)}"
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from activations.errors import UsageError
 from activations.probe import accepts, input_device
+
+if TYPE_CHECKING:
+    from activations.media import Audio, Image
 
 _NO_DECODER = "--target needs a model with a decoder of its own. Leave it out."
 DEFAULT_NEW_TOKENS = 16  # of the target a seq2seq model writes itself
@@ -22,22 +25,26 @@ class Inputs:
     `tensors` go into the model, (1, tokens) each. `tokens` are the tokenizer's own spellings of
     `input_ids`. Where a model has a decoder, `decoder_input_ids` and `decoder_tokens` too.
     `sentence_b_start` is the first token of the second sentence, `continuation_start` of what the
-    model wrote itself.
+    model wrote itself. A model without `input_ids` has patches or frames for tokens, a second tower
+    its own as `tower_tokens` ("vision_tokens").
     """
 
     tensors: dict[str, torch.Tensor]
     tokens: list[str]
     decoder_tokens: list[str] | None = None
+    tower_tokens: dict[str, list[str]] = field(default_factory=dict)
     sentence_b_start: int | None = None
     continuation_start: int | None = None
     warnings: list[str] = field(default_factory=list)
 
     def header(self) -> dict[str, Any]:
         """These inputs as keys of the document, in its order."""
-        found: dict[str, Any] = {
-            "input_ids": self.tensors["input_ids"].tolist(),
-            "tokens": self.tokens,
-        }
+        found: dict[str, Any] = {}
+        if "input_ids" in self.tensors:
+            found["input_ids"] = self.tensors["input_ids"].tolist()
+        if self.tokens:
+            found["tokens"] = self.tokens
+        found |= self.tower_tokens
         if "decoder_input_ids" in self.tensors:
             found["decoder_input_ids"] = self.tensors["decoder_input_ids"].tolist()
             found["decoder_tokens"] = self.decoder_tokens
@@ -48,14 +55,20 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Text:
-    """What the user wants the model to read. See `activations.session.capture` for each."""
+class Request:
+    """What the user asks the model to read. See `activations.session.capture` for each."""
 
-    prompt: str
+    prompt: str | None = None
     text_pair: str | None = None
     target: str | None = None
     max_new_tokens: int | None = None
     chat: bool = False
+    image: Image | None = None
+    audio: Audio | None = None
+
+    @property
+    def has_media(self) -> bool:
+        return self.image is not None or self.audio is not None
 
 
 def paired(config: Any) -> bool:
@@ -63,85 +76,96 @@ def paired(config: Any) -> bool:
     return bool(getattr(config, "is_encoder_decoder", False))
 
 
-def tokenize(config: Any, tokenizer: Any, text: Text) -> Any:
+def check_request(config: Any, request: Request) -> None:
+    """Raise `UsageError` when parts of a request exclude each other, or need another model."""
+    _check_text(request)
+    if request.target is not None and not paired(config):
+        raise UsageError(_NO_DECODER)
+    if request.text_pair == "":
+        raise UsageError("the second text is empty. Leave --text-pair out.")
+    if request.target is not None and request.max_new_tokens is not None:
+        raise UsageError("--target and --max-new-tokens exclude each other. Give one of them.")
+    if request.chat and request.text_pair is not None:
+        raise UsageError("--chat and --text-pair exclude each other. Give one of them.")
+
+
+def has_decoder(model: Any, request: Request) -> bool:
+    """Whether the model gets a decoder's text. Raises `UsageError` where it cannot write."""
+    found = paired(model.config) and accepts(model, "decoder_input_ids")
+    if request.target is not None and not found:
+        raise UsageError(_NO_DECODER)
+    if request.max_new_tokens and not model.can_generate():
+        raise UsageError("--max-new-tokens needs a model that writes text. Leave it out.")
+    return found
+
+
+def tokenize(config: Any, tokenizer: Any, request: Request) -> Any:
     """The user's text as the tokenizer encodes it, (1, tokens) tensors by name.
 
     Needs no model, so that what does not fit is refused before one is loaded. Raises `UsageError`
     when the prompt is empty or longer than the model takes, or asks for what this model or its
     tokenizer cannot do.
     """
-    _check_text(text)
-    if text.target is not None and not paired(config):
-        raise UsageError(_NO_DECODER)
-    if text.text_pair == "":
-        raise UsageError("the second text is empty. Leave --text-pair out.")
-    if text.target is not None and text.max_new_tokens is not None:
-        raise UsageError("--target and --max-new-tokens exclude each other. Give one of them.")
-    if text.chat and text.text_pair is not None:
-        raise UsageError("--chat and --text-pair exclude each other. Give one of them.")
-    if text.chat and not getattr(tokenizer, "chat_template", None):
+    check_request(config, request)
+    if request.chat and not getattr(tokenizer, "chat_template", None):
         raise UsageError("--chat needs a tokenizer with a chat template. Leave it out.")
-    if text.chat:
+    if request.chat:
         encoded = tokenizer.apply_chat_template(
-            [{"role": "user", "content": text.prompt}],
+            [{"role": "user", "content": request.prompt}],
             add_generation_prompt=True,
             return_tensors="pt",
             return_dict=True,
         )
     else:
-        encoded = tokenizer(text.prompt, text.text_pair, return_tensors="pt")
+        encoded = tokenizer(request.prompt, request.text_pair, return_tensors="pt")
     count = encoded["input_ids"].shape[-1]
-    if not text.prompt or count == 0:
+    if not request.prompt or count == 0:
         raise UsageError("the prompt is empty. Give a text with --prompt or --prompt-file.")
-    _check_length("the prompt is", count, config)
-    if text.target is not None:
-        labels = tokenizer(text_target=text.target)["input_ids"]
+    check_length("the prompt is", count, config)
+    if request.target is not None:
+        labels = tokenizer(text_target=request.target)["input_ids"]
         ends = bool(labels) and labels[-1] in tokenizer.all_special_ids
-        _check_length("the target (--target) is", len(labels) + (not ends), config)
-    if text.max_new_tokens is not None:
+        check_length("the target (--target) is", len(labels) + (not ends), config)
+    if request.max_new_tokens is not None:
         before = 1 if paired(config) else count
-        what = f"with --max-new-tokens {text.max_new_tokens} the text is"
-        _check_length(what, before + text.max_new_tokens, config)
+        what = f"with --max-new-tokens {request.max_new_tokens} the text is"
+        check_length(what, before + request.max_new_tokens, config)
     return encoded
 
 
-def encode(model: Any, tokenizer: Any, text: Text) -> Inputs:
+def encode(model: Any, tokenizer: Any, request: Request) -> Inputs:
     """The user's text -> what the model gets, on the model's device; see `tokenize` for errors."""
-    encoded = tokenize(model.config, tokenizer, text)
-    has_decoder = paired(model.config) and accepts(model, "decoder_input_ids")
-    if text.target is not None and not has_decoder:
-        raise UsageError(_NO_DECODER)
-    if text.max_new_tokens and not model.can_generate():
-        raise UsageError("--max-new-tokens needs a model that writes text. Leave it out.")
+    encoded = tokenize(model.config, tokenizer, request)
+    with_decoder = has_decoder(model, request)
     device = input_device(model)
     tensors = {
         key: value.to(device)
         for key, value in encoded.items()
         if isinstance(value, torch.Tensor) and (key == "input_ids" or accepts(model, key))
     }
-    inputs = Inputs(tensors, _spell(tokenizer, encoded["input_ids"][0]))
-    if text.text_pair is not None:
+    inputs = Inputs(tensors, spell(tokenizer, encoded["input_ids"][0]))
+    if request.text_pair is not None:
         inputs.sentence_b_start, parted = _sentence_b_start(encoded)
         if not parted:
             inputs.warnings.append(
                 "the tokenizer puts nothing between the two texts: this model may not be made for "
                 "pairs."
             )
-    if has_decoder:
-        _add_decoder(inputs, model, tokenizer, text)
-    elif text.max_new_tokens:
-        _continue(inputs, model, tokenizer, text.max_new_tokens)
+    if with_decoder:
+        add_decoder(inputs, model, tokenizer, request)
+    elif request.max_new_tokens:
+        add_continuation(inputs, model, tokenizer, request.max_new_tokens)
     return inputs
 
 
-def _spell(tokenizer: Any, ids: torch.Tensor) -> list[str]:
+def spell(tokenizer: Any, ids: torch.Tensor) -> list[str]:
     """The tokenizer's own token for each id, `#id` for ids it does not know."""
     tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
     return [f"#{i}" if token is None else str(token) for i, token in zip(ids, tokens, strict=True)]
 
 
-def _check_text(text: Text) -> None:
-    texts = {"prompt": text.prompt, "text pair": text.text_pair, "target": text.target}
+def _check_text(request: Request) -> None:
+    texts = {"prompt": request.prompt, "text pair": request.text_pair, "target": request.target}
     for what, value in texts.items():
         try:
             (value or "").encode("utf-8")
@@ -156,7 +180,8 @@ def _longest(config: Any) -> int | None:
     return limit if isinstance(limit, int) and limit > 0 else None
 
 
-def _check_length(what: str, count: int, config: Any) -> None:
+def check_length(what: str, count: int, config: Any) -> None:
+    """Raise `UsageError` when `count` tokens are more than the model takes."""
     limit = _longest(config)
     if limit is not None and limit < count:
         raise UsageError(f"{what} {count} tokens long, and this model takes {limit}. Shorten it.")
@@ -174,20 +199,22 @@ def _sentence_b_start(encoded: Any) -> tuple[int | None, bool]:
     return start, start > 0 and owners[start - 1] is None
 
 
-def _add_decoder(inputs: Inputs, model: Any, tokenizer: Any, text: Text) -> None:
+def add_decoder(inputs: Inputs, model: Any, tokenizer: Any, request: Request) -> None:
     """The decoder's input: the target shifted right, or what the model itself writes greedily."""
-    if text.target is not None:
-        labels = tokenizer(text_target=text.target, return_tensors="pt")["input_ids"]
+    if request.target is not None:
+        labels = tokenizer(text_target=request.target, return_tensors="pt")["input_ids"]
         ids = _shifted_right(model, tokenizer, labels.to(input_device(model)))
     elif model.can_generate():
         room = (_longest(model.config) or DEFAULT_NEW_TOKENS + 1) - 1  # after the start
-        count = text.max_new_tokens or min(DEFAULT_NEW_TOKENS, room)
+        count = request.max_new_tokens or min(DEFAULT_NEW_TOKENS, room)
         start_id = _decoder_start(model)
         ids = _generate(model, inputs.tensors, count, decoder_start_token_id=start_id)
-    else:  # a classifier: its decoder reads what its encoder reads (BART)
+    elif "input_ids" in inputs.tensors:  # a classifier's decoder reads what its encoder does (BART)
         ids = _with_start(model, inputs.tensors["input_ids"][:, :-1])
+    else:
+        ids = _with_start(model, torch.empty((1, 0), dtype=torch.long, device=input_device(model)))
     inputs.tensors["decoder_input_ids"] = ids
-    inputs.decoder_tokens = _spell(tokenizer, ids[0])
+    inputs.decoder_tokens = spell(tokenizer, ids[0])
 
 
 def _shifted_right(model: Any, tokenizer: Any, labels: torch.Tensor) -> torch.Tensor:
@@ -195,6 +222,9 @@ def _shifted_right(model: Any, tokenizer: Any, labels: torch.Tensor) -> torch.Te
 
     Both are (1, tokens). Models that know how (mBART's start is the language) are asked.
     """
+    prefix = getattr(tokenizer, "prefix_tokens", None)
+    if prefix and prefix[0] == int(labels[0, 0]) == _decoder_start(model):
+        labels = labels[:, 1:]  # Whisper's tokenizer writes the start itself
     ends = labels.shape[-1] > 0 and int(labels[0, -1]) in tokenizer.all_special_ids
     if ends and hasattr(model, "prepare_decoder_input_ids_from_labels"):
         try:
@@ -219,14 +249,19 @@ def _decoder_start(model: Any) -> int:
     return 0
 
 
-def _continue(inputs: Inputs, model: Any, tokenizer: Any, count: int) -> None:
+def add_continuation(inputs: Inputs, model: Any, tokenizer: Any, count: int) -> None:
     """Let a decoder-only model write `count` tokens and take prompt and continuation as inputs."""
     start = inputs.tensors["input_ids"].shape[-1]
     ids = _generate(model, inputs.tensors, count)
-    inputs.tensors = {"input_ids": ids}
+    more = ids.shape[-1] - start
+    media = {k: v for k, v in inputs.tensors.items() if v.shape != (1, start)}
+    if media:  # its tokens are marked in tensors beside the ids; what follows is text, marked 0
+        marks = {k: v for k, v in inputs.tensors.items() if k not in media}
+        media |= {k: torch.nn.functional.pad(v, (0, more)) for k, v in marks.items()}
+    inputs.tensors = {**media, "input_ids": ids}
     if accepts(model, "attention_mask"):
         inputs.tensors["attention_mask"] = torch.ones_like(ids)
-    inputs.tokens = _spell(tokenizer, ids[0])
+    inputs.tokens = spell(tokenizer, ids[0])
     inputs.continuation_start = start
 
 
@@ -235,7 +270,8 @@ def _generate(
 ) -> torch.Tensor:
     # One text, greedily, whatever the checkpoint's own settings for writing are.
     greedily = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
-    greedily |= {"max_new_tokens": count, "min_length": 0}
+    # Whisper's sequences lack their start unless they come in a dict.
+    greedily |= {"max_new_tokens": count, "min_length": 0, "return_dict_in_generate": True}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         written = model.generate(**tensors, **greedily, **options)

@@ -132,7 +132,8 @@ def skeleton(checkpoint: Checkpoint) -> Any:
     else:
         make = loader._from_config  # what the auto classes call
     with torch.device("meta"):
-        return make(checkpoint.config, **options).eval()
+        model = make(checkpoint.config, **options)
+    return model.to("meta").eval()  # torch.Tensor(n) does not heed the line above (wav2vec2)
 
 
 def load_model(
@@ -281,6 +282,17 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """The checkpoint's tokenizer. Raises `ToolkitError` when there is none."""
     with explained(checkpoint.name, "tokenizer"):
         return AutoTokenizer.from_pretrained(checkpoint.name, **checkpoint.where)
+
+
+def load_processor(checkpoint: Checkpoint, auto_class: str) -> Any:
+    """What the checkpoint reads images or audio with. Raises `ToolkitError` when there is none.
+
+    `auto_class` is `AutoImageProcessor`, `AutoFeatureExtractor` or `AutoProcessor`.
+    """
+    with explained(checkpoint.name, "processor"):
+        return getattr(transformers, auto_class).from_pretrained(
+            checkpoint.name, **checkpoint.where
+        )
 
 
 def quiet_libraries(progress: bool) -> None:

@@ -25,9 +25,9 @@ class Module:
 class WeightsSource:
     """One place where one of the model's attention tensors is handed out.
 
-    `kind` is "self", "encoder", "decoder" or "cross"; `position` the tensor's place among the
-    model's own attentions of that kind. The same (kind, position) at several modules is one tensor
-    handed on from the inner module to the outer.
+    `kind` is "self", "encoder", "decoder" or "cross", or the name of one of several towers ("text",
+    "vision"); `position` the tensor's place among the model's own attentions of that kind. The same
+    (kind, position) at several modules is one tensor handed on from the inner module to the outer.
     """
 
     module: str
@@ -46,6 +46,7 @@ class Observation:
     """A model's modules (in the model's order, without the root) and what a short pass showed.
 
     `calls` counts the calls of each module, `outputs` describes in words what it returned.
+    `positions` counts the rows and columns of a kind's attention matrices, where all are alike.
     `needs_flag`: weights appear only when `output_attentions=True` is passed to the forward call.
     `warm_up`: the model replaces modules of its own in its first pass, so hooks come after one.
     `probed` is False when no pass could be run: then only names and classes are known.
@@ -55,6 +56,7 @@ class Observation:
     calls: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     weights: tuple[WeightsSource, ...] = ()
+    positions: dict[str, int] = field(default_factory=dict)
     needs_flag: bool = False
     warm_up: bool = False
     probed: bool = True

@@ -11,9 +11,10 @@ gigabytes are loaded; else on the model itself.
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -31,27 +32,29 @@ _MAX_VALUES_MADE_UP = 20_000
 _Seen = list[tuple[str, int, Element, torch.Tensor]]
 
 
-def observe(model: nn.Module) -> Observation:
+def observe(model: nn.Module, media: Mapping[str, torch.Tensor] | None = None) -> Observation:
     """Run two short passes and report the modules, their calls, outputs and attention weights.
 
     The first pass asks for nothing; it also lets models that replace modules of their own in
-    their first pass do so (big_bird). The second passes `output_attentions=True`.
+    their first pass do so (big_bird). The second passes `output_attentions=True`. `media` is what
+    the model gets beside a few tokens, or instead of them: an image or audio as tensors.
 
     Raises whatever the model raises; the model must be in `eval()` mode.
     """
-    inputs = probe_inputs(model)
+    inputs = probe_inputs(model, media or {})
     before = {name: id(module) for name, module in model.named_modules()}
     plain = _Pass(model, inputs, {})
     after = {name: id(module) for name, module in model.named_modules()}
     flag = {"output_attentions": True} if accepts(model, "output_attentions") else {}
     asked = _Pass(model, inputs, flag)
-    sources = _sources(asked)
+    sources, positions = _sources(asked)
     given_unasked = {(name, call, element) for name, call, element, _ in plain.seen}
     return Observation(
         modules=list_modules(model),
         calls=asked.calls,
         outputs={name: describe(output, inputs) for name, output in asked.first.items()},
         weights=sources,
+        positions=positions,
         needs_flag=any((s.module, s.call, s.element) not in given_unasked for s in sources),
         warm_up=before != after,
     )
@@ -64,12 +67,16 @@ def list_modules(model: nn.Module) -> tuple[Module, ...]:
     )
 
 
-def probe_inputs(model: Any) -> dict[str, torch.Tensor]:
-    """A few tokens for any text model: (1, 11) `input_ids`, (1, 7) `decoder_input_ids`."""
-    inputs = {
-        "input_ids": torch.ones(1, PROBE_TOKENS, dtype=torch.long, device=input_device(model))
-    }
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+def probe_inputs(model: Any, media: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What any model can be tried on: (1, 11) `input_ids`, (1, 7) `decoder_input_ids`, and `media`.
+
+    A model that reads no text gets no `input_ids`; nor do media that bring their own.
+    """
+    device = input_device(model)
+    inputs = {name: value.to(device) for name, value in media.items()}
+    ids = torch.ones(1, PROBE_TOKENS, dtype=torch.long, device=device)
+    if reads_text(model) and "input_ids" not in inputs:
+        inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         count = PROBE_TARGET_TOKENS
         if not model.can_generate():
@@ -77,9 +84,19 @@ def probe_inputs(model: Any) -> dict[str, torch.Tensor]:
             count = PROBE_TOKENS
             end = model.config.eos_token_id
             if isinstance(end, int) and 0 <= end < model.get_input_embeddings().num_embeddings:
-                inputs["input_ids"][:, -1] = end
-        inputs["decoder_input_ids"] = inputs["input_ids"][:, :count].clone()
-    return {name: value for name, value in inputs.items() if accepts(model, name)}
+                ids[:, -1] = end
+        inputs["decoder_input_ids"] = ids[:, :count].clone()
+    return {name: value for name, value in inputs.items() if name in media or accepts(model, name)}
+
+
+def main_input(model: Any) -> str:
+    """The argument a model cannot do without, as it says itself: `input_ids`, `pixel_values`."""
+    return str(getattr(model, "main_input_name", "input_ids"))
+
+
+def reads_text(model: Any) -> bool:
+    """Whether text goes in: alone, or beside an image or audio. A decoder's does not count."""
+    return main_input(model) == "input_ids" or "input_ids" in _parameters(model)
 
 
 def input_device(model: Any) -> torch.device:
@@ -94,12 +111,16 @@ def input_device(model: Any) -> torch.device:
 
 def accepts(model: nn.Module, name: str) -> bool:
     """Whether the model's forward takes an argument of this name."""
-    parameters = inspect.signature(model.forward).parameters
+    parameters = _parameters(model)
     if name in parameters:
         return True
     # output_attentions reaches the decorated forwards of transformers 5 through **kwargs.
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     return takes_any and name in ("input_ids", "output_attentions", "use_cache")
+
+
+def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(model.forward).parameters
 
 
 class _Pass:
@@ -140,23 +161,42 @@ def _tensors(output: Any, path: Element = ()) -> list[tuple[Element, torch.Tenso
     return [found for step, item in pairs for found in _tensors(item, (*path, step))]
 
 
-def _sources(asked: _Pass) -> tuple[WeightsSource, ...]:
-    """Every place at which a module handed out one of the attentions the model returned."""
+def _sources(asked: _Pass) -> tuple[tuple[WeightsSource, ...], dict[str, int]]:
+    """Every place at which a module handed out one of the attentions the model returned.
+
+    And how many positions each kind of them is about, where all its matrices are alike.
+    """
     places: dict[int, list[tuple[str, int, Element]]] = defaultdict(list)
     for name, call, element, tensor in asked.seen:
         places[id(tensor)].append((name, call, element))
-    returned = asked.returned if isinstance(asked.returned, Mapping) else {}
-    sources = []
-    for key, value in returned.items():
-        if not str(key).endswith("attentions"):
-            continue
-        kind = str(key).removesuffix("attentions").rstrip("_") or "self"
-        for position, (_, tensor) in enumerate(_tensors(value)):
+    sources, positions = [], {}
+    for kind, tensors in _attentions(asked.returned):
+        for position, tensor in enumerate(tensors):
             sources += [
                 WeightsSource(name, call, element, kind, position)
                 for name, call, element in _handed_out(places[id(tensor)])
             ]
-    return tuple(sources)
+        shapes = {tuple(tensor.shape) for tensor in tensors}
+        # One matrix a head, no windows of an image in place of a batch.
+        if all(len(s) == 4 and s[0] == 1 and s[2] == s[3] for s in shapes):
+            lengths = {shape[-1] for shape in shapes}
+            if len(lengths) == 1:
+                positions[kind] = lengths.pop()
+    return tuple(sources), positions
+
+
+def _attentions(returned: Any) -> Iterator[tuple[str, list[torch.Tensor]]]:
+    """The attentions a model returned, by kind; those of several towers stand one level down."""
+    if not isinstance(returned, Mapping):
+        return
+    for key, value in returned.items():
+        if str(key).endswith("attentions"):
+            kind = str(key).removesuffix("attentions").rstrip("_") or "self"
+            yield kind, [tensor for _, tensor in _tensors(value)]
+        elif isinstance(value, Mapping):
+            tower = re.sub(r"(_model)?_outputs?$", "", str(key))  # vision_model_output
+            for kind, tensors in _attentions(value):
+                yield tower if kind == "self" else f"{tower}_{kind}", tensors
 
 
 def _handed_out(places: list[tuple[str, int, Element]]) -> list[tuple[str, int, Element]]:
@@ -171,13 +211,16 @@ def _handed_out(places: list[tuple[str, int, Element]]) -> list[tuple[str, int, 
 def describe(output: Any, inputs: dict[str, torch.Tensor]) -> str:
     """A module's output in words: `[1,T,896]`, `([1,T,896], [1,14,T,T])`.
 
-    T stands for the number of tokens; with an encoder and a decoder, S for the encoder's.
+    T stands for the number of tokens; with an encoder and a decoder, S for the encoder's. Patches
+    and frames are counted as they are: their number is the model's own.
     """
     if isinstance(output, torch.Tensor):
-        paired = "decoder_input_ids" in inputs
-        letters = {PROBE_TOKENS: "S" if paired else "T", PROBE_TARGET_TOKENS: "T" if paired else 0}
-        sizes = [str(letters.get(size) or size) for size in output.shape]
-        return "[" + ",".join(sizes) + "]"
+        letters = {}
+        if "decoder_input_ids" in inputs:
+            letters[inputs["decoder_input_ids"].shape[-1]] = "T"
+        if "input_ids" in inputs:
+            letters[inputs["input_ids"].shape[-1]] = "S" if letters else "T"
+        return "[" + ",".join(letters.get(size, str(size)) for size in output.shape) + "]"
     if isinstance(output, Mapping):
         items = [f"{key}: {describe(value, inputs)}" for key, value in output.items()]
         return "{" + ", ".join(items) + "}"

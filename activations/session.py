@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from activations import __version__, interventions, models, probe, recording
+from activations import __version__, interventions, models, probe, processing, recording
 from activations.beside import weights_beside
 from activations.catalog import CATEGORIES, Catalog, build_catalog, weights_sources
 from activations.document import FORMAT, Document, count_non_finite, load, write_document
 from activations.errors import ToolkitError, UsageError
 from activations.explained import explained, failures_explained
 from activations.files import check_writable
-from activations.inputs import Text, encode, tokenize
+from activations.inputs import Inputs, Request, encode, has_decoder, tokenize
+from activations.media import read_audio, read_image
 from activations.observation import Observation, WeightsSource
 from activations.selection import Selection, parse_spec
 from activations.selection import select as choose
@@ -56,13 +57,17 @@ class Options:
 
 @dataclass
 class Subject:
-    """A model under study: what it is made of, and itself once loaded."""
+    """A model under study: what it is made of, and itself once loaded.
+
+    `processor` makes inputs of an image or audio; None where a tokenizer does it all.
+    """
 
     name: str
     catalog: Catalog
     checkpoint: models.Checkpoint | None = None
     model: Any = None
     tokenizer: Any = None
+    processor: Any = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -88,16 +93,19 @@ class Capture:
 
 def capture(
     model: Any = None,
-    prompt: str = DEMO_PROMPT,
+    prompt: str | None = None,
     *,
     select: str = "attn:weights",
     output: str | os.PathLike[str] = "agnostic_activations.json",
     tokenizer: Any = None,
+    processor: Any = None,
     layers: Sequence[int] | None = None,
     text_pair: str | None = None,
     target: str | None = None,
     max_new_tokens: int | None = None,
     chat: bool = False,
+    image: str | os.PathLike[str] | None = None,
+    audio: str | os.PathLike[str] | None = None,
     dtype: str = "auto",
     device: str = "auto",
     device_map: str | None = None,
@@ -111,7 +119,8 @@ def capture(
     `model` is a hub name, a checkpoint folder, or a loaded model together with its `tokenizer`
     (None: the bundled demo model). `select` is what `--auto-select` takes. `target` is the
     decoder's text of an encoder-decoder model; without it the model writes up to `max_new_tokens`
-    (16) itself, greedily. A decoder-only model first writes `max_new_tokens`, if given.
+    (16) itself, greedily. A decoder-only model first writes `max_new_tokens`, if given. `image` and
+    `audio` are files, for models that read such; one that is loaded needs its `processor` then.
 
     Returns the `Document` at `output`. Raises `ToolkitError`, whose text is one line for the user
     (`UsageError` where an argument is wrong); the model is left as it was in any case.
@@ -121,32 +130,47 @@ def capture(
     options = Options(
         dtype, device, device_map, attn_implementation, backend, revision, trust_remote_code
     )
+    request = Request(
+        prompt,
+        text_pair,
+        target,
+        max_new_tokens,
+        chat,
+        None if image is None else read_image(os.fspath(image)),
+        None if audio is None else read_audio(os.fspath(audio)),
+    )
     if model is None or isinstance(model, (str, os.PathLike)):
-        subject = open_subject(None if model is None else os.fspath(model), options)
-        subject.tokenizer = tokenizer
+        subject = open_subject(None if model is None else os.fspath(model), options, request)
+        if tokenizer is not None:
+            subject.tokenizer = tokenizer
     else:
         if options != Options(attn_implementation=attn_implementation, backend=backend):
             raise UsageError(
                 "dtype, device, device_map, revision and trust_remote_code are for models that are "
                 "loaded here, and this one is loaded already. Leave them out."
             )
-        subject = subject_of(model, tokenizer)
+        subject = subject_of(model, tokenizer, processor, request)
     selection = choose(subject.catalog, answers, layers)
-    text = Text(prompt, text_pair, target, max_new_tokens, chat)
-    run(subject, selection, text, options).save(output)
+    run(subject, selection, request, options).save(output)
     return load(output)
 
 
 # ------------------------------------------------------------------------------------ the steps
 
 
-def open_subject(name: str | None, options: Options | None = None) -> Subject:
-    """Find out what a checkpoint's model is made of, without loading its weights if possible."""
-    options = options or Options()
+def open_subject(
+    name: str | None, options: Options | None = None, request: Request | None = None
+) -> Subject:
+    """Find out what a checkpoint's model is made of, without loading its weights if possible.
+
+    Raises `UsageError` when the model does not read what the request gives it.
+    """
+    options, request = options or Options(), request or Request()
     checkpoint = _open(name, options)
     try:
-        catalog = build_catalog(probe.observe(models.skeleton(checkpoint)))
-        return Subject(name or DEMO_NAME, catalog, checkpoint)
+        return _study(name, models.skeleton(checkpoint), checkpoint, request)
+    except ToolkitError:
+        raise
     except Exception:
         # What the meta device cannot run (kernels without a shape rule, code that follows the
         # data) the model itself can.
@@ -154,27 +178,77 @@ def open_subject(name: str | None, options: Options | None = None) -> Subject:
             checkpoint, None, options.dtype, options.device, options.device_map
         )
     with models.attention_implementation(model, "eager"), failures_explained():
-        observation = probe.observe(model)
-    return Subject(
-        name or DEMO_NAME, build_catalog(observation), checkpoint, model, warnings=warnings
-    )
+        subject = _study(name, model, checkpoint, request)
+    return replace(subject, model=model, warnings=warnings)
 
 
-def list_subject(name: str | None, options: Options | None = None) -> tuple[Subject, str | None]:
-    """Like `open_subject`, but never loads weights; with a warning where that hides something."""
+def list_subject(
+    name: str | None, options: Options | None = None, request: Request | None = None
+) -> tuple[Subject, str | None]:
+    """Like `open_subject`, but never loads weights; with a warning where that hides something.
+
+    A model that reads images or audio is tried on a blank image or silence.
+    """
     checkpoint = _open(name, options or Options())
     with explained(checkpoint.name, "configuration"):
         model = models.skeleton(checkpoint)
-    warning = None
     try:
-        observation = probe.observe(model)
+        return _study(name, model, checkpoint, request or Request(), stand_in=True), None
+    except UsageError:
+        raise
     except Exception as error:
-        observation = Observation(probe.list_modules(model), probed=False)
-        warning = (
-            "this model cannot be tried without its weights, so what its modules put out is not "
-            f"shown, and indices may differ from those of a capture ({type(error).__name__})."
-        )
-    return Subject(name or DEMO_NAME, build_catalog(observation), checkpoint), warning
+        reason = str(error) if isinstance(error, ToolkitError) else type(error).__name__
+    observation = Observation(probe.list_modules(model), probed=False)
+    return Subject(name or DEMO_NAME, build_catalog(observation), checkpoint), (
+        "this model cannot be tried without its weights, so what its modules put out is not "
+        f"shown, and indices may differ from those of a capture ({reason})."
+    )
+
+
+def _study(
+    name: str | None,
+    model: Any,
+    checkpoint: models.Checkpoint,
+    request: Request,
+    stand_in: bool = False,
+) -> Subject:
+    """Try the model, or its skeleton, on what it is to read.
+
+    With `stand_in` it gets a blank image or silence where it needs one and none was given.
+    """
+    if stand_in and (request.has_media or not probe.reads_text(model)):
+        request = processing.with_stand_ins(model, request)
+    needed = processing.needed_processor(model, request)
+    if needed is None:
+        try:
+            catalog = build_catalog(probe.observe(model))
+        except Exception:
+            subject = _beside_a_stand_in(name, model, checkpoint, request)
+            if subject is None:
+                raise
+            if not stand_in:
+                raise UsageError(processing.needs_media(model)) from None
+            return subject
+        return Subject(name or DEMO_NAME, catalog, checkpoint)
+    processor = models.load_processor(checkpoint, needed)
+    tokenizer = getattr(processor, "tokenizer", None)
+    if tokenizer is None and has_decoder(model, request):
+        tokenizer = models.load_tokenizer(checkpoint)
+    catalog = build_catalog(processing.try_model(model, processor, request))
+    return Subject(name or DEMO_NAME, catalog, checkpoint, tokenizer=tokenizer, processor=processor)
+
+
+def _beside_a_stand_in(
+    name: str | None, model: Any, checkpoint: models.Checkpoint, request: Request
+) -> Subject | None:
+    """A model that fails on text alone, tried with a blank image beside it (CLIP)."""
+    filled = processing.with_stand_ins(model, request)
+    if not filled.has_media:
+        return None
+    try:
+        return _study(name, model, checkpoint, filled)
+    except ToolkitError:  # no processor, say: then the first failure is what to tell
+        return None
 
 
 def _open(name: str | None, options: Options) -> models.Checkpoint:
@@ -182,24 +256,47 @@ def _open(name: str | None, options: Options) -> models.Checkpoint:
     return models.open_checkpoint(where, options.revision, options.trust_remote_code)
 
 
-def subject_of(model: Any, tokenizer: Any) -> Subject:
-    """A model that is loaded already, with its tokenizer. Raises `ToolkitError`."""
-    if tokenizer is None:
-        raise UsageError("a loaded model needs its tokenizer too: capture(model, tokenizer=...).")
+def subject_of(
+    model: Any, tokenizer: Any, processor: Any = None, request: Request | None = None
+) -> Subject:
+    """A model that is loaded already, with its tokenizer or processor. Raises `ToolkitError`."""
+    request = request or Request()
+    if processing.needed_processor(model, request) is None:
+        processor = None
+        if tokenizer is None:
+            raise UsageError(
+                "a loaded model needs its tokenizer too: capture(model, tokenizer=...)."
+            )
+    elif processor is None:
+        raise UsageError("a loaded model needs its processor too: capture(model, processor=...).")
     name = str(getattr(model, "name_or_path", "") or type(model).__name__)
     with (
         models.left_as_it_was(model),
         models.attention_implementation(model, "eager"),
         failures_explained(),
     ):
-        observation = probe.observe(model)
-    return Subject(name, build_catalog(observation), model=model, tokenizer=tokenizer)
+        observation = (
+            probe.observe(model)
+            if processor is None
+            else processing.try_model(model, processor, request)
+        )
+    tokenizer = getattr(processor, "tokenizer", None) if tokenizer is None else tokenizer
+    return Subject(
+        name, build_catalog(observation), model=model, tokenizer=tokenizer, processor=processor
+    )
+
+
+def with_prompt(subject: Subject, request: Request) -> Request:
+    """The request, with the prompt of the demonstration where a model that reads text has none."""
+    if request.prompt is None and subject.processor is None:
+        return replace(request, prompt=DEMO_PROMPT)
+    return request
 
 
 def run(
     subject: Subject,
     selection: Selection,
-    text: Text,
+    request: Request,
     options: Options | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Capture:
@@ -209,15 +306,15 @@ def run(
     the model fails, nothing fires ("No data captured") or attention weights were chosen that this
     attention implementation does not hand out.
     """
-    options = options or Options()
+    options, request = options or Options(), with_prompt(subject, request)
     observation = subject.catalog.observation
     sources = weights_sources(observation.weights, selection.names)
     implementation = options.attn_implementation or ("eager" if selection.wants_attention else None)
-    _load(subject, text, options, implementation)
+    _load(subject, request, options, implementation)
     model = subject.model
     with models.left_as_it_was(model), models.attention_implementation(model, implementation):
         with failures_explained():
-            inputs = encode(model, subject.tokenizer, text)
+            inputs = _encode(subject, request)
         call = {**inputs.tensors, **_forward_options(subject, selection, bool(sources))}
         holders = [source.module for source in sources]
         with failures_explained(), weights_beside(model, implementation, holders):
@@ -235,9 +332,11 @@ def run(
     header = {
         "format": FORMAT,
         "model": subject.name,
-        "prompt": text.prompt,
-        "text_pair": text.text_pair,
-        "target": text.target,
+        "prompt": request.prompt or "",
+        "text_pair": request.text_pair,
+        "target": request.target,
+        "image": request.image and request.image.name,
+        "audio": request.audio and request.audio.name,
         **inputs.header(),
         "selected_patterns": {c: [p.text for p in selection.patterns[c]] for c in CATEGORIES},
         "selected_modules": {c: list(selection.modules[c]) for c in CATEGORIES},
@@ -253,17 +352,30 @@ def run(
     )
 
 
-def _load(subject: Subject, text: Text, options: Options, implementation: str | None) -> None:
+def _load(subject: Subject, request: Request, options: Options, implementation: str | None) -> None:
     if subject.checkpoint is None:
         return
     # The tokenizer first: it is quick, may be missing, and tells whether the text fits.
-    if subject.tokenizer is None:
-        subject.tokenizer = models.load_tokenizer(subject.checkpoint)
-    tokenize(subject.checkpoint.config, subject.tokenizer, text)
+    if subject.processor is None:
+        if subject.tokenizer is None:
+            subject.tokenizer = models.load_tokenizer(subject.checkpoint)
+        tokenize(subject.checkpoint.config, subject.tokenizer, request)
     if subject.model is None:
         subject.model, subject.warnings = models.load_model(
             subject.checkpoint, implementation, options.dtype, options.device, options.device_map
         )
+
+
+def _encode(subject: Subject, request: Request) -> Inputs:
+    if subject.processor is None:
+        return encode(subject.model, subject.tokenizer, request)
+    return processing.encode(
+        subject.model,
+        subject.processor,
+        subject.tokenizer,
+        request,
+        subject.catalog.observation,
+    )
 
 
 def _forward_options(subject: Subject, selection: Selection, weights: bool) -> dict[str, Any]:

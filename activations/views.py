@@ -44,13 +44,20 @@ _LARGEST_PAGE = 400_000_000  # bytes; V8 drops a script beyond 512 M characters 
 class Caption:
     """What a page says it shows: the model, what it read, and what was left out and why.
 
-    `texts` are further texts by their names: a second sentence, the decoder's target.
+    `texts` are further texts by their names: a second sentence, the decoder's target, an image's
+    file.
     """
 
     model: str
     prompt: str
     notes: tuple[str, ...] = ()
     texts: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def read(self) -> tuple[tuple[str, str], ...]:
+        """All that the model read; a model of images or audio reads no prompt."""
+        prompt = (("Prompt", self.prompt),)
+        return prompt + self.texts if self.prompt or not self.texts else self.texts
 
 
 def page_name(view: str, model: str) -> str:
@@ -106,13 +113,8 @@ def _page(
         title=_text(f"{VIEWS[view]}: {caption.model}"),
         heading=VIEWS[view],
         model=_text(caption.model),
-        prompt=_text(caption.prompt),
         facts=_text(facts),
-        texts="".join(
-            f'<div><dt>{_text(name)}</dt><dd><div class="text" tabindex="0" role="region" '
-            f'aria-label="{_text(name)}">{_text(text)}</div></dd></div>'
-            for name, text in caption.texts
-        ),
+        texts="".join(_text_row(name, text) for name, text in caption.read),
         notes="".join(f"<li>{_text(note)}</li>" for note in caption.notes),
         how=_our(f"how_{view}.html"),
         data=_json_in_html(data),
@@ -124,6 +126,13 @@ def _page(
         drawing=scripts[3],
     )
     return page.encode("utf-8")
+
+
+def _text_row(name: str, text: str) -> str:
+    return (
+        f'<div><dt>{_text(name)}</dt><dd><div id="{_text(name.lower())}" class="text" tabindex="0" '
+        f'role="region" aria-label="{_text(name)}">{_text(text)}</div></dd></div>\n'
+    )
 
 
 def _facts(stacks: Sequence[Stack]) -> str:

@@ -11,6 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the internet; without this s
 
 import pytest
 import tiny
+import tiny_media
 import torch
 import transformers
 
@@ -42,7 +43,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     def folder(family: str) -> Path:
         path = root / family
         if not path.exists():
-            tiny.checkpoint(path, family)
+            room = tiny_media if family in tiny_media.FAMILIES else tiny
+            room.checkpoint(path, family)
         return path
 
     return folder

@@ -58,7 +58,7 @@ LEFT_OUT = {
         f"{_EXPECTED}",
     ],
 }
-TEXT = session.Text("The cat sat on the mat.")
+TEXT = session.Request("The cat sat on the mat.")
 EVERYTHING = {"attention": "all", "mlp": "all", "other": "all"}
 
 

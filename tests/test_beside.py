@@ -38,7 +38,7 @@ def test_weights_beside_sdpa(family: str, backend: str) -> None:
     # the last of the others reads the final hidden states
     last = [p.text for p in subject.catalog.of("other") if p.outputs.startswith("[")][-1]
     selection = select(subject.catalog, {"attention": "weights", "other": last})
-    text = session.Text(TEXT, target="Ein Satz." if family in ("t5", "bart") else None)
+    text = session.Request(TEXT, target="Ein Satz." if family in ("t5", "bart") else None)
     eager = session.run(subject, selection, text)
     beside = session.run(
         subject, selection, text, session.Options(attn_implementation="sdpa", backend=backend)
@@ -76,7 +76,9 @@ def test_only_the_chosen_layers_are_computed(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(beside, "_eager_weights", counting)
     subject = session.subject_of(tiny.model("llama"), tiny.tokenizer())
     selection = select(subject.catalog, {"attention": "0"}, [1])
-    session.run(subject, selection, session.Text(TEXT), session.Options(attn_implementation="sdpa"))
+    session.run(
+        subject, selection, session.Request(TEXT), session.Options(attn_implementation="sdpa")
+    )
     assert computed == [1]
 
 
@@ -101,7 +103,7 @@ def test_a_model_that_does_not_change_its_attention() -> None:
     selection = select(subject.catalog, {"attention": "weights"})
     with pytest.raises(ToolkitError, match=r"does not change its attention after loading\. Load"):
         session.run(
-            subject, selection, session.Text(TEXT), session.Options(attn_implementation="sdpa")
+            subject, selection, session.Request(TEXT), session.Options(attn_implementation="sdpa")
         )
 
 

@@ -894,8 +894,8 @@ VIEW_ERRORS: list[tuple[list[str], int, str]] = [
     (
         ["--input", "batch.json"],
         1,
-        "m.0.self_attn, element 1 holds a batch of 2 texts, and a view shows one. Capture one "
-        "prompt at a time.",
+        "m.0.self_attn, element 1 holds a batch of 2 texts (or windows of an image), and a view "
+        "shows one. Capture one prompt at a time.",
     ),
     (["--layers", "3"], 2, "--layers: there is no layer 3 in the document. It has layers 0."),
     (["--heads", "0-2"], 2, "--heads: there is no head 2 in the document. It has heads 0-1."),
@@ -1165,7 +1165,7 @@ def test_importing_has_no_side_effects(tmp_path: Path) -> None:
 
 
 def test_torch_stays_in_its_rooms() -> None:
-    rooms = {"models", "inputs", "probe", "recording", "interventions", "beside"}
+    rooms = {"models", "inputs", "processing", "probe", "recording", "interventions", "beside"}
     for path in (ROOT / "activations").glob("*.py"):
         imports = [line for line in path.read_text().splitlines() if "import" in line.split("#")[0]]
         heavy = [

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_media
 from conftest import Run
 from test_commands import document_with
 
@@ -29,6 +30,9 @@ STAND_INS = {
     "Qwen/Qwen2.5-0.5B": "qwen2",
     "google-t5/t5-small": "t5",
     "google-bert/bert-base-uncased": "bert",
+    "google/vit-base-patch16-224": "vit",
+    "openai/clip-vit-base-patch32": "clip",
+    "openai/whisper-tiny": "whisper",
 }
 
 
@@ -61,12 +65,14 @@ def test_every_command_runs(
     view: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In the README's order, in a folder with nothing but the toolkit and the stand-in models."""
+    """In the README's order, in a folder with the toolkit, stand-in models, an image and audio."""
     for name in ("agnostic_capture.py", "bertviz_head_model_view.py", "activations", "demo_model"):
         (workplace / name).symlink_to(ROOT / name)
     for name, family in STAND_INS.items():
         shutil.copytree(checkpoints(family), workplace / name)
     (workplace / "bertviz").mkdir()
+    tiny_media.image(workplace / "cat.png")
+    tiny_media.audio(workplace / "speech.wav")
     mains = {"agnostic_capture.py": capture, "bertviz_head_model_view.py": view}
     commands = console_commands()
     assert len(commands) > 12

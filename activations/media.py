@@ -1,0 +1,120 @@
+"""An image or audio file -> what a checkpoint's processor takes; the names of patches and frames.
+
+No torch here: a file that cannot be read is refused before torch is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from activations.errors import ToolkitError, UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """An image in RGB, the right way up. `name` is the file's, as the user gave it."""
+
+    name: str
+    pixels: Pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Audio:
+    """A recording in mono: float32 `samples`, `rate` of them a second."""
+
+    name: str
+    samples: np.ndarray
+    rate: int
+
+    def at_rate(self, rate: int) -> np.ndarray:
+        """The samples at another rate."""
+        if rate == self.rate:
+            return self.samples
+        import soxr
+
+        return np.asarray(soxr.resample(self.samples, self.rate, rate), dtype=np.float32)
+
+
+def read_image(name: str) -> Image:
+    """Read an image file. Raises `ToolkitError` (`UsageError` where it is no image)."""
+    import PIL.Image
+    import PIL.ImageOps
+
+    _check_readable(name, "--image")
+    try:
+        with PIL.Image.open(name) as file:
+            return Image(name, PIL.ImageOps.exif_transpose(file).convert("RGB"))
+    # Pillow's own words for broken files are many: SyntaxError is one of them.
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        raise UsageError(
+            f"--image: '{name}' is not an image that can be read ({type(error).__name__}). "
+            "Give a PNG or JPEG file."
+        ) from error
+
+
+def read_audio(name: str) -> Audio:
+    """Read an audio file, as mono. Raises `ToolkitError` (`UsageError` where it is no audio)."""
+    import soundfile
+
+    _check_readable(name, "--audio")
+    try:
+        samples, rate = soundfile.read(name, dtype="float32", always_2d=True)
+    except (RuntimeError, TypeError) as error:  # soundfile's own errors are RuntimeErrors
+        raise UsageError(
+            f"--audio: '{name}' is not audio that can be read ({type(error).__name__}). "
+            "Give a WAV, FLAC, OGG or MP3 file."
+        ) from error
+    if not len(samples):
+        raise UsageError(f"--audio: '{name}' holds no sound. Give another file.")
+    return Audio(name, samples.mean(axis=1), int(rate))
+
+
+def _check_readable(name: str, flag: str) -> None:
+    try:
+        with open(name, "rb"):
+            pass
+    except OSError as error:
+        raise ToolkitError(f"{flag}: '{name}' cannot be read: {error.strerror}.") from None
+
+
+def blank_image() -> Image:
+    """A stand-in where a model is only listed: processors bring any image to the model's size."""
+    import PIL.Image
+
+    return Image("", PIL.Image.new("RGB", (224, 224)))
+
+
+def silence() -> Audio:
+    """A second of silence, the stand-in for audio."""
+    return Audio("", np.zeros(16_000, dtype=np.float32), 16_000)
+
+
+# ---------------------------------------------------------------------------------------- names
+
+
+def patch_names(
+    count: int, pixels: Sequence[int], patch: Any, special: Sequence[str]
+) -> list[str] | None:
+    """`[CLS]`, `r0c0`, `r0c1`, ...: the special tokens, then an image's patches row by row.
+
+    `pixels` are height and width, `patch` the sides of a patch, one number or two. None where that
+    does not make `count` positions: then nobody here knows what they are.
+    """
+    sides = patch if isinstance(patch, (list, tuple)) else (patch, patch)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        return None
+    rows, columns = (size // side for size, side in zip(pixels, sides, strict=True))
+    names = [*special, *(f"r{row}c{column}" for row in range(rows) for column in range(columns))]
+    return names if len(names) == count else None
+
+
+def frame_names(count: int, seconds: float) -> list[str]:
+    """`0.00s`, `0.02s`, ...: when each frame of `seconds` begins."""
+    return [f"{i * seconds:.2f}s" for i in range(count)]
