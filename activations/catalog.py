@@ -12,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from activations.observation import Module, Observation, WeightsSource
 
@@ -25,9 +26,9 @@ _MLP_CLASS = re.compile(
 # A part's name says "feed-forward" only where the class is a general one (Linear, Conv1D, ...).
 _MLP_NAME = re.compile(
     r"mlps?|ffns?(_output)?|ff[12]?|fc[12]|feed_?forward|dense_(h_to_4h|4h_to_h)|(shared_)?(experts?|mlp)"
-    r"|block_sparse_moe|moe"
+    r"|block_sparse_moe|moe|intermediate"
 )
-_NOT_A_BLOCK = re.compile(r"(norm\d*|dropout|embeddings?|mask|bias)$", re.IGNORECASE)
+_NOT_A_BLOCK = re.compile(r"(norm\d*|dropout|embeddings?|mask|bias|residual)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -166,15 +167,25 @@ def _attention_roots(tree: _Tree, observation: Observation) -> set[str]:
             roots.add(max(holders, key=lambda name: name.count(".")))  # the innermost
     if not by_tensor:
         return roots
-    # Named attention, but called and handing out nothing while the model's attentions come from
-    # elsewhere: linear attention and the like, which have no weights to show.
+    # Named attention, but called and handing out nothing while other layers of the same list do:
+    # linear attention and the like, which have no weights to show. (A list of which none does is
+    # attention that the model keeps to itself or hands out in another form.)
     held = {name for holders in by_tensor.values() for name in holders}
     related = held | tree.closure(held)
+    lists = {_outermost_list(name) for name in held}
     return {
         root
         for root in roots
-        if root in related or held & tree.descendants(root) or not observation.calls.get(root)
+        if root in related
+        or held & tree.descendants(root)
+        or not observation.calls.get(root)
+        or _outermost_list(root) not in lists
     }
+
+
+def _outermost_list(name: str) -> str:
+    """`model.layers.3.self_attn` -> `model.layers`: what comes before the first number."""
+    return ".".join(takewhile(lambda part: not part.isdecimal(), name.split(".")))
 
 
 class _Tree:
@@ -195,14 +206,14 @@ class _Tree:
 
     def says_mlp(self, name: str) -> bool:
         class_name, last = self.class_of[name], name.rpartition(".")[2]
+        # BERT's feed-forward block is two modules; the second is only called "output". (A Q-Former
+        # has two such blocks, the second `intermediate_query` and `output_query`.)
+        first_half = re.sub("^output", "intermediate", last)
+        if first_half != last and first_half in self.siblings(name):
+            return True
         if _NOT_A_BLOCK.search(class_name):
             return False
-        return bool(
-            _MLP_CLASS.search(class_name)
-            or _MLP_NAME.fullmatch(last)
-            # BERT's feed-forward block is two modules; the second is only called "output".
-            or (last == "output" and "intermediate" in self.siblings(name))
-        )
+        return bool(_MLP_CLASS.search(class_name) or _MLP_NAME.fullmatch(last))
 
     def siblings(self, name: str) -> set[str]:
         return self._children[name.rpartition(".")[0]]

@@ -88,6 +88,8 @@ def _sizes(known: Any, values: dict[str, Any]) -> dict[str, int]:
         rule = next((rule for rule in SIZES if re.fullmatch(rule, name)), None)
         if rule is not None and type(value) is int and not follows:
             found[name] = min(value, SIZES[rule])
+    if "vocab_size" in found:  # a byte or a protein model's is smaller, and the texts are the same
+        found["vocab_size"] = VOCABULARY
     if "qk_rope_head_dim" in found and "num_key_value_heads" in found:
         found["num_key_value_heads"] = found["num_attention_heads"]  # latent attention shares none
     return found

@@ -47,6 +47,8 @@ def layers_of(*names_and_classes: tuple[str, str], count: int = 2) -> list[tuple
         ("ffn_output", "Linear", "mlp"),
         ("feed_forward", "Lfm2MLP", "mlp"),
         ("mixer", "MambaMixer", "other"),
+        ("intermediate", "ConvActivation", "mlp"),
+        ("attention_input", "BlockAttentionResidual", "other"),
         ("input_layernorm", "Qwen2MoeRMSNorm", "other"),
         ("temporal_block", "RecurrentGemmaRecurrentBlock", "other"),
     ],
@@ -113,6 +115,30 @@ def test_the_probe_overrules_the_class() -> None:
     # others do, makes a class called Attention something else (linear attention)
     assert texts(catalog, "attention") == ["model.layers.{layer}.looks_plain"]
     assert "model.layers.{layer}.linear_attn" in texts(catalog, "other")
+
+
+def test_attention_that_a_model_keeps_to_itself_is_attention() -> None:
+    weights = (WeightsSource("decoder.layers.0.self_attn", 0, (1,), "decoder", 0),)
+    modules = []
+    for side in ("encoder", "decoder"):
+        modules += [(f"{side}.layers", "ModuleList"), (f"{side}.layers.0", "Layer")]
+        modules += [(f"{side}.layers.0.self_attn", f"{side.title()}Attention")]
+    # LED hands its encoder's out in another form, so none of that list's is found
+    assert texts(catalog_of(*modules, weights=weights), "attention") == [
+        "decoder.layers.{layer}.self_attn",
+        "encoder.layers.{layer}.self_attn",
+    ]
+
+
+def test_an_output_beside_its_intermediate_is_mlp_whatever_its_class() -> None:
+    parts = [
+        ("intermediate", "ConvActivation"),
+        ("output", "ConvDropoutLayerNorm"),
+        ("intermediate_query", "QFormerIntermediate"),
+        ("output_query", "QFormerOutput"),
+    ]
+    catalog = catalog_of(*layers_of(*parts, ("output_norm", "LayerNorm")))
+    assert texts(catalog, "mlp") == [f"model.layers.{{layer}}.{name}" for name, _ in parts]
 
 
 def test_patterns_that_hold_weights_come_first() -> None:
