@@ -125,11 +125,12 @@ def categorise(observation: Observation) -> dict[str, str]:
     """Each module's category, by name.
 
     A container (a layer, a stack, the model) is "other" even where its class's name says
-    "Attention" or "Moe": it holds blocks of both kinds.
+    "Attention" or "Moe": it holds blocks of both kinds. Only where nothing inside it hands out the
+    model's attentions, and it does, it is itself "attention".
     """
     tree = _Tree(observation.modules)
-    attention = _attention_roots(tree, observation)
-    inside_attention = tree.closure(attention)
+    attention, collectors = _attention_roots(tree, observation)
+    inside_attention = tree.closure(attention) | collectors
     mlp = {
         module.name
         for module in observation.modules
@@ -148,8 +149,11 @@ def categorise(observation: Observation) -> dict[str, str]:
     }
 
 
-def _attention_roots(tree: _Tree, observation: Observation) -> set[str]:
-    """The modules that are attention in their own right, by class and by what the probe saw."""
+def _attention_roots(tree: _Tree, observation: Observation) -> tuple[set[str], set[str]]:
+    """The modules that are attention in their own right, by class and by what the probe saw.
+
+    Apart from these, the containers that alone hand out attentions of what lies inside them.
+    """
     roots = {
         module.name
         for module in observation.modules
@@ -162,18 +166,20 @@ def _attention_roots(tree: _Tree, observation: Observation) -> set[str]:
     by_tensor: dict[tuple[str, int], list[str]] = defaultdict(list)
     for source in observation.weights:
         by_tensor[source.tensor].append(source.module)
+    collectors: set[str] = set()
     for holders in by_tensor.values():
         if not roots.intersection(holders):
-            roots.add(max(holders, key=lambda name: name.count(".")))  # the innermost
+            innermost = max(holders, key=lambda name: name.count("."))
+            (collectors if roots & tree.descendants(innermost) else roots).add(innermost)
     if not by_tensor:
-        return roots
+        return roots, collectors
     # Named attention, but called and handing out nothing while other layers of the same list do:
     # linear attention and the like, which have no weights to show. (A list of which none does is
     # attention that the model keeps to itself or hands out in another form.)
     held = {name for holders in by_tensor.values() for name in holders}
     related = held | tree.closure(held)
     lists = {_outermost_list(name) for name in held}
-    return {
+    kept = {
         root
         for root in roots
         if root in related
@@ -181,6 +187,7 @@ def _attention_roots(tree: _Tree, observation: Observation) -> set[str]:
         or not observation.calls.get(root)
         or _outermost_list(root) not in lists
     }
+    return kept, collectors
 
 
 def _outermost_list(name: str) -> str:
@@ -271,8 +278,8 @@ class _Numbering:
 
 
 def _label(list_name: str, taken: Iterable[str]) -> str:
-    """A placeholder's name from the list it counts: experts -> expert, blocks -> block."""
-    word = re.sub(r"\W", "_", list_name)
+    """A placeholder's name from the list it counts: experts -> expert, adapter_list -> adapter."""
+    word = re.sub(r"\W", "_", list_name).removesuffix("_list")
     label = word[:-1] if word.endswith("s") and len(word) > 1 else word
     if not label.isidentifier():
         label = "index"
