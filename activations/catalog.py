@@ -12,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from activations.observation import Module, Observation, WeightsSource
 
@@ -25,9 +26,9 @@ _MLP_CLASS = re.compile(
 # A part's name says "feed-forward" only where the class is a general one (Linear, Conv1D, ...).
 _MLP_NAME = re.compile(
     r"mlps?|ffns?(_output)?|ff[12]?|fc[12]|feed_?forward|dense_(h_to_4h|4h_to_h)|(shared_)?(experts?|mlp)"
-    r"|block_sparse_moe|moe"
+    r"|block_sparse_moe|moe|intermediate"
 )
-_NOT_A_BLOCK = re.compile(r"(norm\d*|dropout|embeddings?|mask|bias)$", re.IGNORECASE)
+_NOT_A_BLOCK = re.compile(r"(norm\d*|dropout|embeddings?|mask|bias|residual)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,12 @@ def categorise(observation: Observation) -> dict[str, str]:
     """Each module's category, by name.
 
     A container (a layer, a stack, the model) is "other" even where its class's name says
-    "Attention" or "Moe": it holds blocks of both kinds.
+    "Attention" or "Moe": it holds blocks of both kinds. Only where nothing inside it hands out the
+    model's attentions, and it does, it is itself "attention".
     """
     tree = _Tree(observation.modules)
-    attention = _attention_roots(tree, observation)
-    inside_attention = tree.closure(attention)
+    attention, collectors = _attention_roots(tree, observation)
+    inside_attention = tree.closure(attention) | collectors
     mlp = {
         module.name
         for module in observation.modules
@@ -147,8 +149,11 @@ def categorise(observation: Observation) -> dict[str, str]:
     }
 
 
-def _attention_roots(tree: _Tree, observation: Observation) -> set[str]:
-    """The modules that are attention in their own right, by class and by what the probe saw."""
+def _attention_roots(tree: _Tree, observation: Observation) -> tuple[set[str], set[str]]:
+    """The modules that are attention in their own right, by class and by what the probe saw.
+
+    Apart from these, the containers that alone hand out attentions of what lies inside them.
+    """
     roots = {
         module.name
         for module in observation.modules
@@ -161,20 +166,33 @@ def _attention_roots(tree: _Tree, observation: Observation) -> set[str]:
     by_tensor: dict[tuple[str, int], list[str]] = defaultdict(list)
     for source in observation.weights:
         by_tensor[source.tensor].append(source.module)
+    collectors: set[str] = set()
     for holders in by_tensor.values():
         if not roots.intersection(holders):
-            roots.add(max(holders, key=lambda name: name.count(".")))  # the innermost
+            innermost = max(holders, key=lambda name: name.count("."))
+            (collectors if roots & tree.descendants(innermost) else roots).add(innermost)
     if not by_tensor:
-        return roots
-    # Named attention, but called and handing out nothing while the model's attentions come from
-    # elsewhere: linear attention and the like, which have no weights to show.
+        return roots, collectors
+    # Named attention, but called and handing out nothing while other layers of the same list do:
+    # linear attention and the like, which have no weights to show. (A list of which none does is
+    # attention that the model keeps to itself or hands out in another form.)
     held = {name for holders in by_tensor.values() for name in holders}
     related = held | tree.closure(held)
-    return {
+    lists = {_outermost_list(name) for name in held}
+    kept = {
         root
         for root in roots
-        if root in related or held & tree.descendants(root) or not observation.calls.get(root)
+        if root in related
+        or held & tree.descendants(root)
+        or not observation.calls.get(root)
+        or _outermost_list(root) not in lists
     }
+    return kept, collectors
+
+
+def _outermost_list(name: str) -> str:
+    """`model.layers.3.self_attn` -> `model.layers`: what comes before the first number."""
+    return ".".join(takewhile(lambda part: not part.isdecimal(), name.split(".")))
 
 
 class _Tree:
@@ -195,14 +213,14 @@ class _Tree:
 
     def says_mlp(self, name: str) -> bool:
         class_name, last = self.class_of[name], name.rpartition(".")[2]
+        # BERT's feed-forward block is two modules; the second is only called "output". (A Q-Former
+        # has two such blocks, the second `intermediate_query` and `output_query`.)
+        first_half = re.sub("^output", "intermediate", last)
+        if first_half != last and first_half in self.siblings(name):
+            return True
         if _NOT_A_BLOCK.search(class_name):
             return False
-        return bool(
-            _MLP_CLASS.search(class_name)
-            or _MLP_NAME.fullmatch(last)
-            # BERT's feed-forward block is two modules; the second is only called "output".
-            or (last == "output" and "intermediate" in self.siblings(name))
-        )
+        return bool(_MLP_CLASS.search(class_name) or _MLP_NAME.fullmatch(last))
 
     def siblings(self, name: str) -> set[str]:
         return self._children[name.rpartition(".")[0]]
@@ -260,8 +278,8 @@ class _Numbering:
 
 
 def _label(list_name: str, taken: Iterable[str]) -> str:
-    """A placeholder's name from the list it counts: experts -> expert, blocks -> block."""
-    word = re.sub(r"\W", "_", list_name)
+    """A placeholder's name from the list it counts: experts -> expert, adapter_list -> adapter."""
+    word = re.sub(r"\W", "_", list_name).removesuffix("_list")
     label = word[:-1] if word.endswith("s") and len(word) > 1 else word
     if not label.isidentifier():
         label = "index"

@@ -200,12 +200,17 @@ def _attentions(returned: Any) -> Iterator[tuple[str, list[torch.Tensor]]]:
 
 
 def _handed_out(places: list[tuple[str, int, Element]]) -> list[tuple[str, int, Element]]:
-    """Without the containers that only collect: a model returning all its layers' attentions."""
-    return [
-        place
-        for place in places
-        if not any(isinstance(step, str) and step.endswith("attentions") for step in place[2])
-    ]
+    """Without the collectors, which return all their layers' attentions (a stack, the model).
+
+    Where a model changes what its layers hand out (XLNet turns the axes, CPM-Ant cuts the prompt
+    off), its own attentions are nowhere else: then the innermost collector is the place.
+    """
+    direct = [place for place in places if not _is_collected(place[2])]
+    return direct or sorted(places, key=lambda place: place[0].count("."))[-1:]
+
+
+def _is_collected(element: Element) -> bool:
+    return any(isinstance(step, str) and step.endswith("attentions") for step in element)
 
 
 def describe(output: Any, inputs: dict[str, torch.Tensor]) -> str:
@@ -232,9 +237,10 @@ def describe(output: Any, inputs: dict[str, torch.Tensor]) -> str:
 class _ValuesMadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Lets code that looks at values run on the meta device, where there are none.
 
-    A question for a value (`if mask.all():`) is answered with 1; rows to pick (`nonzero`) with one
-    row. The structure of the outputs, which is all the probe reads, does not depend on them. The
-    count is bounded, since a loop may wait for a value that never comes.
+    A question for a value (`if mask.all():`) is answered with 1, and a comparison of such a value
+    with a number accordingly; rows to pick (`nonzero`, `x[mask]`) are one row. The structure of the
+    outputs, which is all the probe reads, does not depend on them. The count is bounded, since a
+    loop may wait for a value that never comes.
     """
 
     def __init__(self) -> None:
@@ -250,7 +256,30 @@ class _ValuesMadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._made_up += 1
                 if self._made_up > _MAX_VALUES_MADE_UP:
                     raise RuntimeError("the model waits for values the meta device does not have")
-                return torch.ones((), dtype=tensor.dtype).item()
+                return getattr(tensor, "_made_up", torch.ones((), dtype=tensor.dtype).item())
+            if func is torch.ops.aten.eq.Scalar and tensor.dim() == 0:
+                equal = func(*args)
+                equal._made_up = args[1] == 1  # a mixture's loop: is this expert the last?
+                return equal
             if func is torch.ops.aten.nonzero.default:
-                return torch.zeros((1, tensor.dim()), dtype=torch.long, device="meta")
+                return _one_row(tensor)
+            if func in _PICKING:
+                picked = [
+                    column
+                    for index in args[1]
+                    for column in (_one_row(index).unbind(1) if _is_mask(index) else (index,))
+                ]
+                args = (tensor, picked, *args[2:])
         return func(*args, **(kwargs or {}))
+
+
+_PICKING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default)
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, torch.Tensor) and index.dtype == torch.bool
+
+
+def _one_row(tensor: torch.Tensor) -> torch.Tensor:
+    """Like `nonzero` of a tensor with one element that is not 0: (1, dimensions)."""
+    return torch.zeros((1, tensor.dim()), dtype=torch.long, device="meta")

@@ -50,7 +50,7 @@ def shrink(known: Any, changes: dict[str, Any] | None = None) -> Any:
     """
     changes = dict(changes or {})
     values = {name: _value(known, name) for name in _fields(known)}
-    small = _set_up_by_its_owner(known, values) | _sizes(known, values) | _layers(values)
+    small = _set_up_by_its_owner(known, values) | _sizes(known, values) | _layers(known, values)
     small |= _special_tokens(values)
     for name, inner in values.items():
         if isinstance(inner, PretrainedConfig) and not isinstance(
@@ -88,15 +88,17 @@ def _sizes(known: Any, values: dict[str, Any]) -> dict[str, int]:
         rule = next((rule for rule in SIZES if re.fullmatch(rule, name)), None)
         if rule is not None and type(value) is int and not follows:
             found[name] = min(value, SIZES[rule])
+    if "vocab_size" in found:  # a byte or a protein model's is smaller, and the texts are the same
+        found["vocab_size"] = VOCABULARY
     if "qk_rope_head_dim" in found and "num_key_value_heads" in found:
         found["num_key_value_heads"] = found["num_attention_heads"]  # latent attention shares none
     return found
 
 
-def _layers(values: dict[str, Any]) -> dict[str, Any]:
+def _layers(known: Any, values: dict[str, Any]) -> dict[str, Any]:
     """The lists that say what each layer is, cut to the first two layers of each kind."""
-    depth = "num_hidden_layers" if values.get("num_hidden_layers") else "num_layers"
-    lists = {n: list(v) for n, v in values.items() if _one_for_each(v, values.get(depth))}
+    count = _value(known, "num_hidden_layers")
+    lists = {n: list(v) for n, v in values.items() if _one_for_each(v, count)}
     kinds = [v for v in lists.values() if all(isinstance(kind, str) for kind in v)]
     if not kinds:
         return {}
@@ -106,7 +108,9 @@ def _layers(values: dict[str, Any]) -> dict[str, Any]:
             kept.append(i)
     more = [i for i in range(len(kinds[0])) if i not in kept][: max(LAYERS - len(kept), 0)]
     kept = sorted(kept + more)
-    return {n: [v[i] for i in kept] for n, v in lists.items()} | {depth: len(kept)}
+    found: dict[str, Any] = {n: [v[i] for i in kept] for n, v in lists.items()}
+    counts = {n: len(kept) for n in ("num_hidden_layers", "num_layers") if n in values}
+    return found | counts
 
 
 def _one_for_each(value: Any, count: Any) -> bool:
@@ -168,6 +172,7 @@ ADJUSTED: dict[str, dict[str, Any]] = {
     "neomme": {"head_dim": 16},
     "qwen4_exp": {"text_config": _QWEN4},
     "qwen4_exp_text": _QWEN4,
+    "perceiver": {"num_latents": 16, "num_self_attends_per_block": 3},
     "recurrent_gemma": {"num_hidden_layers": 6},
     "reformer": {
         "axial_pos_embds": False,

@@ -47,6 +47,8 @@ def layers_of(*names_and_classes: tuple[str, str], count: int = 2) -> list[tuple
         ("ffn_output", "Linear", "mlp"),
         ("feed_forward", "Lfm2MLP", "mlp"),
         ("mixer", "MambaMixer", "other"),
+        ("intermediate", "ConvActivation", "mlp"),
+        ("attention_input", "BlockAttentionResidual", "other"),
         ("input_layernorm", "Qwen2MoeRMSNorm", "other"),
         ("temporal_block", "RecurrentGemmaRecurrentBlock", "other"),
     ],
@@ -115,6 +117,40 @@ def test_the_probe_overrules_the_class() -> None:
     assert "model.layers.{layer}.linear_attn" in texts(catalog, "other")
 
 
+def test_attention_that_a_model_keeps_to_itself_is_attention() -> None:
+    weights = (WeightsSource("decoder.layers.0.self_attn", 0, (1,), "decoder", 0),)
+    modules = []
+    for side in ("encoder", "decoder"):
+        modules += [(f"{side}.layers", "ModuleList"), (f"{side}.layers.0", "Layer")]
+        modules += [(f"{side}.layers.0.self_attn", f"{side.title()}Attention")]
+    # LED hands its encoder's out in another form, so none of that list's is found
+    assert texts(catalog_of(*modules, weights=weights), "attention") == [
+        "decoder.layers.{layer}.self_attn",
+        "encoder.layers.{layer}.self_attn",
+    ]
+
+
+def test_a_model_that_alone_hands_out_the_attentions_is_no_attention_inside() -> None:
+    weights = (WeightsSource("model", 0, ("attentions", 0), "self", 0),)
+    modules = [("model", "Model"), *layers_of(("attn", "AnAttention"), ("mlp", "AnMLP"))]
+    catalog = catalog_of(*modules, weights=weights)
+    assert texts(catalog, "attention") == ["model", "model.layers.{layer}.attn"]
+    assert catalog.of("attention")[0].weights
+    assert texts(catalog, "mlp") == ["model.layers.{layer}.mlp"]
+    assert texts(catalog, "other") == ["model.layers.{layer}"]
+
+
+def test_an_output_beside_its_intermediate_is_mlp_whatever_its_class() -> None:
+    parts = [
+        ("intermediate", "ConvActivation"),
+        ("output", "ConvDropoutLayerNorm"),
+        ("intermediate_query", "QFormerIntermediate"),
+        ("output_query", "QFormerOutput"),
+    ]
+    catalog = catalog_of(*layers_of(*parts, ("output_norm", "LayerNorm")))
+    assert texts(catalog, "mlp") == [f"model.layers.{{layer}}.{name}" for name, _ in parts]
+
+
 def test_patterns_that_hold_weights_come_first() -> None:
     weights = (WeightsSource("layers.0.b", 0, (1,), "self", 0),)
     modules = [
@@ -177,6 +213,16 @@ def test_patterns_that_hold_weights_come_first() -> None:
                 "layers.{layer}.experts.{expert}.fc1",
                 "layers.{layer}.ln_1",
             },
+        ),
+        (  # Zamba2
+            [
+                ("layers", "ModuleList"),
+                ("layers.0", "Layer"),
+                ("layers.0.adapter_list", "ModuleList"),
+                ("layers.0.adapter_list.0", "Linear"),
+                ("layers.0.adapter_list.1", "Linear"),
+            ],
+            {"layers.{layer}", "layers.{layer}.adapter_list.{adapter}"},
         ),
         (  # a number straight after a number
             [

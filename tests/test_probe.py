@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -13,8 +14,9 @@ import torch
 from activations import models
 from activations.catalog import build_catalog
 from activations.observation import Observation
-from activations.probe import observe
+from activations.probe import observe, probe_inputs
 from activations.recording import record
+from activations.tensors import at
 
 
 def where_the_models_own_attentions_are(model: Any, inputs: dict[str, Any]) -> set[tuple[Any, ...]]:
@@ -88,6 +90,48 @@ def test_a_model_whose_weights_need_the_flag() -> None:
     assert [s.module for s in observation.weights] == [
         f"transformer.attentions.{i}" for i in range(3)
     ]
+
+
+@pytest.mark.parametrize(
+    ("family", "auto_class", "collector"),
+    [
+        ("xlnet", "AutoModelForCausalLM", "transformer"),  # turns the axes
+        ("cpmant", "AutoModelForCausalLM", "cpmant"),  # cuts its prompt off
+        ("longformer", "AutoModelForMaskedLM", "longformer.encoder"),  # turns, and cuts the padding
+        ("led", "AutoModelForSeq2SeqLM", "led.encoder"),
+    ],
+)
+def test_attentions_changed_on_their_way_out_are_taken_where_they_are_collected(
+    family: str, auto_class: str, collector: str
+) -> None:
+    model = tiny.model(family, auto_class)
+    observation = observe(model)
+    sources = [s for s in observation.weights if s.element[0] == "attentions"]
+    assert {s.module for s in sources} == {collector}
+    inputs = probe_inputs(model) | {"output_attentions": True, "use_cache": False}
+    recorded = record(model, inputs, [collector]).outputs[collector]
+    with torch.no_grad():
+        returned = model(**inputs)
+    own = returned.get("encoder_attentions", returned.get("attentions"))
+    assert len(sources) == len(own) == 3
+    for source in sources:
+        np.testing.assert_array_equal(at(recorded, source.element).data, own[source.position])
+    catalog = build_catalog(observation)
+    assert catalog.of("attention")[0].text == collector  # so that `attn:0` is what a view needs
+    layer = f"{collector.partition('.')[0]}."  # what lies in it is not all attention for that
+    assert any(pattern.text.startswith(layer) for pattern in catalog.of("mlp"))
+    assert any(pattern.text.startswith(layer) for pattern in catalog.of("other"))
+
+
+def test_the_skeleton_calls_what_the_model_calls() -> None:
+    """Where code asks for values: which experts a token goes to, which rows a mask picks."""
+    for family in ("mixtral", "xmod"):
+        auto_class = "AutoModelForCausalLM"
+        checkpoint = models.Checkpoint(family, tiny.config(family, auto_class), auto_class)
+        light, heavy = observe(models.skeleton(checkpoint)), observe(tiny.model(family, auto_class))
+        called = [{name for name, count in o.calls.items() if count} for o in (light, heavy)]
+        assert called[0] == called[1]
+        assert light.weights == heavy.weights
 
 
 def test_what_a_module_puts_out_in_words() -> None:

@@ -1,0 +1,388 @@
+"""How far the toolkit reaches: every language model that transformers can build, in one process.
+
+    python benchmarks/coverage.py [--only llama,bert] [--write]
+
+Each entry of transformers' causal, masked and seq2seq language model mappings is built tiny, with
+random weights. Its attention is captured by the toolkit and compared, bit for bit, with what the
+model itself returns for `output_attentions=True`; then written, read back and turned into pages.
+`--write` puts the table into benchmarks/coverage.md and its summary into README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import platform
+import re
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import numpy as np  # noqa: E402
+import tiny  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+from activations import attention, document, models, probe, session, views  # noqa: E402
+from activations.catalog import CATEGORIES, Catalog, build_catalog  # noqa: E402
+from activations.errors import ToolkitError  # noqa: E402
+from activations.inputs import Text  # noqa: E402
+from activations.selection import select  # noqa: E402
+from activations.tensors import Tensor, at  # noqa: E402
+
+PROMPT = "The cat sat on the mat and looked at the moon."
+TARGET = "Ein Satz, noch ein Satz."
+SECONDS = 60  # an entry may take; most take one
+TABLE = ROOT / "benchmarks" / "coverage.md"
+MARKS = ("<!-- coverage -->", "<!-- /coverage -->")
+
+
+@dataclass
+class Row:
+    """What became of one entry. `returned` counts the attention tensors the model itself returns,
+    `exact` those captured with the same bits, `shown` those drawn on the pages."""
+
+    entry: str
+    built: bool = False
+    run: bool = False
+    captured: bool = False
+    skeleton: bool = False
+    returned: int = 0
+    exact: int = 0
+    surplus: int = 0
+    shown: int = 0
+    why: list[str] = field(default_factory=list)
+
+    @property
+    def is_exact(self) -> bool:
+        return 0 < self.returned == self.exact and not self.surplus
+
+    @property
+    def is_viewable(self) -> bool:
+        return 0 < self.returned == self.shown
+
+    def cells(self) -> list[str]:
+        def count(number: int) -> str:
+            return f"{number} of {self.returned}" if self.returned else "-"
+
+        def said(yes: bool, asked: bool = True) -> str:
+            return "yes" if yes else "no" if asked else "-"
+
+        return [
+            self.entry,
+            said(self.built),
+            said(self.captured, self.built),
+            count(self.exact),
+            said(self.skeleton, self.run),
+            count(self.shown),
+            "; ".join(self.why).replace("|", "\\|"),
+        ]
+
+
+# ----------------------------------------------------------------------------------- one entry
+
+
+def examine(row: Row, task: str, family: str) -> None:
+    """Everything about one entry; what fails is told in `row.why`."""
+    with step(row, "not built"):
+        config = tiny.config(family, tiny.TASKS[task])
+        checkpoint = models.Checkpoint(family, config, tiny.TASKS[task])
+        model = tiny.model(family, tiny.TASKS[task])
+        row.built = True
+    if not row.built:
+        return
+    catalog = find_out(row, checkpoint, model)
+    if catalog is None:
+        return
+    subject = session.Subject(family, catalog, model=model, tokenizer=tiny.tokenizer())
+    text = Text(PROMPT, target=TARGET if models.paired(model.config) else None)
+    with step(row, "not captured"):
+        check_everything(row, subject)
+    with step(row, "attention not captured"):
+        check_weights(row, subject, text)
+
+
+def find_out(row: Row, checkpoint: models.Checkpoint, model: Any) -> Catalog | None:
+    """The catalogue, as the commands get it: without weights where that works."""
+    light = heavy = None
+    with step(row, "not probed without weights"):
+        light = build_catalog(probe.observe(models.skeleton(checkpoint)))
+    with step(row, "does not run on text"), models.attention_implementation(model, "eager"):
+        heavy = build_catalog(probe.observe(model))
+        row.run = True
+    if heavy is None:
+        row.why = row.why[-1:]  # without weights it fails for the same reason
+    elif light is not None:
+        other = difference(light, heavy)
+        row.skeleton = other is None
+        row.why += [f"without weights: {other}"] if other else []
+    return light if light is not None and heavy is not None else heavy
+
+
+def check_everything(row: Row, subject: session.Subject) -> None:
+    """Every module hooked; a model with a decoder writes the decoder's text itself."""
+    answers = {c: "all" for c in CATEGORIES if subject.catalog.of(c)}
+    text = Text(PROMPT, max_new_tokens=4 if models.paired(subject.model.config) else None)
+    capture = session.run(subject, select(subject.catalog, answers), text)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "all.json"
+        capture.save(path)
+        names = document.load(path).names
+    if names != [name for outputs in capture.captured.values() for name in outputs]:
+        raise ValueError("the document holds other modules than were captured")
+    row.captured = True
+
+
+def check_weights(row: Row, subject: session.Subject, text: Text) -> None:
+    if not any(pattern.weights for pattern in subject.catalog.of("attention")):
+        own = own_attentions(
+            subject, session.encode(subject.model, subject.tokenizer, text).tensors
+        )
+        row.returned = sum(map(len, own.values()))
+        row.why.append(
+            "its modules hand its attentions out nowhere" if own else "returns no attentions"
+        )
+        return
+    torch.manual_seed(0)  # Reformer hashes by chance
+    capture = session.run(subject, select(subject.catalog, {"attention": "weights"}), text)
+    inputs = {
+        key: torch.tensor(capture.header[key])
+        for key in ("input_ids", "decoder_input_ids")
+        if key in capture.header
+    }
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    torch.manual_seed(0)
+    own = own_attentions(subject, inputs)
+    compare(row, capture, own)
+    view(row, capture)
+
+
+def own_attentions(subject: session.Subject, inputs: dict[str, Any]) -> dict[str, list[Any]]:
+    """What the model returns as its attentions, by kind, flat and in its order."""
+    model = subject.model
+    options = {"output_attentions": True, "use_cache": False, "return_dict": True}
+    taken = {k: v for k, v in (inputs | options).items() if probe.accepts(model, k)}
+    with torch.no_grad():
+        returned = model(**taken)
+    return {
+        key.removesuffix("attentions").rstrip("_") or "self": found
+        for key, value in returned.items()
+        if key.endswith("attentions") and (found := list(flat(value)))
+    }
+
+
+def flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (tuple, list, dict)):  # Pegasus-X's are dicts: local and global
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from flat(item)
+
+
+def compare(row: Row, capture: session.Capture, own: dict[str, list[Any]]) -> None:
+    """Every tensor the model returns, once, in its order and under its kind; nothing else."""
+    captured: dict[str, list[Tensor]] = {}
+    for entry in capture.header["attention_weights"]:
+        outputs = capture.captured["attention"][entry["module"]]
+        captured.setdefault(entry["kind"], []).append(at(outputs, tuple(entry["element"])))
+    row.returned = sum(map(len, own.values()))
+    for kind in sorted({*own, *captured}):
+        held, returned = captured.get(kind, []), own.get(kind, [])
+        pairs = zip(held, returned, strict=False)
+        same = [np.array_equal(h.data, r.numpy(), equal_nan=True) for h, r in pairs]
+        row.exact += sum(same)
+        row.surplus += max(len(held) - len(returned), 0)
+        if len(held) != len(returned):
+            row.why.append(f"{kind}: {len(held)} captured of {len(returned)}")
+        elif not all(same):
+            row.why.append(f"{kind}: {same.count(False)} of {len(same)} differ")
+
+
+def view(row: Row, capture: session.Capture) -> None:
+    with step(row, "not viewable"), tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.json"
+        capture.save(path)
+        told: list[str] = []
+        stacks = attention.read_attention(document.load(path), told.append)
+        pages = views.build_pages(tuple(views.VIEWS), views.Caption(row.entry, PROMPT), stacks)
+        if all(page.endswith(b"</html>\n") for page in pages.values()):
+            row.shown = sum(len(stack.layers) for stack in stacks)
+        if row.shown < row.returned:
+            row.why += [f"not viewable: {phrase(line)}" for line in told[:1]]
+
+
+def difference(light: Catalog, heavy: Catalog) -> str | None:
+    """What the skeleton shows otherwise. How often an expert is called, and for how many tokens,
+    follows from the weights, so only whether a module is called at all counts."""
+    for what in ("modules", "weights", "needs_flag", "warm_up"):
+        if getattr(light.observation, what) != getattr(heavy.observation, what):
+            return f"other {what}"
+    called = [{n for n, k in c.observation.calls.items() if k} for c in (light, heavy)]
+    if called[0] != called[1]:
+        return f"other modules are called: {min(called[0] ^ called[1])}"
+    patterns = [[replace(p, outputs="") for p in c.patterns] for c in (light, heavy)]
+    return None if patterns[0] == patterns[1] else "other patterns"
+
+
+# ---------------------------------------------------------------------------------- failures
+
+
+class TooLong(BaseException):
+    """No `Exception`, so that nobody takes it for a failure of the model."""
+
+
+@contextmanager
+def step(row: Row, what: str) -> Iterator[None]:
+    """Go on with the next step where one fails, and say why."""
+    try:
+        yield
+    except ToolkitError as error:
+        row.why.append(f"{what}: {phrase(str(error))}")
+    except Exception as error:
+        row.why.append(f"{what}: {type(error).__name__}: {phrase(str(error))}".rstrip(": "))
+
+
+def phrase(message: str) -> str:
+    """A message's first sentence, without the folder of this run; of a wrong shape, the shape."""
+    if shape := re.search(r"has the shape (\(.*?\))", message):
+        return f"the weights have the shape {shape[1]}"
+    line = re.sub(r"'/\S*/", "'", " ".join(message.split()))
+    return re.split(r"[.!:;](?= )|[.!]$", line, maxsplit=1)[0][:120]
+
+
+@contextmanager
+def time_limit(row: Row) -> Iterator[None]:
+    def ring(*_: Any) -> None:
+        raise TooLong
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.alarm(SECONDS)
+    try:
+        yield
+    except TooLong:
+        row.why.append(f"took longer than {SECONDS} s")
+    finally:
+        signal.alarm(0)
+
+
+# ------------------------------------------------------------------------------------ all of them
+
+
+def summary(rows: list[Row]) -> str:
+    """One line: of how many entries what holds."""
+    count = {
+        "built": sum(row.built for row in rows),
+        "run on text": sum(row.run for row in rows),
+        "probed alike without weights": sum(row.skeleton for row in rows),
+        "captured whole": sum(row.captured for row in rows),
+        "return attentions": sum(row.returned > 0 for row in rows),
+        "captured exactly": sum(row.is_exact for row in rows),
+        "viewable": sum(row.is_viewable for row in rows),
+    }
+    return f"{len(rows)} entries: " + ", ".join(f"{n} {what}" for what, n in count.items())
+
+
+def table(rows: list[Row]) -> str:
+    """The Markdown document: the versions, what the columns mean, one line an entry."""
+    versions = f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}"
+    head = ["entry", "built", "captured", "exact", "without weights", "viewable", "why not"]
+    lines = [
+        "# Coverage",
+        "",
+        f"Generated by `python benchmarks/coverage.py --write` with {versions}, "
+        f"Python {'.'.join(platform.python_version_tuple()[:2])}, on the CPU.",
+        "",
+        "Every entry of transformers' causal, masked and seq2seq language model mappings, built",
+        "tiny, with random weights, and run on one sentence.",
+        "",
+        "* **captured**: with every module selected, a document is written and read back.",
+        "* **exact**: how many of the attention tensors that the model itself returns for",
+        "  `output_attentions=True` `attn:weights` captures: the same bits, each once, in the same",
+        "  order, under the same kind.",
+        "* **without weights**: the probe finds the same on the skeleton as on the model itself.",
+        "* **viewable**: how many of those tensors the head and the model view show.",
+        "",
+        summary(rows) + ".",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" * len(head),
+    ]
+    return "\n".join(lines + ["| " + " | ".join(row.cells()) + " |" for row in rows]) + "\n"
+
+
+def for_readme(rows: list[Row]) -> str:
+    """The summary in words, for between the two marks in README.md."""
+
+    def count(name: str, among: list[Row]) -> str:
+        missing = [row.entry.partition("/")[2] for row in among if not getattr(row, name)]
+        but = f" (all but {', '.join(dict.fromkeys(missing))})"
+        return f"{len(among) - len(missing)}{but}" if missing else f"all {len(among)}"
+
+    attending = [row for row in rows if row.returned]
+    return (
+        f"Tried on tiny random models of all {len(rows)} entries of transformers "
+        f"{transformers.__version__}'s causal, masked and seq2seq language models: "
+        f"{count('built', rows)} are built, {count('captured', [r for r in rows if r.built])} of "
+        f"these captured with every module hooked. Of the {len(attending)} that return attentions, "
+        f"{count('is_exact', attending)} are captured bit for bit and "
+        f"{count('is_viewable', attending)} shown whole by the views. "
+        "[The table](benchmarks/coverage.md) says why not."
+    )
+
+
+def write(rows: list[Row]) -> None:
+    TABLE.write_text(table(rows), encoding="utf-8")
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    between = re.compile(f"{re.escape(MARKS[0])}.*?{re.escape(MARKS[1])}", re.DOTALL)
+    if not between.search(text):
+        raise SystemExit(f"error: README.md has no {MARKS[0]}...{MARKS[1]}. Put the marks back.")
+    text = between.sub(lambda _: f"{MARKS[0]}\n{for_readme(rows)}\n{MARKS[1]}", text)
+    readme.write_text(text, encoding="utf-8")
+
+
+def examined(task: str, family: str) -> Row:
+    """One entry's row, within the time limit."""
+    row = Row(f"{task}/{family}")
+    with time_limit(row):
+        examine(row, task, family)
+    return row
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", metavar="NAMES", help="families, as in llama,bert")
+    parser.add_argument("--write", action="store_true", help="coverage.md and README.md anew")
+    options = parser.parse_args(argv)
+    only = options.only.split(",") if options.only else None
+    if only and options.write:
+        parser.error("--write needs all entries. Leave out --only.")
+    rows = []
+    for task, family in tiny.entries():
+        if only is None or family in only:
+            rows.append(examined(task, family))
+            print(" | ".join(rows[-1].cells()), file=sys.stderr)
+            gc.collect()
+    print(summary(rows))
+    if options.write:
+        write(rows)
+    return 0
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.disable(logging.ERROR)
+    warnings.simplefilter("ignore")
+    sys.exit(main())
