@@ -25,12 +25,16 @@ _CROSS_NAME = re.compile(r"cross|encoder_attn|EncDec", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Place:
-    """Where one layer's attention weights stand in the document."""
+    """Where one layer's attention weights stand in the document.
+
+    `axes` turns them into (batch, heads, rows, columns), where they are in another order (XLNet).
+    """
 
     module: str
     element: Element
     layer: int
     kind: str
+    axes: tuple[int, ...] | None = None
 
     @property
     def where(self) -> str:
@@ -80,6 +84,8 @@ def read_attention(document: Document, warn: Warn | None = None) -> list[Stack]:
     problems: dict[_Problem, list[str]] = {}
     for place in places:
         weights = document.tensor(place.module, *place.element)
+        if place.axes and sorted(place.axes) == list(range(weights.ndim)):
+            weights = weights.transpose(place.axes)
         problem = _problem(place, weights, len(_tokens(document, place.kind) or ()))
         if problem is None:
             found.append((place, weights[0]))
@@ -133,7 +139,8 @@ def _noted(document: Document, entry: Any) -> Place:
         layer = int(entry["layer"])
         if not 0 <= layer < _MANY:
             raise ValueError(layer)
-        return Place(str(entry["module"]), tuple(entry["element"]), layer, kind)
+        axes = tuple(int(axis) for axis in entry.get("axes") or ()) or None
+        return Place(str(entry["module"]), tuple(entry["element"]), layer, kind, axes)
     except (KeyError, TypeError, ValueError, OverflowError):
         raise ToolkitError(
             f"'{document.path}' is damaged: an entry of 'attention_weights' does not say module, "

@@ -125,12 +125,11 @@ def categorise(observation: Observation) -> dict[str, str]:
     """Each module's category, by name.
 
     A container (a layer, a stack, the model) is "other" even where its class's name says
-    "Attention" or "Moe": it holds blocks of both kinds. Only where nothing inside it hands out the
-    model's attentions, and it does, it is itself "attention".
+    "Attention" or "Moe": it holds blocks of both kinds.
     """
     tree = _Tree(observation.modules)
-    attention, collectors = _attention_roots(tree, observation)
-    inside_attention = tree.closure(attention) | collectors
+    attention = _attention_roots(tree, observation)
+    inside_attention = tree.closure(attention)
     mlp = {
         module.name
         for module in observation.modules
@@ -149,11 +148,8 @@ def categorise(observation: Observation) -> dict[str, str]:
     }
 
 
-def _attention_roots(tree: _Tree, observation: Observation) -> tuple[set[str], set[str]]:
-    """The modules that are attention in their own right, by class and by what the probe saw.
-
-    Apart from these, the containers that alone hand out attentions of what lies inside them.
-    """
+def _attention_roots(tree: _Tree, observation: Observation) -> set[str]:
+    """The modules that are attention in their own right, by class and by what the probe saw."""
     roots = {
         module.name
         for module in observation.modules
@@ -166,20 +162,18 @@ def _attention_roots(tree: _Tree, observation: Observation) -> tuple[set[str], s
     by_tensor: dict[tuple[str, int], list[str]] = defaultdict(list)
     for source in observation.weights:
         by_tensor[source.tensor].append(source.module)
-    collectors: set[str] = set()
     for holders in by_tensor.values():
         if not roots.intersection(holders):
-            innermost = max(holders, key=lambda name: name.count("."))
-            (collectors if roots & tree.descendants(innermost) else roots).add(innermost)
+            roots.add(max(holders, key=lambda name: name.count(".")))  # the innermost
     if not by_tensor:
-        return roots, collectors
+        return roots
     # Named attention, but called and handing out nothing while other layers of the same list do:
     # linear attention and the like, which have no weights to show. (A list of which none does is
     # attention that the model keeps to itself or hands out in another form.)
     held = {name for holders in by_tensor.values() for name in holders}
     related = held | tree.closure(held)
     lists = {_outermost_list(name) for name in held}
-    kept = {
+    return {
         root
         for root in roots
         if root in related
@@ -187,7 +181,6 @@ def _attention_roots(tree: _Tree, observation: Observation) -> tuple[set[str], s
         or not observation.calls.get(root)
         or _outermost_list(root) not in lists
     }
-    return kept, collectors
 
 
 def _outermost_list(name: str) -> str:

@@ -35,6 +35,7 @@ class WeightsSource:
     element: Element
     kind: str
     position: int
+    axes: tuple[int, ...] | None = None
 
     @property
     def tensor(self) -> tuple[str, int]:

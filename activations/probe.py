@@ -166,15 +166,13 @@ def _sources(asked: _Pass) -> tuple[tuple[WeightsSource, ...], dict[str, int]]:
 
     And how many positions each kind of them is about, where all its matrices are alike.
     """
-    places: dict[int, list[tuple[str, int, Element]]] = defaultdict(list)
-    for name, call, element, tensor in asked.seen:
-        places[id(tensor)].append((name, call, element))
+    places = _Places(asked.seen)
     sources, positions = [], {}
     for kind, tensors in _attentions(asked.returned):
         for position, tensor in enumerate(tensors):
             sources += [
-                WeightsSource(name, call, element, kind, position)
-                for name, call, element in _handed_out(places[id(tensor)])
+                WeightsSource(name, call, element, kind, position, axes)
+                for name, call, element, axes in places.of(tensor)
             ]
         shapes = {tuple(tensor.shape) for tensor in tensors}
         # One matrix a head, no windows of an image in place of a batch.
@@ -183,6 +181,56 @@ def _sources(asked: _Pass) -> tuple[tuple[WeightsSource, ...], dict[str, int]]:
             if len(lengths) == 1:
                 positions[kind] = lengths.pop()
     return tuple(sources), positions
+
+
+_Place = tuple[str, int, Element, tuple[int, ...] | None]  # module, call, element, axes
+
+
+class _Places:
+    """Where each tensor was handed out, but for the containers that only collect.
+
+    Such a container (a stack, the model) returns all its layers' attentions at once.
+    """
+
+    def __init__(self, seen: _Seen) -> None:
+        self._same: dict[int, list[_Place]] = defaultdict(list)
+        self._sharing: dict[int, list[tuple[_Place, torch.Tensor]]] = defaultdict(list)
+        for name, call, element, tensor in seen:
+            if not any(isinstance(step, str) and step.endswith("attentions") for step in element):
+                self._same[id(tensor)].append((name, call, element, None))
+                storage = _storage(tensor)
+                self._sharing[storage].append(((name, call, element, None), tensor))
+
+    def of(self, tensor: torch.Tensor) -> list[_Place]:
+        """The places of the tensor itself, else of the same numbers under other axes (XLNet)."""
+        if id(tensor) in self._same:
+            return self._same[id(tensor)]
+        return [
+            (*place[:3], axes)
+            for place, seen in self._sharing.get(_storage(tensor), ())
+            if (axes := _turned(seen, tensor)) is not None
+        ]
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    """Which memory a tensor is a view of. An address would not do: all of meta's are 0."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _turned(seen: torch.Tensor, tensor: torch.Tensor) -> tuple[int, ...] | None:
+    """The axes for which `seen.permute(axes)` is `tensor`, both views of the same memory."""
+    if seen.storage_offset() != tensor.storage_offset() or seen.dim() != tensor.dim():
+        return None
+    left = list(enumerate(zip(seen.shape, seen.stride(), strict=True)))
+    axes = []
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        # The stride of an axis of one says nothing.
+        fits = [i for i, found in left if found == (size, stride) or found[0] == size == 1]
+        if not fits:
+            return None
+        axes.append(fits[0])
+        left = [item for item in left if item[0] != fits[0]]
+    return tuple(axes)
 
 
 def _attentions(returned: Any) -> Iterator[tuple[str, list[torch.Tensor]]]:
@@ -197,20 +245,6 @@ def _attentions(returned: Any) -> Iterator[tuple[str, list[torch.Tensor]]]:
             tower = re.sub(r"(_model)?_outputs?$", "", str(key))  # vision_model_output
             for kind, tensors in _attentions(value):
                 yield tower if kind == "self" else f"{tower}_{kind}", tensors
-
-
-def _handed_out(places: list[tuple[str, int, Element]]) -> list[tuple[str, int, Element]]:
-    """Without the collectors, which return all their layers' attentions (a stack, the model).
-
-    Where a model changes what its layers hand out (XLNet turns the axes, CPM-Ant cuts the prompt
-    off), its own attentions are nowhere else: then the innermost collector is the place.
-    """
-    direct = [place for place in places if not _is_collected(place[2])]
-    return direct or sorted(places, key=lambda place: place[0].count("."))[-1:]
-
-
-def _is_collected(element: Element) -> bool:
-    return any(isinstance(step, str) and step.endswith("attentions") for step in element)
 
 
 def describe(output: Any, inputs: dict[str, torch.Tensor]) -> str:

@@ -410,7 +410,7 @@ def _weights_header(
     environment: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Where the attention weights stand in the document, checked against what was recorded."""
-    entries = []
+    entries: list[dict[str, Any]] = []
     shared = {source.module for source in sources if source.call}
     for source in sources:
         key = f"{source.module}@{source.call}" if source.call else source.module
@@ -422,14 +422,13 @@ def _weights_header(
             raise ToolkitError(_no_weights(environment["attn_implementation"]))
         # A module called several times is several layers: count its calls.
         layer = None if source.module in shared else subject.catalog.layer_of(source.module)
-        entries.append(
-            {
-                "module": key,
-                "element": list(source.element),
-                "layer": source.position if layer is None else layer,
-                "kind": source.kind,
-            }
-        )
+        entry = {
+            "module": key,
+            "element": list(source.element),
+            "layer": source.position if layer is None else layer,
+            "kind": source.kind,
+        }
+        entries.append(entry | ({"axes": list(source.axes)} if source.axes else {}))
     return entries
 
 

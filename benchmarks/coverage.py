@@ -36,9 +36,9 @@ import transformers  # noqa: E402
 from activations import attention, document, models, probe, session, views  # noqa: E402
 from activations.catalog import CATEGORIES, Catalog, build_catalog  # noqa: E402
 from activations.errors import ToolkitError  # noqa: E402
-from activations.inputs import Text  # noqa: E402
+from activations.inputs import Request  # noqa: E402
 from activations.selection import select  # noqa: E402
-from activations.tensors import Tensor, at  # noqa: E402
+from activations.tensors import at  # noqa: E402
 
 PROMPT = "The cat sat on the mat and looked at the moon."
 TARGET = "Ein Satz, noch ein Satz."
@@ -105,7 +105,7 @@ def examine(row: Row, task: str, family: str) -> None:
     if catalog is None:
         return
     subject = session.Subject(family, catalog, model=model, tokenizer=tiny.tokenizer())
-    text = Text(PROMPT, target=TARGET if models.paired(model.config) else None)
+    text = Request(PROMPT, target=TARGET if models.paired(model.config) else None)
     with step(row, "not captured"):
         check_everything(row, subject)
     with step(row, "attention not captured"):
@@ -132,7 +132,7 @@ def find_out(row: Row, checkpoint: models.Checkpoint, model: Any) -> Catalog | N
 def check_everything(row: Row, subject: session.Subject) -> None:
     """Every module hooked; a model with a decoder writes the decoder's text itself."""
     answers = {c: "all" for c in CATEGORIES if subject.catalog.of(c)}
-    text = Text(PROMPT, max_new_tokens=4 if models.paired(subject.model.config) else None)
+    text = Request(PROMPT, max_new_tokens=4 if models.paired(subject.model.config) else None)
     capture = session.run(subject, select(subject.catalog, answers), text)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "all.json"
@@ -143,7 +143,7 @@ def check_everything(row: Row, subject: session.Subject) -> None:
     row.captured = True
 
 
-def check_weights(row: Row, subject: session.Subject, text: Text) -> None:
+def check_weights(row: Row, subject: session.Subject, text: Request) -> None:
     if not any(pattern.weights for pattern in subject.catalog.of("attention")):
         own = own_attentions(
             subject, session.encode(subject.model, subject.tokenizer, text).tensors
@@ -191,15 +191,17 @@ def flat(value: Any) -> Iterator[Any]:
 
 def compare(row: Row, capture: session.Capture, own: dict[str, list[Any]]) -> None:
     """Every tensor the model returns, once, in its order and under its kind; nothing else."""
-    captured: dict[str, list[Tensor]] = {}
+    captured: dict[str, list[np.ndarray]] = {}
     for entry in capture.header["attention_weights"]:
         outputs = capture.captured["attention"][entry["module"]]
-        captured.setdefault(entry["kind"], []).append(at(outputs, tuple(entry["element"])))
+        data = at(outputs, tuple(entry["element"])).data
+        axes = entry.get("axes") or range(data.ndim)  # XLNet turns them afterwards
+        captured.setdefault(entry["kind"], []).append(data.transpose(axes))
     row.returned = sum(map(len, own.values()))
     for kind in sorted({*own, *captured}):
         held, returned = captured.get(kind, []), own.get(kind, [])
         pairs = zip(held, returned, strict=False)
-        same = [np.array_equal(h.data, r.numpy(), equal_nan=True) for h, r in pairs]
+        same = [np.array_equal(h, r.numpy(), equal_nan=True) for h, r in pairs]
         row.exact += sum(same)
         row.surplus += max(len(held) - len(returned), 0)
         if len(held) != len(returned):

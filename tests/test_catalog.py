@@ -130,16 +130,6 @@ def test_attention_that_a_model_keeps_to_itself_is_attention() -> None:
     ]
 
 
-def test_a_model_that_alone_hands_out_the_attentions_is_no_attention_inside() -> None:
-    weights = (WeightsSource("model", 0, ("attentions", 0), "self", 0),)
-    modules = [("model", "Model"), *layers_of(("attn", "AnAttention"), ("mlp", "AnMLP"))]
-    catalog = catalog_of(*modules, weights=weights)
-    assert texts(catalog, "attention") == ["model", "model.layers.{layer}.attn"]
-    assert catalog.of("attention")[0].weights
-    assert texts(catalog, "mlp") == ["model.layers.{layer}.mlp"]
-    assert texts(catalog, "other") == ["model.layers.{layer}"]
-
-
 def test_an_output_beside_its_intermediate_is_mlp_whatever_its_class() -> None:
     parts = [
         ("intermediate", "ConvActivation"),
