@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from activations import __version__
 from activations.cli import Parser, Talk, run_command
 from activations.errors import ToolkitError, UsageError
-from activations.files import check_writable, size_text
+from activations.files import FORMATS, check_output, document_size, size_text
 
 if TYPE_CHECKING:
     from activations.media import Audio, Image
@@ -73,6 +73,12 @@ def build_parser() -> Parser:
         default="agnostic_activations.json",
         help="the document (agnostic_activations.json)",
     )
+    what.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="json",
+        help="safetensors: the numbers in a file beside the document, in their own dtype (json)",
+    )
     how = parser.add_argument_group("how it is run")
     how.add_argument(
         "--backend",
@@ -122,7 +128,7 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
         raise UsageError("--max-new-tokens takes a number from 1 up.")
     image, audio = _media(args)
     if not args.list:
-        check_writable(args.output)
+        check_output(args.output, args.format)
     if args.model is None:
         talk.note("No --model given: taking the bundled demo_model.")
     with talk.watching("Importing") as update:
@@ -163,8 +169,8 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
     for line in made.warnings:
         talk.warn(line)
     with talk.watching("Writing") as update:
-        made.save(args.output, update)
-    size = size_text(Path(args.output).stat().st_size)
+        made.save(args.output, update, args.format)
+    size = size_text(document_size(args.output, args.format))
     count = len(made.header.get("tokens", ()))
     talk.note(f"{count} token{'' if count == 1 else 's'}, {size}." if count else f"{size}.")
     if made.header["attention_weights"]:

@@ -3,7 +3,8 @@
 One module stands on one line. It is ordinary JSON to everyone; line by line it is written and read
 in bounded memory: the writer holds one tensor's text, the reader skips the lines it does not need.
 Numbers are the shortest decimal text that reads back as the same float32 (float64, integers and
-booleans likewise); NaN and infinities are null and counted under `non_finite`.
+booleans likewise); NaN and infinities are null and counted under `non_finite`. With the format
+"safetensors" the numbers stand in a file beside it (see `activations.tensor_file`).
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import orjson
 import simdjson
 
 from activations.errors import ToolkitError, nearest, quoted_list
-from activations.files import replacing
+from activations.files import path_beside, replacing
 from activations.json_reading import (
     another_format,
     cut_short,
@@ -32,12 +33,16 @@ from activations.json_reading import (
     parse_line,
     plain,
     reach,
+    reference,
     to_array,
     to_sizes,
     to_tree,
 )
 from activations.observation import Element
 from activations.tensors import Tensor, at, map_leaves, walk
+
+if TYPE_CHECKING:
+    from activations.tensor_file import TensorFile
 
 FORMAT = "agnostic-activations/1"
 SECTIONS = {
@@ -59,42 +64,80 @@ def write_document(
     header: Mapping[str, Any],
     captured: Captured,
     progress: Callable[[str], None] | None = None,
+    format: str = "json",
 ) -> None:
     """Write the document to `path`, replacing it in one step.
 
     `captured` maps a category to {module name: output}, an output being `Tensor`s nested in lists
-    and dicts. `progress` is called with each module's name before it is written.
+    and dicts. `progress` is called with each module's name before it is written. `format` is
+    "json", or "safetensors" for the numbers in a file of their own beside the document.
     """
+    if format == "safetensors":
+        _write_with_tensors(path, header, captured, progress)
+        return
     with replacing(path, needed=estimated_size(captured)) as file:
-        file.write(b"{\n")
-        for key, value in header.items():
-            file.write(_dumps(key) + b": " + _dumps(value) + b",\n")
-        file.write(b'"captured": {\n')
-        for i, (category, section) in enumerate(SECTIONS.items()):
-            _write_section(file, section, captured.get(category, {}), progress)
-            file.write(b",\n" if i < len(SECTIONS) - 1 else b"\n")
-        file.write(b"}\n}\n")
+        _write_text(file, header, captured, progress, lambda _, tree: _json_pieces(tree))
 
 
-def _write_section(
-    file: BinaryIO,
-    section: str,
-    outputs: Mapping[str, Any],
+def _write_with_tensors(
+    path: str | os.PathLike[str],
+    header: Mapping[str, Any],
+    captured: Captured,
     progress: Callable[[str], None] | None,
 ) -> None:
-    file.write(_dumps(section) + b": {")
-    for i, (name, tree) in enumerate(outputs.items()):
-        if progress is not None:
-            progress(name)
-        file.write((b",\n" if i else b"\n") + _dumps(name) + b': {"shape": ')
-        file.write(_dumps(map_leaves(tree, lambda leaf: _tensor_field(leaf, "shape"))))
-        file.write(b', "dtype": ')
-        file.write(_dumps(map_leaves(tree, lambda leaf: _tensor_field(leaf, "dtype"))))
-        file.write(b', "output": ')
-        for piece in _json_pieces(tree):
-            file.write(piece)
-        file.write(b"}")
-    file.write(b"\n}" if outputs else b"}")
+    from activations.tensor_file import identify, key_of, write_tensors
+
+    tensors = {
+        key_of(name, element): leaf
+        for outputs in captured.values()
+        for name, tree in outputs.items()
+        for element, leaf in walk(tree)
+        if isinstance(leaf, Tensor)
+    }
+    size = sum(tensor.data.nbytes for tensor in tensors.values()) + 200 * len(tensors)
+    id = identify(tensors, header)
+
+    def references(name: str, tree: Any) -> Iterator[bytes]:
+        def reference(leaf: Any, element: Element) -> Any:
+            return {"tensor": key_of(name, element)} if isinstance(leaf, Tensor) else leaf
+
+        yield _dumps(map_leaves(tree, reference))
+
+    # The document takes its place last: until then the old one is there, and notices.
+    with replacing(path) as file, replacing(path_beside(path), needed=size) as beside:
+        write_tensors(beside.name, tensors, id)
+        _write_text(file, {**header, "tensors": id}, captured, progress, references)
+
+
+def _write_text(
+    file: BinaryIO,
+    header: Mapping[str, Any],
+    captured: Captured,
+    progress: Callable[[str], None] | None,
+    pieces: Callable[[str, Any], Iterator[bytes]],
+) -> None:
+    """The document's text; `pieces(module, output)` is the text of what a module put out."""
+    file.write(b"{\n")
+    for key, value in header.items():
+        file.write(_dumps(key) + b": " + _dumps(value) + b",\n")
+    file.write(b'"captured": {\n')
+    for i, (category, section) in enumerate(SECTIONS.items()):
+        outputs = captured.get(category, {})
+        file.write(_dumps(section) + b": {")
+        for j, (name, tree) in enumerate(outputs.items()):
+            if progress is not None:
+                progress(name)
+            file.write((b",\n" if j else b"\n") + _dumps(name) + b': {"shape": ')
+            file.write(_dumps(map_leaves(tree, lambda leaf, _: _tensor_field(leaf, "shape"))))
+            file.write(b', "dtype": ')
+            file.write(_dumps(map_leaves(tree, lambda leaf, _: _tensor_field(leaf, "dtype"))))
+            file.write(b', "output": ')
+            for piece in pieces(name, tree):
+                file.write(piece)
+            file.write(b"}")
+        file.write(b"\n}" if outputs else b"}")
+        file.write(b",\n" if i < len(SECTIONS) - 1 else b"\n")
+    file.write(b"}\n}\n")
 
 
 def _tensor_field(leaf: Any, field: str) -> Any:
@@ -260,7 +303,7 @@ class Document:
             raise damaged(self.path, name, "it has no 'output'")
         shape, dtype = plain(entry.get("shape")), plain(entry.get("dtype"))
         try:
-            return to_tree(entry["output"], shape, dtype)
+            return to_tree(entry["output"], shape, dtype, self._fetch)
         except ValueError as error:
             raise damaged(self.path, name, f"{error}") from None
 
@@ -276,16 +319,31 @@ class Document:
         try:
             node = at(entry["output"], element)
             # A single value that is not finite is null, but has a dtype.
-            found = node is None and isinstance(dtype, str)
+            found = reference(node) is not None or (node is None and isinstance(dtype, str))
         except (LookupError, TypeError, ValueError):
             node, found = None, False
         if not found and not isinstance(node, (simdjson.Array, list, int, float)):
             where = "/".join(map(str, element)) or "its output"
             raise ToolkitError(f"{name}: element {where} is not a tensor.")
         try:
-            return to_array(node, shape, dtype)
+            return to_array(node, shape, dtype, self._fetch)
         except ValueError as error:
             raise damaged(self.path, name, f"{error}") from None
+
+    def _fetch(self, key: str) -> np.ndarray:
+        """A tensor out of the file beside the document."""
+        if self._tensors is None:
+            raise ValueError("it refers to a file of tensors, and the document has none")
+        return self._tensors.numbers(key)
+
+    @cached_property
+    def _tensors(self) -> TensorFile | None:
+        id = self.header.get("tensors")
+        if not isinstance(id, str):
+            return None
+        from activations.tensor_file import TensorFile
+
+        return TensorFile(self.path, id)
 
     # -------------------------------------------------------------------------- where things are
 

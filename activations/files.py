@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from activations.errors import ToolkitError
+from activations.errors import ToolkitError, UsageError
 
 _PARTIAL = ".partial"
+FORMATS = ("json", "safetensors")  # of a document
 
 
 @contextmanager
@@ -38,8 +39,9 @@ def replacing(path: str | os.PathLike[str], needed: int = 0) -> Iterator[BinaryI
     handle, name = tempfile.mkstemp(
         dir=target.parent, prefix=f".{target.name[:100]}.", suffix=_PARTIAL
     )
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(name, "wb") as file:  # by name, so that file.name tells others where to write
             yield file
             file.flush()
             os.fchmod(file.fileno(), _mode(target))  # mkstemp makes private files
@@ -55,6 +57,18 @@ def replacing(path: str | os.PathLike[str], needed: int = 0) -> Iterator[BinaryI
         raise
 
 
+def check_output(path: str | os.PathLike[str], format: str) -> None:
+    """Refuse what cannot be written there, before any work is done for it."""
+    if format not in FORMATS:
+        raise UsageError(f"--format does not know '{format}'. Write {' or '.join(FORMATS)}.")
+    if format == "safetensors" and Path(path).suffix == ".safetensors":
+        raise UsageError(
+            f"--output names the document, which is JSON. Write {Path(path).with_suffix('.json')}; "
+            "the tensors go beside it."
+        )
+    check_writable(path)
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Refuse a path that cannot be written, before any work is done for it."""
     target = Path(os.path.realpath(path))
@@ -66,6 +80,19 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise ToolkitError(f"the folder of '{path}' is not writable. Write elsewhere.")
     if target.exists() and not target.is_file():
         raise ToolkitError(f"'{path}' is not an ordinary file. Name another.")
+
+
+def path_beside(document: str | os.PathLike[str]) -> Path:
+    """Where a document's tensors are: `x.json` -> `x.safetensors`, in the same folder."""
+    path = Path(document)
+    stem = path.stem if path.suffix == ".json" else path.name
+    return path.with_name(f"{stem}.safetensors")
+
+
+def document_size(path: str | os.PathLike[str], format: str) -> int:
+    """The bytes a document takes, with the tensors beside it."""
+    files = [Path(path), *([path_beside(path)] if format == "safetensors" else [])]
+    return sum(file.stat().st_size for file in files)
 
 
 def size_text(count: float) -> str:

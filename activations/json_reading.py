@@ -6,6 +6,7 @@ import json
 import math
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,23 +92,38 @@ def plain(node: Any) -> Any:
     return node
 
 
-def to_tree(node: Any, shape: Any, dtype: Any) -> Any:
+Fetch = Callable[[str], np.ndarray]  # a tensor in another file by its name
+
+
+def reference(node: Any) -> str | None:
+    """The tensor that `{"tensor": name}` stands for."""
+    if isinstance(node, (simdjson.Object, dict)) and list(node) == ["tensor"]:
+        key = node["tensor"]
+        return key if isinstance(key, str) else None
+    return None
+
+
+def to_tree(node: Any, shape: Any, dtype: Any, fetch: Fetch) -> Any:
     """An output's JSON -> arrays nested as the module nested them.
 
     `dtype` tells a tensor (a string) from a list (a list); without it (other people's documents)
     a list that is rectangular and numeric throughout is taken for a tensor.
     """
-    if isinstance(dtype, str):
-        return to_array(node, shape, dtype)
+    if isinstance(dtype, str) or (dtype is None and reference(node) is not None):
+        return to_array(node, shape, dtype, fetch)
     if isinstance(node, (simdjson.Object, dict)):
-        return {key: to_tree(node[key], _step(shape, key), _step(dtype, key)) for key in list(node)}
+        return {
+            key: to_tree(node[key], _step(shape, key), _step(dtype, key), fetch)
+            for key in list(node)
+        }
     if isinstance(node, (simdjson.Array, list)):
         if not isinstance(dtype, list):
             guess = _rectangular(node)
             if guess is not None:
                 return guess
         return [
-            to_tree(item, _step(shape, i), _step(dtype, i)) for i, item in enumerate(list(node))
+            to_tree(item, _step(shape, i), _step(dtype, i), fetch)
+            for i, item in enumerate(list(node))
         ]
     return node
 
@@ -158,15 +174,19 @@ _NUMPY_DTYPES = {
 }
 
 
-def to_array(node: Any, shape: Any, dtype: Any) -> np.ndarray:
+def to_array(node: Any, shape: Any, dtype: Any, fetch: Fetch) -> np.ndarray:
     """A JSON array (or number) -> an array of the dtype the document names, float32 unless so."""
     wanted = _NUMPY_DTYPES.get(dtype, np.dtype(np.float32))
     values = _buffer(node, wanted) if isinstance(node, simdjson.Array) else None
     sizes = to_sizes(shape)
-    if values is None or sizes is None:
+    key = reference(node)
+    if key is not None:
+        values = fetch(key)
+    elif values is None or sizes is None:
         values = _from_lists(plain(node), wanted)
-        sizes = values.shape if sizes is None else sizes
-    if isinstance(dtype, str) and dtype.startswith("complex"):
+    if sizes is None:
+        sizes = values.shape
+    elif isinstance(dtype, str) and dtype.startswith("complex"):
         sizes = (*sizes, 2)
     if values.size != math.prod(sizes):
         raise ValueError(f"it says {list(sizes)} for a tensor that holds {values.size} numbers")

@@ -48,6 +48,8 @@ class Observation:
 
     `calls` counts the calls of each module, `outputs` describes in words what it returned.
     `positions` counts the rows and columns of a kind's attention matrices, where all are alike.
+    `lost` names the kinds of attention the model returns and no module hands out: it changes them
+    afterwards (Longformer, LED's encoder, CPM-Ant).
     `needs_flag`: weights appear only when `output_attentions=True` is passed to the forward call.
     `warm_up`: the model replaces modules of its own in its first pass, so hooks come after one.
     `probed` is False when no pass could be run: then only names and classes are known.
@@ -58,6 +60,7 @@ class Observation:
     outputs: dict[str, str] = field(default_factory=dict)
     weights: tuple[WeightsSource, ...] = ()
     positions: dict[str, int] = field(default_factory=dict)
+    lost: tuple[str, ...] = ()
     needs_flag: bool = False
     warm_up: bool = False
     probed: bool = True

@@ -48,6 +48,8 @@ def observe(model: nn.Module, media: Mapping[str, torch.Tensor] | None = None) -
     flag = {"output_attentions": True} if accepts(model, "output_attentions") else {}
     asked = _Pass(model, inputs, flag)
     sources, positions = _sources(asked)
+    found = {source.tensor for source in sources}
+    returned = [(k, i) for k, tensors in _attentions(asked.returned) for i in range(len(tensors))]
     given_unasked = {(name, call, element) for name, call, element, _ in plain.seen}
     return Observation(
         modules=list_modules(model),
@@ -55,6 +57,7 @@ def observe(model: nn.Module, media: Mapping[str, torch.Tensor] | None = None) -
         outputs={name: describe(output, inputs) for name, output in asked.first.items()},
         weights=sources,
         positions=positions,
+        lost=tuple(dict.fromkeys(kind for kind, i in returned if (kind, i) not in found)),
         needs_flag=any((s.module, s.call, s.element) not in given_unasked for s in sources),
         warm_up=before != after,
     )

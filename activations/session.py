@@ -14,10 +14,16 @@ from typing import Any
 from activations import __version__, interventions, models, probe, processing, recording
 from activations.beside import weights_beside
 from activations.catalog import CATEGORIES, Catalog, build_catalog, weights_sources
-from activations.document import FORMAT, Document, count_non_finite, load, write_document
+from activations.document import (
+    FORMAT,
+    Document,
+    count_non_finite,
+    load,
+    write_document,
+)
 from activations.errors import ToolkitError, UsageError
 from activations.explained import explained, failures_explained
-from activations.files import check_writable
+from activations.files import check_output
 from activations.inputs import Inputs, Request, encode, has_decoder, tokenize
 from activations.media import read_audio, read_image
 from activations.observation import Observation, WeightsSource
@@ -85,10 +91,13 @@ class Capture:
     warnings: list[str] = field(default_factory=list)
 
     def save(
-        self, path: str | os.PathLike[str], progress: Callable[[str], None] | None = None
+        self,
+        path: str | os.PathLike[str],
+        progress: Callable[[str], None] | None = None,
+        format: str = "json",
     ) -> None:
-        """Write the JSON document, in one step. Raises `ToolkitError` where that fails."""
-        write_document(path, self.header, self.captured, progress)
+        """Write the document, in one step. Raises `ToolkitError` where that fails."""
+        write_document(path, self.header, self.captured, progress, format)
 
 
 def capture(
@@ -97,6 +106,7 @@ def capture(
     *,
     select: str = "attn:weights",
     output: str | os.PathLike[str] = "agnostic_activations.json",
+    format: str = "json",
     tokenizer: Any = None,
     processor: Any = None,
     layers: Sequence[int] | None = None,
@@ -117,7 +127,8 @@ def capture(
     """Capture what a model's modules put out for one prompt, write it and open what was written.
 
     `model` is a hub name, a checkpoint folder, or a loaded model together with its `tokenizer`
-    (None: the bundled demo model). `select` is what `--auto-select` takes. `target` is the
+    (None: the bundled demo model). `select` is what `--auto-select` takes. `format` is "json", or
+    "safetensors" for the numbers in a file of their own beside the document. `target` is the
     decoder's text of an encoder-decoder model; without it the model writes up to `max_new_tokens`
     (16) itself, greedily. A decoder-only model first writes `max_new_tokens`, if given. `image` and
     `audio` are files, for models that read such; one that is loaded needs its `processor` then.
@@ -126,7 +137,7 @@ def capture(
     (`UsageError` where an argument is wrong); the model is left as it was in any case.
     """
     answers = parse_spec(select)
-    check_writable(output)
+    check_output(output, format)
     options = Options(
         dtype, device, device_map, attn_implementation, backend, revision, trust_remote_code
     )
@@ -151,7 +162,7 @@ def capture(
             )
         subject = subject_of(model, tokenizer, processor, request)
     selection = choose(subject.catalog, answers, layers)
-    run(subject, selection, request, options).save(output)
+    run(subject, selection, request, options).save(output, format=format)
     return load(output)
 
 
@@ -348,7 +359,10 @@ def run(
     return Capture(
         {key: value for key, value in header.items() if value is not None},
         captured,
-        subject.warnings + inputs.warnings + _warnings(recorded.not_called, non_finite),
+        subject.warnings
+        + inputs.warnings
+        + (_lost(observation) if sources else [])
+        + _warnings(recorded.not_called, non_finite),
     )
 
 
@@ -449,6 +463,14 @@ def _environment(model: Any, options: Options) -> dict[str, Any]:
         "device": probe.input_device(model).type,
         "revision": options.revision,
     }
+
+
+def _lost(observation: Observation) -> list[str]:
+    return [
+        f"the {kind} attention weights that this model returns are handed out by none of its "
+        "modules (it changes them afterwards), so they are not captured."
+        for kind in observation.lost
+    ]
 
 
 def _warnings(

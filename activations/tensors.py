@@ -37,13 +37,13 @@ class Tensor:
         return self.data
 
 
-def map_leaves(tree: Any, fn: Callable[[Any], Any]) -> Any:
-    """The same nesting of lists and dicts with `fn` applied to every leaf."""
+def map_leaves(tree: Any, fn: Callable[[Any, Element], Any], path: Element = ()) -> Any:
+    """The same nesting of lists and dicts with `fn(leaf, path to it)` in place of every leaf."""
     if isinstance(tree, list):
-        return [map_leaves(item, fn) for item in tree]
+        return [map_leaves(item, fn, (*path, i)) for i, item in enumerate(tree)]
     if isinstance(tree, dict):
-        return {key: map_leaves(value, fn) for key, value in tree.items()}
-    return fn(tree)
+        return {key: map_leaves(value, fn, (*path, key)) for key, value in tree.items()}
+    return fn(tree, path)
 
 
 def walk(tree: Any, path: Element = ()) -> Iterator[tuple[Element, Any]]:

@@ -1164,6 +1164,22 @@ def test_importing_has_no_side_effects(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def test_what_a_request_for_weights_cannot_give_is_told(workplace: Path, capture: Run) -> None:
+    folder = tiny.checkpoint(workplace / "led", "led")
+    argv = ("--model", folder, "--prompt", "The cat", "--target", "Ein", "--auto-select")
+    done = capture(*argv, "attn:weights", "--quiet")
+    assert (done.code, done.err) == (
+        0,
+        [
+            "warning: the encoder attention weights that this model returns are handed out by none "
+            "of its modules (it changes them afterwards), so they are not captured."
+        ],
+    )
+    kinds = {entry["kind"] for entry in load(DOCUMENT).header["attention_weights"]}
+    assert kinds == {"decoder", "cross"}
+    assert capture(*argv, "mlp:0", "--quiet").err == []  # nobody asked for weights
+
+
 def test_torch_stays_in_its_rooms() -> None:
     rooms = {"models", "inputs", "processing", "probe", "recording", "interventions", "beside"}
     for path in (ROOT / "activations").glob("*.py"):

@@ -114,6 +114,7 @@ def test_attentions_handed_out_nowhere(family: str) -> None:
     """They are sliced or padded afterwards; only the stack that collects them returns them."""
     observation = observe(tiny.model(family))
     assert observation.weights == ()
+    assert observation.lost == ("self",)
     assert build_catalog(observation).of("attention")
 
 

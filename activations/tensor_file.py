@@ -1,0 +1,89 @@
+"""The tensors of a document in a safetensors file beside it, each in its own dtype.
+
+The document then holds `{"tensor": "model.layers.0.self_attn/1"}` in place of each tensor. Format:
+https://huggingface.co/docs/safetensors. Two files cannot be replaced in one step, so both carry an
+id, which tells tensors of another capture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import orjson
+from safetensors import SafetensorError, TensorSpec, safe_open, serialize_file
+
+from activations.errors import ToolkitError
+from activations.files import path_beside
+from activations.observation import Element
+from activations.tensors import Tensor
+
+
+def key_of(module: str, element: Element) -> str:
+    """What a tensor is called: `model.layers.0.self_attn/1`; a plain output by its module alone."""
+    return "/".join([module, *map(str, element)])
+
+
+def identify(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """An id of these tensors in this document: of all names and shapes, and how each begins."""
+    digest = hashlib.sha256(orjson.dumps(header, option=orjson.OPT_NON_STR_KEYS))
+    for key, tensor in tensors.items():
+        digest.update(f"{key} {tensor.dtype} {tensor.shape}".encode())
+        digest.update(tensor.data.reshape(-1)[:1024].tobytes())
+    return digest.hexdigest()[:32]
+
+
+def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], id: str) -> None:
+    """Write them without a copy. numpy has no bfloat16: its bits are there as uint16."""
+    specs = {
+        key: TensorSpec(
+            dtype="bfloat16" if tensor.dtype == "bfloat16" else tensor.data.dtype.name,
+            shape=tensor.data.shape,
+            data_ptr=tensor.data.ctypes.data,
+            data_len=tensor.data.nbytes,
+        )
+        for key, tensor in tensors.items()
+    }
+    serialize_file(specs, path, {"document": id})
+
+
+class TensorFile:
+    """The tensors beside a document, each read when it is asked for.
+
+    Raises `ToolkitError` where the file is missing, no safetensors file, or of another capture.
+    """
+
+    def __init__(self, document: Path, id: str) -> None:
+        self.path = path_beside(document)
+        import ml_dtypes  # noqa: F401  numpy knows bfloat16 by name then
+
+        try:
+            self._file = cast(Any, safe_open(self.path, framework="np"))
+        except FileNotFoundError:
+            raise ToolkitError(
+                f"the tensors of '{document}' are missing: '{self.path.name}' has to lie beside "
+                "it. Put it there, or capture again."
+            ) from None
+        except (SafetensorError, OSError) as error:
+            raise ToolkitError(
+                f"'{self.path}' is damaged or no safetensors file: {error}. Capture again."
+            ) from None
+        if (self._file.metadata() or {}).get("document") != id:
+            raise ToolkitError(
+                f"'{self.path}' holds the tensors of another capture than '{document}'. "
+                "Capture again."
+            )
+
+    def numbers(self, key: str) -> np.ndarray:
+        """The tensor's values as `Tensor.numbers` gives them. Raises `ValueError` if not there."""
+        try:
+            values = self._file.get_tensor(key)
+        except SafetensorError:
+            raise ValueError(f"the tensor '{key}' is not in '{self.path.name}'") from None
+        name = values.dtype.name
+        data = values.view(np.uint16) if name == "bfloat16" else values
+        return Tensor(name, values.shape, data).numbers()
