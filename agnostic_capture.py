@@ -169,7 +169,7 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
     for line in made.warnings:
         talk.warn(line)
     with talk.watching("Writing") as update:
-        made.save(args.output, update, args.format)
+        made.save(args.output, update, args.format, release=True)
     size = size_text(document_size(args.output, args.format))
     count = len(made.header.get("tokens", ()))
     talk.note(f"{count} token{'' if count == 1 else 's'}, {size}." if count else f"{size}.")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,7 +56,7 @@ _BYTES_A_NUMBER = {"float64": 19, "float32": 12, "bfloat16": 12, "float16": 11, 
 
 # --------------------------------------------------------------------------------------- writing
 
-Captured = Mapping[str, Mapping[str, Any]]  # category -> module name -> output tree
+Captured = Mapping[str, MutableMapping[str, Any]]  # category -> module name -> output tree
 
 
 def write_document(
@@ -65,18 +65,21 @@ def write_document(
     captured: Captured,
     progress: Callable[[str], None] | None = None,
     format: str = "json",
+    release: bool = False,
 ) -> None:
     """Write the document to `path`, replacing it in one step.
 
     `captured` maps a category to {module name: output}, an output being `Tensor`s nested in lists
     and dicts. `progress` is called with each module's name before it is written. `format` is
-    "json", or "safetensors" for the numbers in a file of their own beside the document.
+    "json", or "safetensors" for the numbers in a file of their own beside the document. With
+    `release` each module's output is taken out of `captured` as it is written as text, so that
+    the memory goes down while the file grows.
     """
     if format == "safetensors":
         _write_with_tensors(path, header, captured, progress)
         return
     with replacing(path, needed=estimated_size(captured)) as file:
-        _write_text(file, header, captured, progress, lambda _, tree: _json_pieces(tree))
+        _write_text(file, header, captured, progress, lambda _, tree: _json_pieces(tree), release)
 
 
 def _write_with_tensors(
@@ -115,6 +118,7 @@ def _write_text(
     captured: Captured,
     progress: Callable[[str], None] | None,
     pieces: Callable[[str, Any], Iterator[bytes]],
+    release: bool = False,
 ) -> None:
     """The document's text; `pieces(module, output)` is the text of what a module put out."""
     file.write(b"{\n")
@@ -123,8 +127,10 @@ def _write_text(
     file.write(b'"captured": {\n')
     for i, (category, section) in enumerate(SECTIONS.items()):
         outputs = captured.get(category, {})
+        names = list(outputs)
         file.write(_dumps(section) + b": {")
-        for j, (name, tree) in enumerate(outputs.items()):
+        for j, name in enumerate(names):
+            tree = outputs.pop(name) if release else outputs[name]
             if progress is not None:
                 progress(name)
             file.write((b",\n" if j else b"\n") + _dumps(name) + b': {"shape": ')
@@ -135,7 +141,7 @@ def _write_text(
             for piece in pieces(name, tree):
                 file.write(piece)
             file.write(b"}")
-        file.write(b"\n}" if outputs else b"}")
+        file.write(b"\n}" if names else b"}")
         file.write(b",\n" if i < len(SECTIONS) - 1 else b"\n")
     file.write(b"}\n}\n")
 

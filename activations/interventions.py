@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from activations.errors import ToolkitError, ignore
-from activations.recording import Recording, collect, find_modules, snapshot
+from activations.recording import Recording, collect, find_modules, snapshot, stopping_before
 
 
 def record(
@@ -27,6 +27,7 @@ def record(
     inputs: Mapping[str, Any],
     names: Iterable[str],
     progress: Callable[[str], None] | None = None,
+    stop_before: str | None = None,
 ) -> Recording:
     """Like `activations.recording.record`, with the call of the model made by pyvene.
 
@@ -44,7 +45,7 @@ def record(
         # that the last bit could differ from a run with hooks.
         for parameter in with_gradients:
             parameter.requires_grad_(True)
-    with torch.no_grad():
+    with torch.no_grad(), stopping_before(model, stop_before):
         held(base=dict(inputs))
     return collect(calls)
 

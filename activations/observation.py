@@ -6,6 +6,7 @@ uses it to say where the attention weights are.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 # Where a tensor stands inside what a module returned: () is the output itself, (1,) element 1 of a
@@ -50,6 +51,8 @@ class Observation:
     `positions` counts the rows and columns of a kind's attention matrices, where all are alike.
     `lost` names the kinds of attention the model returns and no module hands out: it changes them
     afterwards (Longformer, LED's encoder, CPM-Ant).
+    `entered` and `left` tell the order of the pass: when each module was called first, and when it
+    returned last, counted in calls and returns of any module.
     `needs_flag`: weights appear only when `output_attentions=True` is passed to the forward call.
     `warm_up`: the model replaces modules of its own in its first pass, so hooks come after one.
     `probed` is False when no pass could be run: then only names and classes are known.
@@ -61,6 +64,21 @@ class Observation:
     weights: tuple[WeightsSource, ...] = ()
     positions: dict[str, int] = field(default_factory=dict)
     lost: tuple[str, ...] = ()
+    entered: dict[str, int] = field(default_factory=dict)
+    left: dict[str, int] = field(default_factory=dict)
     needs_flag: bool = False
     warm_up: bool = False
     probed: bool = True
+
+    def first_after(self, modules: Iterable[str]) -> str | None:
+        """The module whose first call comes after these have returned for the last time.
+
+        Where the pass reaches it, nothing of them is still to come. None where one of them was not
+        called in the short pass, so that nobody knows when it would be, or nothing comes after.
+        """
+        modules = list(modules)
+        if not modules or any(name not in self.left for name in modules):
+            return None
+        last = max(self.left[name] for name in modules)
+        later = [(when, name) for name, when in self.entered.items() if when > last]
+        return min(later)[1] if later else None

@@ -15,6 +15,7 @@ import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any
 
 import torch
@@ -57,6 +58,8 @@ def observe(model: nn.Module, media: Mapping[str, torch.Tensor] | None = None) -
         outputs={name: describe(output, inputs) for name, output in asked.first.items()},
         weights=sources,
         positions=positions,
+        entered=asked.entered,
+        left=asked.left,
         lost=tuple(dict.fromkeys(kind for kind, i in returned if (kind, i) not in found)),
         needs_flag=any((s.module, s.call, s.element) not in given_unasked for s in sources),
         warm_up=before != after,
@@ -135,6 +138,9 @@ class _Pass:
         self.calls: dict[str, int] = {name: 0 for name, _ in model.named_modules() if name}
         self.first: dict[str, Any] = {}
         self.seen: _Seen = []
+        self.entered: dict[str, int] = {}
+        self.left: dict[str, int] = {}
+        self._clock = count()
         if accepts(model, "use_cache"):
             options = {**options, "use_cache": False}
         if accepts(model, "return_dict"):
@@ -142,10 +148,14 @@ class _Pass:
         names = list(self.calls)
         with torch.no_grad(), _ValuesMadeUp(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with hooked(model, names, self._on_call):
+            with hooked(model, names, self._on_call, self._on_entry):
                 self.returned = model(**inputs, **options)
 
+    def _on_entry(self, name: str) -> None:
+        self.entered.setdefault(name, next(self._clock))
+
     def _on_call(self, name: str, output: Any) -> None:
+        self.left[name] = next(self._clock)
         call = self.calls[name]
         self.calls[name] = call + 1
         self.first.setdefault(name, output)

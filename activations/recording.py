@@ -34,8 +34,11 @@ def record(
     inputs: Mapping[str, Any],
     names: Iterable[str],
     progress: Callable[[str], None] | None = None,
+    stop_before: str | None = None,
 ) -> Recording:
     """Call `model(**inputs)` once with hooks on the named modules; return what they put out.
+
+    `stop_before` names a module that is called only after these: the pass ends there.
 
     The hooks are removed whatever happens. Snapshots are taken at the time of the call, on the
     CPU, in the module's own dtype: what the model changes in place afterwards does not show.
@@ -50,7 +53,7 @@ def record(
         calls[name].append(snapshot(output))
         progress(name)
 
-    with hooked(model, names, keep), torch.no_grad():
+    with hooked(model, names, keep), torch.no_grad(), stopping_before(model, stop_before):
         model(**inputs)
     return collect(calls)
 
@@ -66,13 +69,46 @@ def collect(calls: Mapping[str, list[Any]]) -> Recording:
     return recording
 
 
+class _Enough(BaseException):
+    """All that was asked for is there. No `Exception`, so that no model takes it for a failure."""
+
+
 @contextmanager
-def hooked(model: nn.Module, names: Iterable[str], on_call: OnCall) -> Iterator[None]:
-    """Call `on_call(name, output)` after every call of the named modules, while inside."""
+def stopping_before(model: nn.Module, name: str | None) -> Iterator[None]:
+    """End the pass made inside where the named module is about to be called."""
+    if name is None:
+        yield
+        return
+
+    def stop(module: nn.Module, args: Any) -> None:
+        raise _Enough
+
+    handle = model.get_submodule(name).register_forward_pre_hook(stop)
+    try:
+        yield
+    except _Enough:
+        pass  # as meant
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def hooked(
+    model: nn.Module,
+    names: Iterable[str],
+    on_call: OnCall,
+    on_entry: Callable[[str], None] | None = None,
+) -> Iterator[None]:
+    """Call `on_call(name, output)` after every call of the named modules, while inside.
+
+    And `on_entry(name)` before it, where that is given.
+    """
     handles = []
     try:
         for name, module in find_modules(model, names).items():
             handles.append(module.register_forward_hook(_hook(name, on_call)))
+            if on_entry is not None:
+                handles.append(module.register_forward_pre_hook(_entry_hook(name, on_entry)))
         yield
     finally:
         for handle in handles:
@@ -82,6 +118,13 @@ def hooked(model: nn.Module, names: Iterable[str], on_call: OnCall) -> Iterator[
 def _hook(name: str, on_call: OnCall) -> Callable[..., None]:
     def hook(module: nn.Module, args: Any, output: Any) -> None:
         on_call(name, output)  # returns nothing: a hook that does would replace the output
+
+    return hook
+
+
+def _entry_hook(name: str, on_entry: Callable[[str], None]) -> Callable[..., None]:
+    def hook(module: nn.Module, args: Any) -> None:
+        on_entry(name)
 
     return hook
 

@@ -95,9 +95,13 @@ class Capture:
         path: str | os.PathLike[str],
         progress: Callable[[str], None] | None = None,
         format: str = "json",
+        release: bool = False,
     ) -> None:
-        """Write the document, in one step. Raises `ToolkitError` where that fails."""
-        write_document(path, self.header, self.captured, progress, format)
+        """Write the document, in one step; with `release` letting go of what is written.
+
+        Raises `ToolkitError` where that fails.
+        """
+        write_document(path, self.header, self.captured, progress, format, release)
 
 
 def capture(
@@ -162,7 +166,7 @@ def capture(
             )
         subject = subject_of(model, tokenizer, processor, request)
     selection = choose(subject.catalog, answers, layers)
-    run(subject, selection, request, options).save(output, format=format)
+    run(subject, selection, request, options).save(output, format=format, release=True)
     return load(output)
 
 
@@ -331,7 +335,9 @@ def run(
         with failures_explained(), weights_beside(model, implementation, holders):
             if observation.warm_up:
                 recording.record(model, inputs.tensors, [])
-            recorded = BACKENDS[options.backend](model, call, selection.names, progress)
+            recorded = BACKENDS[options.backend](
+                model, call, selection.names, progress, observation.first_after(selection.names)
+            )
         environment = _environment(model, options)
     if not recorded.outputs:
         raise ToolkitError(

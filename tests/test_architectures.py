@@ -19,12 +19,13 @@ import tiny
 import torch
 from oracle import assert_same, own_attentions, raw_hooks
 
-from activations import models, session
+from activations import models, recording, session
 from activations.attention import read_attention
+from activations.catalog import weights_sources
 from activations.document import Document, load
 from activations.errors import ToolkitError, UsageError
 from activations.selection import select
-from activations.tensors import Tensor, at
+from activations.tensors import Tensor, at, walk
 from activations.views import Caption, build_pages
 
 FAMILIES = [
@@ -182,6 +183,42 @@ def test_pyvene_gives_the_same_bytes(case: Case, tmp_path: Path) -> None:
     )
     hooks, pyvene = ((tmp_path / name).read_bytes() for name in ("hooks.json", "pyvene.json"))
     assert pyvene.replace(b'"backend":"pyvene"', b'"backend":"hooks"') == hooks
+
+
+@pytest.mark.parametrize("backend", session.BACKENDS)
+def test_a_pass_that_stops_early_captures_the_same(case: Case, backend: str) -> None:
+    """The first layer's modules only: with the whole pass made, and stopped when all have fired."""
+    catalog = case.subject.catalog
+    names = [
+        name
+        for pattern in catalog.patterns
+        for name, layer in zip(pattern.names, pattern.layers, strict=True)
+        if layer == 0 and catalog.observation.calls[name]
+    ]
+    model, record = case.subject.model, session.BACKENDS[backend]
+    with torch.no_grad():
+        logits = model(**case.inputs).logits
+    whole = record(model, case.inputs, names)
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    stopped = record(model, case.inputs, names, stop_before=catalog.observation.first_after(names))
+    assert [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()] == hooks
+    assert str(stopped) == str(whole)  # names and order
+    for name, output in whole.outputs.items():
+        for (_, a), (_, b) in zip(walk(output), walk(stopped.outputs[name]), strict=True):
+            assert a.data.tobytes() == b.data.tobytes() if isinstance(a, Tensor) else a == b
+    with torch.no_grad():  # the next pass is an ordinary one
+        assert torch.equal(model(**case.inputs).logits, logits)
+
+
+def test_most_passes_for_the_first_layer_stop_early(case: Case) -> None:
+    observation = case.subject.catalog.observation
+    first = [s.module for s in weights_sources(observation.weights, observation.left)][:1]
+    after = observation.first_after(first)
+    assert (after is None) == (case.family in NO_WEIGHTS)
+    if after is not None:
+        called: list[str] = []
+        recording.record(case.subject.model, case.inputs, first, called.append, after)
+        assert called == first * observation.calls[first[0]]
 
 
 def test_patterns_format_back_to_exactly_their_modules(case: Case) -> None:

@@ -39,6 +39,22 @@ def write(path: Path, attention: dict[str, Any], **header: Any) -> Path:
     return path
 
 
+def test_tensors_are_let_go_as_they_are_written(tmp_path: Path) -> None:
+    kept, released = ({"attention": {n: tensor([1.5]) for n in "abc"}} for _ in range(2))
+    held: list[list[str]] = []
+    write_document(tmp_path / "kept.json", HEADER, kept)
+    write_document(
+        tmp_path / "released.json",
+        HEADER,
+        released,
+        lambda name: held.append(list(released["attention"])),
+        release=True,
+    )
+    assert held == [["b", "c"], ["c"], []]
+    assert list(kept["attention"]) == ["a", "b", "c"]
+    assert (tmp_path / "kept.json").read_bytes() == (tmp_path / "released.json").read_bytes()
+
+
 def test_the_text_is_exactly_this(tmp_path: Path) -> None:
     outputs = {
         "m.0.attn": [tensor([[1.5, 0.1]]), bfloat16([[[0.10009765625]]]), None],
