@@ -1,19 +1,26 @@
 "use strict";
 // Lines are what a page has most of: one for each weight. Made all at once they freeze the page, so
-// where bertviz appends them, what it asks of them is kept, and they are made in slices of time.
-// Faint ones are not made at all. Everything else d3 does as ever.
+// where bertviz asks d3 for them, what it asks is kept, and they are made in slices of time. Faint
+// ones are not made at all. Everything else d3 does as ever.
 const Lines = (() => {
   const SLICE = 100; // milliseconds
   const SVG = "http://www.w3.org/2000/svg";
-  let asked = []; // [d3's places for lines to come, [[attribute, value or function], ...]]
+  let asked = []; // all that was asked for and is not made yet
   let opacity = null; // what the head view asked last of all the lines there are
   let turn = 0; // the latest call of make()
 
+  // Stands for the lines of some rows of weights, from `.data(...)` on, as d3's selections would.
   class Later {
-    constructor(places) {
+    constructor(rows, weights) {
+      this.rows = rows; // a d3 selection of groups, one for each row of weights
+      this.weights = weights; // what d3 is given to find a row's weights: a function of its datum
       this.attributes = [];
-      asked.push([places, this.attributes]);
+      asked.push(this);
     }
+
+    enter() { return this; }
+
+    append() { return this; }
 
     attr(name, value) {
       this.attributes.push([name, value]);
@@ -21,9 +28,11 @@ const Lines = (() => {
     }
   }
 
-  const { append, attr } = d3.selection.prototype;
-  d3.selection.prototype.append = function (name) {
-    return name === "line" ? new Later(this) : append.call(this, name);
+  const { selectAll, attr } = d3.selection.prototype;
+  d3.selection.prototype.selectAll = function (selector) {
+    const found = selectAll.call(this, selector);
+    if (selector === "line") found.data = (weights) => new Later(this, weights);
+    return found;
   };
   d3.selection.prototype.attr = function (name, value) {
     if (name === "stroke-opacity" && typeof value === "function") opacity = value;
@@ -31,21 +40,21 @@ const Lines = (() => {
   };
 
   // Yields after every row of weights.
-  function* rows(groups, cut) {
-    for (const [places, attributes] of groups) {
+  function* making(groups, cut) {
+    for (const { rows, weights, attributes } of groups) {
       const model = document.createElementNS(SVG, "line"); // with all that is the same for each
       const varying = attributes.filter(([name, value]) => {
         if (typeof value !== "function") model.setAttribute(name, value);
         return typeof value === "function";
       });
       if (opacity) varying.push(["stroke-opacity", opacity]);
-      for (const row of places._groups) {
-        for (let i = 0; i < row.length; i++) {
-          const weight = row[i].__data__;
-          if (!(weight > cut)) continue;
-          const line = row[i].appendChild(model.cloneNode(false));
-          line.__data__ = weight; // where d3 looks for it
-          for (const [name, value] of varying) line.setAttribute(name, value.call(line, weight, i));
+      for (const row of rows.nodes()) {
+        const data = weights.call(row, row.__data__); // where d3 keeps it
+        for (let i = 0; i < data.length; i++) {
+          if (!(data[i] > cut)) continue;
+          const line = row.appendChild(model.cloneNode(false));
+          line.__data__ = data[i];
+          for (const [name, value] of varying) line.setAttribute(name, value.call(line, data[i], i));
         }
         yield;
       }
@@ -56,10 +65,10 @@ const Lines = (() => {
   // others were asked for meanwhile, so that these were left undone.
   async function make(cut) {
     const mine = ++turn;
-    const making = rows(asked, cut);
+    const lines = making(asked, cut);
     asked = [];
     let end = performance.now() + SLICE;
-    while (!making.next().done) {
+    while (!lines.next().done) {
       if (performance.now() < end) continue;
       await nextTask();
       if (turn !== mine) return false;

@@ -104,12 +104,17 @@
     const vis = makePlace();
     callBertviz(parameters([...stack.layers.keys()], [...stack.heads.keys()]));
     if (Page.view === "head") dressHeadView();
-    vis.hidden = true; // laid out and painted once, not after every slice of lines
+    const svg = vis.firstElementChild;
+    svg.remove(); // laid out and painted once, not after every slice of lines
     const done = await Lines.make(cut);
-    vis.hidden = false;
     if (!done) return false;
-    if (Page.view === "head") dressTokens();
-    else dressModelView();
+    vis.append(svg);
+    if (Page.view === "head") {
+      markHeads(); // some may have been switched meanwhile
+      dressTokens();
+    } else {
+      dressModelView();
+    }
     if (onLayer) byId("layer").focus({ preventScroll: true }); // the list is a new one
     return true;
   }

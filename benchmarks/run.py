@@ -1,0 +1,240 @@
+"""How fast, and in how much memory: the toolkit against the naive way, in one run.
+
+    python benchmarks/run.py [--quick] [--write]
+
+The naive way is what one would write without it: forward hooks and `json.dump(tensor.tolist())`,
+then `json.load`, `torch.tensor` and bertviz's own pages. A random Qwen2 of 0.5 B parameters (24
+layers, 14 heads, 896 wide, bfloat16) reads 256 tokens; it is made once, in .cache. Memory is a
+child process's own maximum. `--quick` takes a quarter of the size, in less than a minute.
+`--write` puts the table into README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+MARKS = ("<!-- benchmarks -->", "<!-- /benchmarks -->")
+Row = tuple[str, str, str, str, str]  # what, naive, here, ratio, to reach
+
+
+def child(*argv: str | Path, cwd: Path = ROOT) -> tuple[float, float, str]:
+    """Seconds, peak memory in MB and output of a Python process."""
+    start = time.perf_counter()
+    with tempfile.TemporaryFile() as out:
+        process = subprocess.Popen([sys.executable, *map(str, argv)], stdout=out, cwd=cwd)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        out.seek(0)
+        text = out.read().decode()
+    if status:
+        raise SystemExit(f"error: {' '.join(map(str, argv))} failed.")
+    return seconds, usage.ru_maxrss / 1024, text
+
+
+def phase(name: str, folder: Path, *rest: Any) -> dict[str, Any]:
+    """What a phase measured, with the memory it took."""
+    print(f"{name} {' '.join(map(str, rest))}", file=sys.stderr)
+    _, memory, text = child(ROOT / "benchmarks" / "phases.py", name, folder, *map(str, rest))
+    return {"memory": memory, **json.loads(text.splitlines()[-1])}
+
+
+def times(naive: float, here: float) -> str:
+    return f"{naive / here:.0f} x" if naive >= 10 * here else f"{naive / here:.1f} x"
+
+
+def seconds(value: float) -> str:
+    return f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
+
+
+def size(megabytes: float) -> str:
+    return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.0f} MB"
+
+
+# ------------------------------------------------------------------------------------- the rows
+
+
+def passes(folder: Path, tokens: int) -> list[Row]:
+    found = phase("capture", folder, tokens)
+    return [
+        (
+            "forward pass with hooks and snapshots, against one without",
+            seconds(found["plain"]),
+            seconds(found["hooked"]),
+            f"{found['ratio']:.2f}",
+            "<= 1.05",
+        ),
+        ("the same for a sixth of the layers only", "", "", f"{found['part']:.2f}", "about 1/6"),
+    ]
+
+
+def writing(folder: Path) -> list[Row]:
+    alone, ours = phase("hold", folder), phase("write", folder)
+    naive, tensors = phase("naive_write", folder), phase("write_tensors", folder)
+    above = max(ours["memory"] - alone["memory"], 0)
+    return [
+        (
+            "writing the document",
+            seconds(naive["seconds"]),
+            seconds(ours["seconds"]),
+            times(naive["seconds"], ours["seconds"]),
+            ">= 25 x",
+        ),
+        (
+            "its size",
+            size(naive["bytes"] / 1e6),
+            size(ours["bytes"] / 1e6),
+            f"{ours['bytes'] / naive['bytes']:.2f}",
+            "<= 0.6",
+        ),
+        (
+            "memory for it, above the tensors",
+            size(naive["memory"] - alone["memory"]),
+            size(above),
+            "",
+            f"<= one line, {size(ours['line'] / 1e6)}",
+        ),
+        (
+            "`--format safetensors`, against `save_file` alone",
+            seconds(tensors["alone"]),
+            seconds(tensors["ours"]),
+            f"{tensors['ratio']:.2f}",
+            "<= 2",
+        ),
+    ]
+
+
+def reading(folder: Path) -> list[Row]:
+    naive, ours = phase("naive_read", folder), phase("read", folder)
+    both = phase("write_both", folder)
+    large = phase("read", folder, "large")
+    return [
+        (
+            "reading the attention back",
+            seconds(naive["seconds"]),
+            seconds(ours["seconds"]),
+            times(naive["seconds"], ours["seconds"]),
+            ">= 10 x",
+        ),
+        (
+            f"the same out of {size(both['bytes'] / 1e6)}, most of it MLP lines",
+            "",
+            seconds(large["seconds"]),
+            f"{large['seconds'] / ours['seconds']:.1f}",
+            "no parsing",
+        ),
+    ]
+
+
+def viewing(folder: Path) -> list[Row]:
+    view = ROOT / "bertviz_head_model_view.py"
+    print("both pages", file=sys.stderr)
+    argv = ("benchmarks/phases.py", "naive_pages", folder)
+    slow, much, text = child(*argv)
+    large = json.loads(text)["bytes"]
+    quick, little, text = child(view, "--input", folder / "text.json", "--output-dir", folder)
+    page = max(Path(line).stat().st_size for line in text.splitlines())
+    short = [child(view, "--input", folder / "short.json", "--output-dir", folder) for _ in "12345"]
+    tiny = [child(*argv, "short") for _ in "123"]
+    return [
+        (
+            "both pages, the whole command",
+            seconds(slow),
+            seconds(quick),
+            times(slow, quick),
+            ">= 20 x",
+        ),
+        ("memory for it", size(much), size(little), times(much, little), "<= 600 MB"),
+        ("size of a page", size(large / 1e6), size(page / 1e6), times(large, page), "<= 20 MB"),
+        _starting("both pages of 16 tokens", tiny, short, "<= 0.6 s"),
+    ]
+
+
+def starting() -> list[Row]:
+    print("--help", file=sys.stderr)
+    naive = [child("-c", "import torch, transformers") for _ in "123"]
+    return [
+        _starting(
+            f"`{name} --help`", naive, [child(ROOT / name, "--help") for _ in "12345"], "<= 0.15 s"
+        )
+        for name in ("agnostic_capture.py", "bertviz_head_model_view.py")
+    ]
+
+
+def _starting(what: str, naive: list[Any], here: list[Any], reach: str) -> Row:
+    slow, quick = (statistics.median(run[0] for run in runs) for runs in (naive, here))
+    return what, seconds(slow), seconds(quick), times(slow, quick), reach
+
+
+def drawing(folder: Path, quick: bool) -> list[Row]:
+    rows: list[Row] = []
+    layers, heads = (6, 14) if quick else (24, 14)
+    cases = [(64, "model", "<= 3 s"), (128, "head", "<= 1.5 s"), (256, "head", "<= 3.5 s")]
+    cases += [(256, "model", "longest task <= 1 s")]
+    for tokens, view, reach in cases[: 2 if quick else None]:
+        if not (folder / f"{view}_{tokens}.html").exists():
+            phase("pages", folder, layers, heads, tokens)
+        found = phase("draw", folder, f"{view}_{tokens}")
+        here = f"{seconds(found['seconds'])}, longest task {found['longest']:.2f} s"
+        what = f"Chromium draws the {view} view of {layers} x {heads} x {tokens}"
+        if tokens == 64:
+            theirs = phase("draw", folder, "bertviz")["seconds"]
+            rows.append((what, seconds(theirs), here, times(theirs, found["seconds"]), reach))
+        else:
+            rows.append((what, "", here, "", reach))
+    return rows
+
+
+# ------------------------------------------------------------------------------------ the table
+
+
+def table(rows: list[Row]) -> str:
+    head = ["what", "naive", "here", "ratio", "to reach"]
+    lines = ["| " + " | ".join(head) + " |", "|---|---:|---:|---:|---:|"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def write(rows: list[Row]) -> None:
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    between = re.compile(f"{re.escape(MARKS[0])}.*?{re.escape(MARKS[1])}", re.DOTALL)
+    if not between.search(text):
+        raise SystemExit(f"error: README.md has no {MARKS[0]}...{MARKS[1]}. Put the marks back.")
+    cores = f"{os.cpu_count()} cores, Python {'.'.join(platform.python_version_tuple()[:2])}"
+    body = f"{MARKS[0]}\nMeasured by `benchmarks/run.py` ({cores}):\n\n{table(rows)}\n{MARKS[1]}"
+    readme.write_text(between.sub(lambda _: body, text), encoding="utf-8")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a small size, under a minute")
+    parser.add_argument("--write", action="store_true", help="the table in README.md anew")
+    options = parser.parse_args(argv)
+    if options.quick and options.write:
+        parser.error("--write needs the full size. Leave out --quick.")
+    layers, tokens = (4, 64) if options.quick else (24, 256)
+    folder = ROOT / ".cache" / "benchmarks" / f"{layers}x{tokens}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "model" / "tokenizer_config.json").exists():
+        phase("build", folder, layers)
+    rows = [*passes(folder, tokens), *writing(folder), *reading(folder), *viewing(folder)]
+    rows += [*starting(), *drawing(folder, options.quick)]
+    print(table(rows))
+    if options.write:
+        write(rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
