@@ -43,9 +43,7 @@ def replacing(path: str | os.PathLike[str], needed: int = 0) -> Iterator[BinaryI
     try:
         with open(name, "wb") as file:  # by name, so that file.name tells others where to write
             yield file
-            file.flush()
-            os.fchmod(file.fileno(), _mode(target))  # mkstemp makes private files
-            os.fsync(file.fileno())
+        _settle(name, _mode(target))
         os.replace(name, target)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
@@ -80,6 +78,16 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise ToolkitError(f"the folder of '{path}' is not writable. Write elsewhere.")
     if target.exists() and not target.is_file():
         raise ToolkitError(f"'{path}' is not an ordinary file. Name another.")
+
+
+def _settle(name: str, mode: int) -> None:
+    """Flush a file to the disk. By its name: safetensors may have put another file in its place."""
+    handle = os.open(name, os.O_RDONLY)
+    try:
+        os.fchmod(handle, mode)  # mkstemp makes private files
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def path_beside(document: str | os.PathLike[str]) -> Path:

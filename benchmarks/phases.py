@@ -279,6 +279,7 @@ def draw(folder: Path, name: str) -> dict[str, Any]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         page = browser.new_page()
+        page.set_default_timeout(300_000)  # bertviz's own take long
         page.add_init_script(_WATCH)
         page.route(REQUIRE, lambda route: route.fulfill(body=libraries))
         start = time.perf_counter()

@@ -228,8 +228,17 @@ def main(argv: list[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "model" / "tokenizer_config.json").exists():
         phase("build", folder, layers)
-    rows = [*passes(folder, tokens), *writing(folder), *reading(folder), *viewing(folder)]
-    rows += [*starting(), *drawing(folder, options.quick)]
+    rows: list[Row] = []
+    for measure in (
+        lambda: passes(folder, tokens),
+        lambda: writing(folder),
+        lambda: reading(folder),
+        lambda: viewing(folder),
+        starting,
+        lambda: drawing(folder, options.quick),
+    ):
+        rows += (found := measure())
+        print(table(found), file=sys.stderr)
     print(table(rows))
     if options.write:
         write(rows)

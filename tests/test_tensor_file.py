@@ -61,6 +61,19 @@ def test_the_document_refers_to_tensors_in_their_own_dtype(tmp_path: Path) -> No
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.json", "x.safetensors"]
 
 
+def test_both_files_have_the_permissions_of_new_files(tmp_path: Path) -> None:
+    (tmp_path / "new").touch()
+    write(tmp_path / "x.json")
+    assert {path.stat().st_mode for path in tmp_path.iterdir()} == {
+        (tmp_path / "new").stat().st_mode
+    }
+    for name in ("x.json", "x.safetensors"):
+        (tmp_path / name).chmod(0o640)
+    write(tmp_path / "x.json")  # the files that are replaced keep theirs
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.glob("x.*")}
+    assert modes == {0o640}
+
+
 def test_the_same_is_read_as_from_json(tmp_path: Path) -> None:
     files = [write(tmp_path / f"{f}.json", format=f) for f in ("json", "safetensors")]
     a, b = map(load, files)
