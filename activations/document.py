@@ -28,6 +28,7 @@ from activations.json_reading import (
     cut_short,
     damaged,
     first_shape,
+    let_go,
     map_file,
     parse_json,
     parse_line,
@@ -50,6 +51,7 @@ SECTIONS = {
     "mlp": "mlp_outputs",
     "other": "other_outputs",
 }
+_KEPT = 32_000_000  # bytes of a file in memory while its lines are looked for
 # How many bytes a number takes on average, to tell the size beforehand: digits, point, comma.
 _BYTES_A_NUMBER = {"float64": 19, "float32": 12, "bfloat16": 12, "float16": 11, "bool": 6}
 
@@ -359,7 +361,7 @@ class Document:
 
     def _index_lines(self) -> dict[str, Any]:
         """Find every module's line without parsing it; parse the header."""
-        data, at_line, header_end = self._bytes, 0, -1
+        data, at_line, header_end, kept = self._bytes, 0, -1, 0
         size, category = len(data), ""
         sections = {_dumps(section): name for name, section in SECTIONS.items()}
         while at_line < size:
@@ -377,6 +379,9 @@ class Document:
                     stop = end - 1 if data[end - 1 : end] == b"," else end
                     self._lines[orjson.loads(key)] = _Line(category, at_line, stop)
             at_line = end + 1
+            if at_line - kept > _KEPT:
+                let_go(data, kept, end)
+                kept = end
         if header_end < 0 or not data[max(0, size - 4096) : size].rstrip().endswith(b"}\n}\n}"):
             raise cut_short(self.path)
         try:
@@ -421,6 +426,7 @@ class Document:
             entry = self._whole["captured"][SECTIONS[line.category]][name]
         else:
             text = self._bytes[line.start : line.end]
+            let_go(self._bytes, line.start, line.end)
             entry = parse_line(text[text.index(b'": {') + 3 :], self.path, name)
         if not isinstance(entry, (simdjson.Object, dict)):
             raise damaged(self.path, name, "it is not an object")

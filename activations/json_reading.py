@@ -35,6 +35,16 @@ def map_file(path: Path) -> Any:
         raise ToolkitError(f"'{path}' cannot be read: {error.strerror}.") from error
 
 
+def let_go(data: Any, start: int, end: int) -> None:
+    """Give back the memory of a part of a mapped file: what was read counts as the process's own.
+
+    It is read from the file again when it is needed again.
+    """
+    if isinstance(data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        first = start - start % mmap.PAGESIZE
+        data.madvise(mmap.MADV_DONTNEED, first, end - first)
+
+
 def parse_json(path: Path, data: Any) -> Any:
     try:
         return simdjson.Parser().parse(data[:])
