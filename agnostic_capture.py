@@ -163,7 +163,8 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
     if answers is None:
         answers = ask(subject.catalog)
     selection = select(subject.catalog, answers, layers)
-    talk.note(f"Capturing {len(selection.names)} modules of {subject.name}.")
+    chosen = len(selection.names)
+    talk.note(f"Capturing {chosen} module{'' if chosen == 1 else 's'} of {subject.name}.")
     with talk.watching("Running") as update:
         made = session.run(subject, selection, request, options, update)
     for line in made.warnings:

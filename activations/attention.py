@@ -227,12 +227,12 @@ def _stacked(document: Document, found: list[tuple[Place, np.ndarray]], warn: Wa
     in_order = sorted(alike.items(), key=lambda item: _rank(item[0][0]))
     stacks = []
     for (kind, shape), members in in_order:
-        name = kind.replace("_", " ").capitalize()
-        if sum(other == kind for other, _ in alike) > 1:
-            numbers = {place.layer for place, _ in members}
-            layers = f"layer{'s' if len(numbers) > 1 else ''} {describe_numbers(numbers)}"
-            name += f", {layers}, {shape[0]} heads of {shape[1]} x {shape[2]}"
+        several = sum(other == kind for other, _ in alike) > 1
         for module, matrices in _once_a_layer(members).items():
+            name = kind.replace("_", " ").capitalize()
+            if several:
+                layers = f"layer{'s' if len(matrices) > 1 else ''} {describe_numbers(matrices)}"
+                name += f", {layers}, {shape[0]} heads of {shape[1]} x {shape[2]}"
             stacks.append(_stack(document, name + module, kind, matrices, warn))
     return stacks
 

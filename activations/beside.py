@@ -12,6 +12,7 @@ name made: models ask for that name elsewhere too (`if config._attn_implementati
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,8 @@ from typing import Any
 import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
+
+_ONE_AT_A_TIME = threading.Lock()  # the function is registered for the whole process
 
 
 @contextmanager
@@ -30,23 +33,25 @@ def weights_beside(
     Models that do not look their attention up in transformers' attention interface, and
     implementations it does not know, are left as they are: they hand out None as before.
     """
-    own = ALL_ATTENTION_FUNCTIONS.get(implementation)
-    if own is None or not names:  # eager is no entry there: it hands weights out itself
+    # eager is no entry there: it hands its weights out itself.
+    if implementation not in ALL_ATTENTION_FUNCTIONS or not names:
         yield
         return
-    wanted = {id(part) for name in names for part in model.get_submodule(name).modules()}
+    wanted = {part for name in names for part in model.get_submodule(name).modules()}
+    with _ONE_AT_A_TIME:
+        own = ALL_ATTENTION_FUNCTIONS[implementation]
 
-    def with_weights(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        output, weights = own(module, *args, **kwargs)
-        if weights is None and id(module) in wanted:
-            weights = _eager_weights(module, *args, **kwargs)
-        return output, weights
+        def with_weights(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+            output, weights = own(module, *args, **kwargs)
+            if weights is None and module in wanted:
+                weights = _eager_weights(module, *args, **kwargs)
+            return output, weights
 
-    AttentionInterface.register(implementation, with_weights)
-    try:
-        yield
-    finally:
-        AttentionInterface.register(implementation, own)
+        AttentionInterface.register(implementation, with_weights)
+        try:
+            yield
+        finally:
+            AttentionInterface.register(implementation, own)
 
 
 def _eager_weights(
@@ -68,11 +73,8 @@ def _eager_weights(
         return None
     causal = kwargs.pop("is_causal", None)
     causal = getattr(module, "is_causal", True) if causal is None else causal
-    if attention_mask is None and causal:
-        # SDPA is given no mask where its own causal one says the same.
-        square = (query.shape[-2], key.shape[-2])
-        attention_mask = torch.ones(square, dtype=torch.bool, device=query.device).tril()
-        attention_mask = attention_mask[None, None]
+    if attention_mask is None:
+        attention_mask = _mask(query, key, bool(causal), kwargs.get("sliding_window"))
     if attention_mask is not None and attention_mask.dtype == torch.bool:
         low = torch.finfo(query.dtype).min
         zero = torch.zeros((), dtype=query.dtype, device=query.device)
@@ -80,6 +82,24 @@ def _eager_weights(
     weights: torch.Tensor | None
     _, weights = eager(module, query, key, value, attention_mask, *args, **kwargs)
     return weights
+
+
+def _mask(
+    query: torch.Tensor, key: torch.Tensor, causal: bool, window: int | None
+) -> torch.Tensor | None:
+    """Which keys each query sees, (1, 1, queries, keys), where the attention is told in words.
+
+    SDPA is given no mask where its own causal one says the same; flash attention never is, but the
+    width of its window.
+    """
+    if not causal and not window:
+        return None
+    rows = torch.arange(query.shape[-2], device=query.device)[:, None]
+    back = rows - torch.arange(key.shape[-2], device=query.device)
+    seen = back >= 0 if causal else torch.ones_like(back, dtype=torch.bool)
+    if window:
+        seen = seen & (back.abs() < window)
+    return seen[None, None]
 
 
 def _eager_forward(module: nn.Module) -> Callable[..., tuple[Any, Any]] | None:

@@ -39,10 +39,18 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
         )
     if part == "weights" and "device_map" in text:
         return f"--device-map does not fit: {first_line(error)}. Write auto, or mend it."
+    if attn_implementation not in (None, "eager") and "does not support an attention" in text:
+        return (
+            f"'{name}' does not run with attention '{attn_implementation}'. Use "
+            "--attn-implementation eager."
+        )
     # A kernel that is not installed is an ImportError with a name of its own (FlashAttention2).
     named = attn_implementation not in (None, "eager")  # eager is always there
     if named and (str(attn_implementation) in text or "ImportError" in kinds):
-        return f"'{name}' does not run with attention '{attn_implementation}': {first_line(error)}"
+        return (
+            f"'{name}' does not run with attention '{attn_implementation}' ({first_line(error)}). "
+            "Use --attn-implementation eager."
+        )
     if Path(name).is_file():
         return f"'{name}' is a file. Name the checkpoint's folder with --model."
     if Path(name).is_dir() and not (Path(name) / "config.json").exists():

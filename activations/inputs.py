@@ -122,14 +122,7 @@ def tokenize(config: Any, tokenizer: Any, request: Request) -> Any:
     if not request.prompt or count == 0:
         raise UsageError("the prompt is empty. Give a text with --prompt or --prompt-file.")
     check_length("the prompt is", count, config)
-    if request.target is not None:
-        labels = tokenizer(text_target=request.target)["input_ids"]
-        ends = bool(labels) and labels[-1] in tokenizer.all_special_ids
-        check_length("the target (--target) is", len(labels) + (not ends), config)
-    if request.max_new_tokens is not None:
-        before = 1 if paired(config) else count
-        what = f"with --max-new-tokens {request.max_new_tokens} the text is"
-        check_length(what, before + request.max_new_tokens, config)
+    check_lengths_written(config, tokenizer, request, count)
     return encoded
 
 
@@ -173,16 +166,40 @@ def _check_text(request: Request) -> None:
             raise UsageError(f"the {what} is not text in UTF-8. Save or type it so.") from None
 
 
-def _longest(config: Any) -> int | None:
+def check_lengths_written(config: Any, tokenizer: Any, request: Request, prompt: int) -> None:
+    """Raise `UsageError` when the target, or what follows `prompt` tokens, is too long."""
+    if request.target is not None:
+        labels = tokenizer(text_target=request.target)["input_ids"]
+        ends = bool(labels) and labels[-1] in tokenizer.all_special_ids
+        check_length("the target (--target) is", len(labels) + (not ends), config, "decoder")
+    if request.max_new_tokens is not None:
+        before, side = (1, "decoder") if paired(config) else (prompt, "prompt")
+        what = f"with --max-new-tokens {request.max_new_tokens} the text is"
+        check_length(what, before + request.max_new_tokens, config, side)
+
+
+# How many tokens a side takes, as configurations call it: T5 and BART have one name for both, LED
+# and Whisper one for each.
+_LIMITS = {
+    "prompt": ("max_encoder_position_embeddings", "max_position_embeddings"),
+    "decoder": (
+        "max_decoder_position_embeddings",
+        "max_target_positions",
+        "max_position_embeddings",
+    ),
+}
+
+
+def _longest(config: Any, side: str = "prompt") -> int | None:
     """How many tokens the model takes, where its configuration says so."""
     text_config = getattr(config, "text_config", None) or config
-    limit = getattr(text_config, "max_position_embeddings", None)
-    return limit if isinstance(limit, int) and limit > 0 else None
+    found = (getattr(text_config, name, None) for name in _LIMITS[side])
+    return next((limit for limit in found if isinstance(limit, int) and limit > 0), None)
 
 
-def check_length(what: str, count: int, config: Any) -> None:
-    """Raise `UsageError` when `count` tokens are more than the model takes."""
-    limit = _longest(config)
+def check_length(what: str, count: int, config: Any, side: str = "prompt") -> None:
+    """Raise `UsageError` when `count` tokens are more than the model takes on this side."""
+    limit = _longest(config, side)
     if limit is not None and limit < count:
         raise UsageError(f"{what} {count} tokens long, and this model takes {limit}. Shorten it.")
 
@@ -205,7 +222,7 @@ def add_decoder(inputs: Inputs, model: Any, tokenizer: Any, request: Request) ->
         labels = tokenizer(text_target=request.target, return_tensors="pt")["input_ids"]
         ids = _shifted_right(model, tokenizer, labels.to(input_device(model)))
     elif model.can_generate():
-        room = (_longest(model.config) or DEFAULT_NEW_TOKENS + 1) - 1  # after the start
+        room = (_longest(model.config, "decoder") or DEFAULT_NEW_TOKENS + 1) - 1  # after the start
         count = request.max_new_tokens or min(DEFAULT_NEW_TOKENS, room)
         start_id = _decoder_start(model)
         ids = _generate(model, inputs.tensors, count, decoder_start_token_id=start_id)

@@ -50,7 +50,10 @@ def read_image(name: str) -> Image:
     _check_readable(name, "--image")
     try:
         with PIL.Image.open(name) as file:
-            return Image(name, PIL.ImageOps.exif_transpose(file).convert("RGB"))
+            upright = PIL.ImageOps.exif_transpose(file)
+            if upright.mode.startswith("I;16"):  # Pillow would clip: 16 bits to the upper 8
+                upright = PIL.Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            return Image(name, upright.convert("RGB"))
     # Pillow's own words for broken files are many: SyntaxError is one of them.
     except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
         raise UsageError(

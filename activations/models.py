@@ -22,7 +22,7 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto import modeling_auto
 
-from activations.errors import ToolkitError, UsageError
+from activations.errors import ToolkitError, UsageError, nearest, quoted_list
 from activations.explained import explained, first_line
 from activations.inputs import paired
 
@@ -62,6 +62,8 @@ def open_checkpoint(
 
     Raises `ToolkitError` when it is not there, not a checkpoint, or wants code of its own run.
     """
+    if not name:
+        raise UsageError("--model is empty. Give a hub name or a checkpoint folder.")
     with explained(name, "configuration"):
         where = _where(name, revision, trust_remote_code)
         config = AutoConfig.from_pretrained(name, **where)
@@ -80,7 +82,7 @@ def _where(name: str, revision: str | None, trust_remote_code: bool) -> dict[str
 @cache
 def _hub_in_reach() -> bool:
     """Whether the hub's address can be looked up. Behind a proxy only the proxy knows."""
-    if getproxies().get("https"):
+    if {"https", "all"} & set(getproxies()):
         return True
     host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname or ""
     try:
@@ -108,9 +110,15 @@ def _class_name(config: Any) -> str:
         return "AutoModelForSeq2SeqLM"
     # Any other class by its own name: AutoModel would leave out a classifier, or add a decoder of
     # random weights to an encoder that was saved alone.
-    if architectures and "AutoModel" not in auto_map and hasattr(transformers, architectures[0]):
+    if architectures and "AutoModel" not in auto_map and _is_model(architectures[0]):
         return str(architectures[0])
     return "AutoModel"
+
+
+def _is_model(name: Any) -> bool:
+    """Whether transformers has a model class of this name (it has all kinds of other things)."""
+    found = getattr(transformers, str(name), None)
+    return isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
 
 
 def _known_class(mapping: str, config: Any) -> str | None:
@@ -155,14 +163,15 @@ def load_model(
     options: dict[str, Any] = {**checkpoint.where, "dtype": dtype, "output_loading_info": True}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
+    if isinstance(spread, dict):
+        _check_parts(checkpoint, spread)
     if spread is not None:
         # Weights whose form in memory differs from the checkpoint's are written here; the others
         # are read from the checkpoint itself.
         folder = tempfile.TemporaryDirectory(prefix="offloaded-weights-")
         options |= {"device_map": spread, "offload_folder": folder.name}
-    with explained(checkpoint.name, "weights", attn_implementation), torch.random.fork_rng([]):
-        # What the checkpoint lacks is random, but the same every time.
-        torch.default_generator.manual_seed(0)
+    # What the checkpoint lacks is random, but the same every time.
+    with explained(checkpoint.name, "weights", attn_implementation), the_same_chances():
         loader = getattr(transformers, checkpoint.class_name)
         model, report = loader.from_pretrained(checkpoint.name, **options)
         model = (model if spread is not None else model.to(place)).eval()
@@ -184,7 +193,7 @@ def _made_up_weights(name: str, missing: list[str]) -> list[str]:
     ]
 
 
-def pick_device(device: str) -> torch.device:
+def pick_device(device: str, flag: str = "--device") -> torch.device:
     """`auto` is CUDA, else Apple's MPS, else the CPU. Raises `UsageError` where one is missing."""
     if device == "auto":
         if torch.cuda.is_available():
@@ -194,14 +203,14 @@ def pick_device(device: str) -> torch.device:
         place = torch.device(device)
     except RuntimeError:
         raise UsageError(
-            f"--device does not know '{device}'. Write auto, cpu, cuda, cuda:0 or mps."
+            f"{flag} does not know '{device}'. Write auto, cpu, cuda, cuda:0 or mps."
         ) from None
     there = {"cpu": True, "cuda": torch.cuda.is_available()}
     there["mps"] = torch.backends.mps.is_available()
     if not there.get(place.type, False) or (
         place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count()
     ):
-        raise ToolkitError(f"this machine has no device '{device}'. Write --device cpu or auto.")
+        raise ToolkitError(f"this machine has no device '{device}'. Write {flag} cpu or auto.")
     return place
 
 
@@ -227,8 +236,21 @@ def parse_device_map(text: str | None) -> Any:
         )
     for device in places.values():
         if device != "disk":
-            pick_device(f"cuda:{device}" if isinstance(device, int) else str(device))
+            number = isinstance(device, int) and not isinstance(device, bool)
+            pick_device(f"cuda:{device}" if number else str(device), "--device-map")
     return places
+
+
+def _check_parts(checkpoint: Checkpoint, places: dict[str, Any]) -> None:
+    """accelerate passes over names that the model does not have."""
+    with explained(checkpoint.name, "configuration"):
+        model = skeleton(checkpoint)
+    names = [name for name, _ in (*model.named_modules(), *model.named_parameters())]
+    for name in places:
+        if name not in names:
+            close = nearest(name, names)
+            hint = f" Did you mean {quoted_list(close)}?" if close else ""
+            raise UsageError(f"--device-map: the model has no part '{name}'.{hint}")
 
 
 @contextmanager
@@ -252,8 +274,8 @@ def attention_implementation(model: Any, name: str | None) -> Iterator[None]:
         changed = name in _implementations(model.config).values()
         if name != "eager" and not changed:  # transformers only logs it
             raise ToolkitError(
-                f"this model does not change its attention after loading. Load it with "
-                f"attn_implementation='{name}'."
+                f"this model does not take up attention '{name}' once it is loaded. Use "
+                f"--attn-implementation eager, or load it with attn_implementation='{name}'."
             )
         yield
     finally:
@@ -276,6 +298,17 @@ def left_as_it_was(model: Any) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def the_same_chances() -> Iterator[None]:
+    """Random numbers on the CPU are the same every time inside, and outside as if none were drawn.
+
+    Some models draw them in their pass (Reformer's hashes).
+    """
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(0)
+        yield
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:

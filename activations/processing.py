@@ -22,6 +22,7 @@ from activations.inputs import (
     add_continuation,
     add_decoder,
     check_length,
+    check_lengths_written,
     check_request,
     has_decoder,
     paired,
@@ -138,7 +139,9 @@ def encode(
     """
     tensors = _tensors(model, _process(model, processor, request))
     inputs = Inputs(tensors, [])
-    if "input_ids" in tensors:
+    read = tensors["input_ids"].shape[-1] if "input_ids" in tensors else 0
+    check_lengths_written(model.config, tokenizer, request, read)
+    if read:
         inputs.tokens = spell(tokenizer, tensors["input_ids"][0])
     if has_decoder(model, request):
         add_decoder(inputs, model, tokenizer, request)
@@ -164,7 +167,11 @@ def _process(model: Any, processor: Any, request: Request) -> Mapping[str, Any]:
     try:
         made: Mapping[str, Any] = _own_part(model, processor, request)(**given)
     except Exception as error:
-        hint = " Write its place into --prompt, or use --chat." if reads_text(model) else ""
+        hint = (
+            f" Write its place into --prompt, once for each {_what(request)}, or use --chat."
+            if reads_text(model)
+            else ""
+        )
         raise ToolkitError(
             f"the checkpoint's processor refuses the {_what(request)}: {first_line(error)}.{hint}"
         ) from error

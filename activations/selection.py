@@ -93,6 +93,12 @@ def _resolve_item(item: str, category: str, catalog: Catalog) -> Sequence[Patter
         return _holding_weights(category, catalog)
     if re.fullmatch(r"[+-]?\d+", item):
         return [_by_index(item, category, available)]
+    if span := re.fullmatch(r"(\d{1,6})\s*-\s*(\d{1,6})", item):
+        first, last = int(span[1]), int(span[2])
+        if last < first:
+            raise UsageError(f"'{item}' is an empty range. Write the smaller index first.")
+        ends = [_by_index(str(number), category, available) for number in (first, last)]
+        return available[available.index(ends[0]) : available.index(ends[1]) + 1]
     return [_by_name(item, category, catalog)]
 
 

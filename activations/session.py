@@ -27,6 +27,7 @@ from activations.files import check_output
 from activations.inputs import Inputs, Request, encode, has_decoder, tokenize
 from activations.media import read_audio, read_image
 from activations.observation import Observation, WeightsSource
+from activations.offloaded import nothing_missing
 from activations.selection import Selection, parse_spec
 from activations.selection import select as choose
 from activations.tensors import Tensor, at
@@ -327,12 +328,20 @@ def run(
     implementation = options.attn_implementation or ("eager" if selection.wants_attention else None)
     _load(subject, request, options, implementation)
     model = subject.model
-    with models.left_as_it_was(model), models.attention_implementation(model, implementation):
-        with failures_explained():
+    with (
+        models.left_as_it_was(model),
+        models.attention_implementation(model, implementation),
+        models.the_same_chances(),
+    ):
+        with failures_explained(), nothing_missing(model):
             inputs = _encode(subject, request)
         call = {**inputs.tensors, **_forward_options(subject, selection, bool(sources))}
         holders = [source.module for source in sources]
-        with failures_explained(), weights_beside(model, implementation, holders):
+        with (
+            failures_explained(),
+            nothing_missing(model),
+            weights_beside(model, implementation, holders),
+        ):
             if observation.warm_up:
                 recording.record(model, inputs.tensors, [])
             recorded = BACKENDS[options.backend](
@@ -357,7 +366,9 @@ def run(
         **inputs.header(),
         "selected_patterns": {c: [p.text for p in selection.patterns[c]] for c in CATEGORIES},
         "selected_modules": {c: list(selection.modules[c]) for c in CATEGORIES},
-        "attention_weights": _weights_header(sources, recorded, subject, environment),
+        "attention_weights": _weights_header(
+            sources, recorded, subject, environment, selection.wants_attention
+        ),
         "not_called": recorded.not_called or None,
         "non_finite": non_finite or None,
         "environment": environment,
@@ -367,7 +378,7 @@ def run(
         captured,
         subject.warnings
         + inputs.warnings
-        + (_lost(observation) if sources else [])
+        + (_lost(observation) if selection.wants_attention else [])
         + _warnings(recorded.not_called, non_finite),
     )
 
@@ -428,8 +439,13 @@ def _weights_header(
     recorded: recording.Recording,
     subject: Subject,
     environment: dict[str, Any],
+    wanted: bool,
 ) -> list[dict[str, Any]]:
-    """Where the attention weights stand in the document, checked against what was recorded."""
+    """Where the attention weights stand in the document, checked against what was recorded.
+
+    Unless attention was `wanted`, they may be missing: a layer that hands them on was chosen, and
+    the model runs with its own attention.
+    """
     entries: list[dict[str, Any]] = []
     shared = {source.module for source in sources if source.call}
     for source in sources:
@@ -438,6 +454,8 @@ def _weights_header(
             weights = at(recorded.outputs[key], source.element)
         except (LookupError, TypeError):
             weights = None
+        if not isinstance(weights, Tensor) and not wanted:
+            continue
         if not isinstance(weights, Tensor):
             raise ToolkitError(_no_weights(environment["attn_implementation"]))
         # A module called several times is several layers: count its calls.

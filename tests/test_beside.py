@@ -101,7 +101,9 @@ def test_the_attention_function_is_put_back_whatever_happens() -> None:
 def test_a_model_that_does_not_change_its_attention() -> None:
     subject = session.subject_of(tiny.model("deberta-v2"), tiny.tokenizer())
     selection = select(subject.catalog, {"attention": "weights"})
-    with pytest.raises(ToolkitError, match=r"does not change its attention after loading\. Load"):
+    with pytest.raises(
+        ToolkitError, match=r"does not take up attention 'sdpa' once it is loaded\. Use"
+    ):
         session.run(
             subject, selection, session.Request(TEXT), session.Options(attn_implementation="sdpa")
         )
@@ -122,3 +124,59 @@ def test_a_model_with_attention_of_its_own(
         ],
     )
     assert list(workplace.iterdir()) == []
+
+
+@pytest.mark.parametrize(("family", "windows"), [("llama", 0), ("mistral", 3), ("gemma3_text", 2)])
+def test_weights_beside_an_attention_that_is_given_no_mask(
+    family: str, windows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flash attention is told the width of its window, not given a mask. A stand-in for it."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_attention_mask
+    from transformers.modeling_utils import AttentionInterface
+
+    told: list[int | None] = []
+
+    def flash(module: Any, q: Any, k: Any, v: Any, mask: Any, **options: Any) -> tuple[Any, None]:
+        window = options.pop("sliding_window", None)
+        told.append(window)
+        rows, columns = torch.arange(q.shape[2])[:, None], torch.arange(k.shape[2])
+        seen = (rows >= columns) & ((rows - columns) < (window or 10**6))
+        assert mask is None
+        return sdpa_attention_forward(module, q, k, v, seen[None, None], **options)
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, "windowed", flash)
+    masks = ALL_MASK_ATTENTION_FUNCTIONS._global_mapping
+    monkeypatch.setitem(masks, "windowed", flash_attention_mask)
+    changes = {"sliding_window": 4} if windows else {}
+    model = tiny.model(family, "AutoModelForCausalLM", **changes)
+    subject = session.subject_of(model, tiny.tokenizer())
+    selection = select(subject.catalog, {"attention": "weights"})
+    request = session.Request(TEXT)
+    expected = weights_of(session.run(subject, selection, request))
+    options = session.Options(attn_implementation="windowed")
+    found = weights_of(session.run(subject, selection, request, options))
+    assert sum(window is not None for window in told) == windows
+    assert len(expected) == len(found) > 2
+    for key, weights in expected.items():
+        np.testing.assert_allclose(found[key], weights, atol=1e-5)
+
+
+def test_layers_that_hand_weights_on_can_be_captured_without_them(
+    checkpoints: Callable[[str], Path], workplace: Path, capture: Run
+) -> None:
+    """Falcon's layers do; nobody asked for attention, so the model keeps its own."""
+    argv = ("--model", checkpoints("falcon"), "--prompt", TEXT, "--auto-select", "other:all")
+    assert capture(*argv, "--quiet").code == 0
+
+
+def test_a_checkpoint_without_such_an_attention(workplace: Path, capture: Run) -> None:
+    folder = tiny.checkpoint(workplace / "gpt_neo", "gpt_neo")
+    done = capture(
+        *("--model", folder, "--prompt", TEXT, "--auto-select", "attn:0"),
+        *("--attn-implementation", "sdpa", "--quiet"),
+    )
+    assert (done.code, done.err) == (
+        1,
+        [f"error: '{folder}' does not run with attention 'sdpa'. Use --attn-implementation eager."],
+    )

@@ -826,7 +826,7 @@ def test_what_loading_from_the_hub_raises(raised: list[str], part: str, line: st
     ("implementation", "line"),
     [
         ("eager", "the weights of 'o/m' cannot be loaded: ImportError: requires bitsandbytes"),
-        ("flash_attention_2", "'o/m' does not run with attention 'flash_attention_2': ImportError"),
+        ("flash_attention_2", "'o/m' does not run with attention 'flash_attention_2' (ImportError"),
     ],
 )
 def test_what_is_missing_is_blamed_on_attention_only_if_it_was_named(
@@ -1180,8 +1180,25 @@ def test_what_a_request_for_weights_cannot_give_is_told(workplace: Path, capture
     assert capture(*argv, "mlp:0", "--quiet").err == []  # nobody asked for weights
 
 
+def test_attention_that_is_handed_out_by_no_module_is_told(workplace: Path, capture: Run) -> None:
+    folder = tiny.checkpoint(workplace / "longformer", "longformer")
+    done = capture("--model", folder, "--prompt", "The cat", "--auto-select", "attn:0", "--quiet")
+    assert done.code == 0
+    assert done.err[0].startswith("warning: the self attention weights that this model returns are")
+
+
+def test_models_that_draw_random_numbers_give_the_same_bytes(workplace: Path, capture: Run) -> None:
+    folder = tiny.checkpoint(workplace / "reformer", "reformer")
+    argv = ("--model", folder, "--prompt", "The cat sat.", "--auto-select", "attn:all", "--quiet")
+    state = torch.random.get_rng_state()
+    assert [capture(*argv, "--output", name).code for name in ("a.json", "b.json")] == [0, 0]
+    assert Path("a.json").read_bytes() == Path("b.json").read_bytes()
+    assert torch.equal(torch.random.get_rng_state(), state)  # the user's own are not touched
+
+
 def test_torch_stays_in_its_rooms() -> None:
     rooms = {"models", "inputs", "processing", "probe", "recording", "interventions", "beside"}
+    rooms |= {"offloaded"}
     for path in (ROOT / "activations").glob("*.py"):
         imports = [line for line in path.read_text().splitlines() if "import" in line.split("#")[0]]
         heavy = [

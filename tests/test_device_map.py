@@ -94,8 +94,19 @@ def test_a_model_probed_with_its_weights_can_be_spread(workplace: Path, capture:
         (
             ["--device-map", '{"model": "cuda:7"}'],
             1,
-            "error: this machine has no device 'cuda:7'. Write --device cpu or auto.",
+            "error: this machine has no device 'cuda:7'. Write --device-map cpu or auto.",
         ),
+        (
+            ["--device-map", '{"modle": "cpu"}'],
+            2,
+            "error: --device-map: the model has no part 'modle'. Did you mean 'model'",
+        ),
+        (
+            ["--device-map", '{"model": "gpu"}'],
+            2,
+            "error: --device-map does not know 'gpu'. Write auto, cpu, cuda, cuda:0 or mps.",
+        ),
+        (["--device-map", '{"": true}'], 2, "error: --device-map does not know 'True'. Write"),
         (
             ["--device-map", '{"model.norm": "disk"}'],
             1,
@@ -115,6 +126,22 @@ def test_bad_maps(argv: list[str], code: int, message: str, workplace: Path, cap
     assert len(done.err) == 1
     assert done.err[0].startswith(message)
     assert list(workplace.iterdir()) == []
+
+
+def test_weights_read_past_their_modules_are_refused(workplace: Path, capture: Run) -> None:
+    """LongCat's router hands its classifier's weight to a function: accelerate leaves it empty."""
+    folder = tiny.checkpoint(workplace / "longcat", "longcat_flash")
+    argv = ("--model", folder, "--prompt", "The cat", "--auto-select", "attn:0", "--quiet")
+    done = capture(*argv, "--device-map", "disk")
+    assert (done.code, done.err) == (
+        1,
+        [
+            "error: --device-map: this model reads weights past their modules, so that accelerate "
+            "does not fetch them from the disk. Use a map without 'disk', or none."
+        ],
+    )
+    assert list(workplace.iterdir()) == [folder]
+    assert capture(*argv, "--device-map", "auto").code == 0
 
 
 def test_numbers_name_accelerators() -> None:

@@ -226,7 +226,9 @@ def test_an_image_inside_the_text(checkpoints: Checkpoints, capture: Run) -> Non
     done = capture(*argv, "--prompt", "The cat")
     assert done.code == 1
     assert done.err[-1].startswith("error: the checkpoint's processor refuses the image: ValueE")
-    assert done.err[-1].endswith(" Write its place into --prompt, or use --chat.")
+    assert done.err[-1].endswith(
+        " Write its place into --prompt, once for each image, or use --chat."
+    )
     assert capture("--model", checkpoints("llava"), "--prompt", "a", *argv[4:]).code == 0
 
 
@@ -341,6 +343,19 @@ def test_list_without_a_processor(checkpoints: Checkpoints, capture: Run) -> Non
             ["--image", "cat.png", "--max-new-tokens", "2"],
             2,
             "--max-new-tokens needs a model that writes text. Leave it out.",
+        ),
+        (
+            "whisper",
+            ["--audio", "speech.wav", "--max-new-tokens", "60"],
+            2,
+            "with --max-new-tokens 60 the text is 61 tokens long, and this model takes 40. "
+            "Shorten it.",
+        ),
+        (
+            "whisper",
+            ["--audio", "speech.wav", "--target", "§" * 20],  # two bytes, and so tokens, each
+            2,
+            "the target (--target) is 41 tokens long, and this model takes 40. Shorten it.",
         ),
         (
             "vit",
@@ -464,3 +479,9 @@ def test_images_are_rgb_and_the_right_way_up(workplace: Path) -> None:
     exif[0x0112] = 6  # the camera was held upright
     turned.save("turned.jpg", exif=exif)
     assert read_image("turned.jpg").pixels.size == (10, 20)
+
+
+def test_images_of_16_bits_keep_their_greys(workplace: Path) -> None:
+    PIL.Image.fromarray(np.array([[0, 40_000, 65_535]], dtype=np.uint16)).save("grey.png")
+    pixels = np.asarray(read_image("grey.png").pixels)
+    assert pixels[0].tolist() == [[0] * 3, [156] * 3, [255] * 3]

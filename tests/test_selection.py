@@ -67,6 +67,8 @@ def test_the_catalogue_the_tests_below_count_on() -> None:
         ("query", [3]),
         ("cross.attn", [2]),
         ("self.query", [3]),
+        ("1-2", [1, 2]),
+        ("0, 2 - 3", [0, 2, 3]),
         ("all", [0, 1, 2, 3]),
         ("ALL", [0, 1, 2, 3]),
         ("weights", [0, 2]),  # each tensor once: not the inner attention
@@ -104,6 +106,12 @@ def test_answers(answer: str, chosen: list[int]) -> None:
             "attention",
             "there is no attention pattern 4. The indices go from 0 to 3; --list shows them.",
         ),
+        (
+            "2-4",
+            "attention",
+            "there is no attention pattern 4. The indices go from 0 to 3; --list shows them.",
+        ),
+        ("2-1", "attention", "'2-1' is an empty range. Write the smaller index first."),
         (
             "-1",
             "mlp",

@@ -296,7 +296,9 @@
       linkTo(null);
       return;
     }
+    const mine = showing;
     const counts = await Weights.histogram(stack, [layer], [head]);
+    if (mine !== showing) return;
     const vis = makePlace();
     vis.dataset.place = String(place);
     cut = Math.max(Page.minWeight, Weights.cutFor(stack, counts, AT_ONCE));
