@@ -25,10 +25,12 @@ from activations.errors import ToolkitError, nearest, quoted_list
 from activations.files import path_beside, replacing
 from activations.json_reading import (
     another_format,
+    cut_out,
     cut_short,
     damaged,
     first_shape,
     let_go,
+    line_ends,
     map_file,
     parse_json,
     parse_line,
@@ -46,12 +48,12 @@ if TYPE_CHECKING:
     from activations.tensor_file import TensorFile
 
 FORMAT = "agnostic-activations/1"
+_OUTPUT = b', "output": '
 SECTIONS = {
     "attention": "attention_outputs",
     "mlp": "mlp_outputs",
     "other": "other_outputs",
 }
-_KEPT = 32_000_000  # bytes of a file in memory while its lines are looked for
 # How many bytes a number takes on average, to tell the size beforehand: digits, point, comma.
 _BYTES_A_NUMBER = {"float64": 19, "float32": 12, "bfloat16": 12, "float16": 11, "bool": 6}
 
@@ -321,11 +323,12 @@ class Document:
         Only this tensor is turned into numbers. Raises `ToolkitError` when there is no such module
         or the element is not a tensor.
         """
-        entry = self._entry(name)
-        shape = reach(plain(entry.get("shape")), element)
-        dtype = reach(plain(entry.get("dtype")), element)
+        node = self._alone(name, element)
+        described = self._description(name) if node is not None else self._entry(name)
+        shape = reach(plain(described.get("shape")), element)
+        dtype = reach(plain(described.get("dtype")), element)
         try:
-            node = at(entry["output"], element)
+            node = at(described["output"], element) if node is None else node
             # A single value that is not finite is null, but has a dtype.
             found = reference(node) is not None or (node is None and isinstance(dtype, str))
         except (LookupError, TypeError, ValueError):
@@ -361,12 +364,9 @@ class Document:
 
     def _index_lines(self) -> dict[str, Any]:
         """Find every module's line without parsing it; parse the header."""
-        data, at_line, header_end, kept = self._bytes, 0, -1, 0
-        size, category = len(data), ""
+        data, at_line, header_end, category = self._bytes, 0, -1, ""
         sections = {_dumps(section): name for name, section in SECTIONS.items()}
-        while at_line < size:
-            end = data.find(b"\n", at_line)
-            end = size if end < 0 else end
+        for end in line_ends(data):
             if header_end < 0:
                 if data[at_line : min(end, at_line + 64)] == b'"captured": {':
                     header_end = at_line
@@ -379,10 +379,7 @@ class Document:
                     stop = end - 1 if data[end - 1 : end] == b"," else end
                     self._lines[orjson.loads(key)] = _Line(category, at_line, stop)
             at_line = end + 1
-            if at_line - kept > _KEPT:
-                let_go(data, kept, end)
-                kept = end
-        if header_end < 0 or not data[max(0, size - 4096) : size].rstrip().endswith(b"}\n}\n}"):
+        if header_end < 0 or not data[-4096:].rstrip().endswith(b"}\n}\n}"):
             raise cut_short(self.path)
         try:
             header = orjson.loads(data[:header_end].rstrip().rstrip(b",") + b"}")
@@ -425,18 +422,39 @@ class Document:
         if self._whole is not None:
             entry = self._whole["captured"][SECTIONS[line.category]][name]
         else:
-            text = self._bytes[line.start : line.end]
-            let_go(self._bytes, line.start, line.end)
-            entry = parse_line(text[text.index(b'": {') + 3 :], self.path, name)
+            key_end = self._bytes.find(b'": {', line.start, line.end)
+            entry = parse_line(self._text(key_end + 3, line.end), self.path, name)
         if not isinstance(entry, (simdjson.Object, dict)):
             raise damaged(self.path, name, "it is not an object")
         return entry
+
+    def _text(self, start: int, end: int) -> bytes:
+        """A part of the file, which is not kept in memory beside it."""
+        text: bytes = self._bytes[start:end]
+        let_go(self._bytes, start, end)
+        return text
+
+    def _alone(self, name: str, element: Element) -> Any:
+        """One tensor out of a module's line, parsed without the others; None where that fails."""
+        line = self._lines.get(name)
+        if line is None or self._whole is not None or len(element) != 1:
+            return None
+        start = self._bytes.find(_OUTPUT, line.start, min(line.end, line.start + 100_000))
+        index, described = element[0], self._description(name)
+        if start < 0 or not isinstance(index, int):
+            return None
+        text = self._text(start + len(_OUTPUT), line.end)
+        cut = cut_out(text, described.get("shape"), described.get("dtype"), index)
+        try:
+            return None if cut is None else parse_line(cut, self.path, name)
+        except ToolkitError:
+            return None  # the whole line is parsed then, and says what is wrong
 
     def _description(self, name: str) -> dict[str, Any]:
         """The shape and dtype of a module, read from the start of its line where that will do."""
         line = self._lines.get(name)
         if line is not None and self._whole is None:
-            head_end = self._bytes.find(b', "output": ', line.start, line.end)
+            head_end = self._bytes.find(_OUTPUT, line.start, min(line.end, line.start + 100_000))
             head = self._bytes[line.start : max(head_end, line.start)]
             try:
                 return dict(orjson.loads(b"{" + head + b"}}")[name])
