@@ -39,22 +39,29 @@ const Lines = (() => {
     return attr.apply(this, arguments);
   };
 
+  // What all lines of a row share: where they start, and whose they are. Asked once a row.
+  const SHARED = new Set(["x1", "y1", "stroke", "left-token-index"]);
+  const isFunction = ([, value]) => typeof value === "function";
+  const isShared = ([name, value]) => !isFunction([name, value]) || SHARED.has(name);
+
   // Yields after every row of weights.
   function* making(groups, cut) {
     for (const { rows, weights, attributes } of groups) {
-      const model = document.createElementNS(SVG, "line"); // with all that is the same for each
-      const varying = attributes.filter(([name, value]) => {
-        if (typeof value !== "function") model.setAttribute(name, value);
-        return typeof value === "function";
-      });
-      if (opacity) varying.push(["stroke-opacity", opacity]);
+      const shared = attributes.filter(isShared);
+      const own = attributes.filter((attribute) => !isShared(attribute));
+      if (opacity) own.push(["stroke-opacity", opacity]);
       for (const row of rows.nodes()) {
         const data = weights.call(row, row.__data__); // where d3 keeps it
+        const model = document.createElementNS(SVG, "line");
+        for (const [name, value] of shared) {
+          const found = isFunction([name, value]) ? value.call({ parentNode: row }, data[0], 0) : value;
+          model.setAttribute(name, found);
+        }
         for (let i = 0; i < data.length; i++) {
           if (!(data[i] > cut)) continue;
           const line = row.appendChild(model.cloneNode(false));
-          line.__data__ = data[i];
-          for (const [name, value] of varying) line.setAttribute(name, value.call(line, data[i], i));
+          if (opacity) line.__data__ = data[i]; // the head view asks again
+          for (const [name, value] of own) line.setAttribute(name, value.call(line, data[i], i));
         }
         yield;
       }
