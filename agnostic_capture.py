@@ -133,13 +133,13 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
         talk.note("No --model given: taking the bundled demo_model.")
     with talk.watching("Importing") as update:
         update("torch and transformers")
-        from activations import models, session
+        from activations import models, session, subjects
         from activations.inputs import Request
         from activations.questions import ask, show_catalog
     models.quiet_libraries(progress=talk.shows_progress)
     models.pick_device(args.device)
     models.parse_device_map(args.device_map)
-    options = session.Options(
+    options = subjects.Options(
         dtype=args.dtype,
         device=args.device,
         device_map=args.device_map,
@@ -152,12 +152,12 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
         prompt, args.text_pair, args.target, args.max_new_tokens, args.chat, image, audio
     )
     if args.list:
-        subject, warning = session.list_subject(args.model, options, request)
+        subject, warning = subjects.list_subject(args.model, options, request)
         if warning:
             talk.warn(warning)
         show_catalog(subject.catalog, sys.stdout)
         return
-    subject = session.open_subject(args.model, options, request)
+    subject = subjects.open_subject(args.model, options, request)
     if session.with_prompt(subject, request) is not request:
         talk.note(f"No --prompt given: taking {session.DEMO_PROMPT!r}.")
     if answers is None:

@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 import simdjson
 
 from activations.errors import ToolkitError, nearest, quoted_list
-from activations.files import path_beside, replacing
 from activations.json_reading import (
     another_format,
     cut_out,
@@ -42,184 +40,13 @@ from activations.json_reading import (
     to_tree,
 )
 from activations.observation import Element
-from activations.tensors import Tensor, at, map_leaves, walk
+from activations.tensors import at, walk
+from activations.writing import FORMAT, SECTIONS
 
 if TYPE_CHECKING:
     from activations.tensor_file import TensorFile
 
-FORMAT = "agnostic-activations/1"
 _OUTPUT = b', "output": '
-SECTIONS = {
-    "attention": "attention_outputs",
-    "mlp": "mlp_outputs",
-    "other": "other_outputs",
-}
-# How many bytes a number takes on average, to tell the size beforehand: digits, point, comma.
-_BYTES_A_NUMBER = {"float64": 19, "float32": 12, "bfloat16": 12, "float16": 11, "bool": 6}
-
-
-# --------------------------------------------------------------------------------------- writing
-
-Captured = Mapping[str, MutableMapping[str, Any]]  # category -> module name -> output tree
-
-
-def write_document(
-    path: str | os.PathLike[str],
-    header: Mapping[str, Any],
-    captured: Captured,
-    progress: Callable[[str], None] | None = None,
-    format: str = "json",
-    release: bool = False,
-) -> None:
-    """Write the document to `path`, replacing it in one step.
-
-    `captured` maps a category to {module name: output}, an output being `Tensor`s nested in lists
-    and dicts. `progress` is called with each module's name before it is written. `format` is
-    "json", or "safetensors" for the numbers in a file of their own beside the document. With
-    `release` each module's output is taken out of `captured` as it is written as text, so that
-    the memory goes down while the file grows.
-    """
-    if format == "safetensors":
-        _write_with_tensors(path, header, captured, progress)
-        return
-    with replacing(path, needed=estimated_size(captured)) as file:
-        _write_text(file, header, captured, progress, lambda _, tree: _json_pieces(tree), release)
-
-
-def _write_with_tensors(
-    path: str | os.PathLike[str],
-    header: Mapping[str, Any],
-    captured: Captured,
-    progress: Callable[[str], None] | None,
-) -> None:
-    from activations.tensor_file import identify, key_of, write_tensors
-
-    tensors = {
-        key_of(name, element): leaf
-        for outputs in captured.values()
-        for name, tree in outputs.items()
-        for element, leaf in walk(tree)
-        if isinstance(leaf, Tensor)
-    }
-    size = sum(tensor.data.nbytes for tensor in tensors.values()) + 200 * len(tensors)
-    id = identify(tensors, header)
-
-    def references(name: str, tree: Any) -> Iterator[bytes]:
-        def reference(leaf: Any, element: Element) -> Any:
-            return {"tensor": key_of(name, element)} if isinstance(leaf, Tensor) else leaf
-
-        yield _dumps(map_leaves(tree, reference))
-
-    # The document takes its place last: until then the old one is there, and notices.
-    with replacing(path) as file, replacing(path_beside(path), needed=size) as beside:
-        write_tensors(beside.name, tensors, id)
-        _write_text(file, {**header, "tensors": id}, captured, progress, references)
-
-
-def _write_text(
-    file: BinaryIO,
-    header: Mapping[str, Any],
-    captured: Captured,
-    progress: Callable[[str], None] | None,
-    pieces: Callable[[str, Any], Iterator[bytes]],
-    release: bool = False,
-) -> None:
-    """The document's text; `pieces(module, output)` is the text of what a module put out."""
-    file.write(b"{\n")
-    for key, value in header.items():
-        file.write(_dumps(key) + b": " + _dumps(value) + b",\n")
-    file.write(b'"captured": {\n')
-    for i, (category, section) in enumerate(SECTIONS.items()):
-        outputs = captured.get(category, {})
-        names = list(outputs)
-        file.write(_dumps(section) + b": {")
-        for j, name in enumerate(names):
-            tree = outputs.pop(name) if release else outputs[name]
-            if progress is not None:
-                progress(name)
-            file.write((b",\n" if j else b"\n") + _dumps(name) + b': {"shape": ')
-            file.write(_dumps(map_leaves(tree, lambda leaf, _: _tensor_field(leaf, "shape"))))
-            file.write(b', "dtype": ')
-            file.write(_dumps(map_leaves(tree, lambda leaf, _: _tensor_field(leaf, "dtype"))))
-            file.write(b', "output": ')
-            for piece in pieces(name, tree):
-                file.write(piece)
-            file.write(b"}")
-        file.write(b"\n}" if names else b"}")
-        file.write(b",\n" if i < len(SECTIONS) - 1 else b"\n")
-    file.write(b"}\n}\n")
-
-
-def _tensor_field(leaf: Any, field: str) -> Any:
-    return getattr(leaf, field) if isinstance(leaf, Tensor) else None
-
-
-def _json_pieces(tree: Any) -> Iterator[bytes]:
-    """The JSON text of an output, one tensor's text at a time."""
-    if isinstance(tree, Tensor):
-        yield _tensor_text(tree)
-    elif isinstance(tree, (list, dict)):
-        pairs = tree.items() if isinstance(tree, dict) else ((None, item) for item in tree)
-        yield b"{" if isinstance(tree, dict) else b"["
-        for i, (key, value) in enumerate(pairs):
-            prefix = b"," if i else b""
-            yield prefix if key is None else prefix + _dumps(key) + b":"
-            yield from _json_pieces(value)
-        yield b"}" if isinstance(tree, dict) else b"]"
-    else:
-        yield _dumps(tree)
-
-
-def _tensor_text(tensor: Tensor) -> bytes:
-    numbers = np.ascontiguousarray(tensor.numbers())
-    if tensor.shape == () and numbers.ndim <= 1 and numbers.size == 1:
-        return _dumps(numbers.reshape(())[()])  # orjson takes numpy scalars, not 0-d arrays
-    return _dumps(numbers)
-
-
-def _dumps(value: Any) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
-
-
-def estimated_size(captured: Captured) -> int:
-    """About how many bytes the document will take, from the shapes."""
-    size = 4096
-    for outputs in captured.values():
-        for tree in outputs.values():
-            for _, leaf in walk(tree):
-                if isinstance(leaf, Tensor):
-                    size += leaf.data.size * _BYTES_A_NUMBER.get(leaf.dtype, 8)
-            size += 200
-    return size
-
-
-def count_non_finite(captured: Captured) -> dict[str, dict[str, dict[str, int]]]:
-    """{module: {element: {"NaN": n, "Infinity": n, "-Infinity": n}}} for tensors that hold any.
-
-    An element is written as the path to it, joined by slashes: "1", "0/2", "" for a plain tensor.
-    """
-    found: dict[str, dict[str, dict[str, int]]] = {}
-    for outputs in captured.values():
-        for name, tree in outputs.items():
-            for path, leaf in walk(tree):
-                counts = _non_finite(leaf) if isinstance(leaf, Tensor) else None
-                if counts:
-                    found.setdefault(name, {})["/".join(map(str, path))] = counts
-    return found
-
-
-def _non_finite(tensor: Tensor) -> dict[str, int] | None:
-    values = tensor.numbers()
-    if values.dtype.kind not in "fc" or bool(np.isfinite(values).all()):
-        return None
-    return {
-        "NaN": int(np.isnan(values).sum()),
-        "Infinity": int(np.isposinf(values).sum()),
-        "-Infinity": int(np.isneginf(values).sum()),
-    }
-
-
-# --------------------------------------------------------------------------------------- reading
 
 
 def load(path: str | os.PathLike[str]) -> Document:
@@ -365,7 +192,7 @@ class Document:
     def _index_lines(self) -> dict[str, Any]:
         """Find every module's line without parsing it; parse the header."""
         data, at_line, header_end, category = self._bytes, 0, -1, ""
-        sections = {_dumps(section): name for name, section in SECTIONS.items()}
+        sections = {orjson.dumps(section): name for name, section in SECTIONS.items()}
         for end in line_ends(data):
             if header_end < 0:
                 if data[at_line : min(end, at_line + 64)] == b'"captured": {':

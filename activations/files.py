@@ -64,7 +64,27 @@ def check_output(path: str | os.PathLike[str], format: str) -> None:
             f"--output names the document, which is JSON. Write {Path(path).with_suffix('.json')}; "
             "the tensors go beside it."
         )
+    if Path(path).suffix == ".safetensors":
+        raise UsageError(
+            f"--output names the document, which is JSON. Write {Path(path).with_suffix('.json')}, "
+            "and --format safetensors for tensors beside it."
+        )
     check_writable(path)
+    if format == "safetensors":
+        check_beside(path)
+
+
+def check_beside(document: str | os.PathLike[str]) -> None:
+    """Refuse to replace a file of tensors that is not a document's: a checkpoint's weights, say."""
+    from activations.tensor_file import is_ours  # not before it is needed: it imports numpy
+
+    beside = path_beside(document)
+    check_writable(beside)
+    if beside.exists() and not is_ours(beside):
+        raise ToolkitError(
+            f"'{beside}' would be replaced by the tensors of '{document}', and is no file of this "
+            "toolkit. Name another --output."
+        )
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -8,74 +8,27 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from activations import __version__, interventions, models, probe, processing, recording
 from activations.beside import weights_beside
-from activations.catalog import CATEGORIES, Catalog, build_catalog, weights_sources
-from activations.document import (
-    FORMAT,
-    Document,
-    count_non_finite,
-    load,
-    write_document,
-)
+from activations.catalog import CATEGORIES, weights_sources
+from activations.document import Document, load
 from activations.errors import ToolkitError, UsageError
-from activations.explained import explained, failures_explained
+from activations.explained import failures_explained
 from activations.files import check_output
-from activations.inputs import Inputs, Request, encode, has_decoder, tokenize
+from activations.inputs import Inputs, Request, encode, tokenize
 from activations.media import read_audio, read_image
 from activations.observation import Observation, WeightsSource
 from activations.offloaded import nothing_missing
 from activations.selection import Selection, parse_spec
 from activations.selection import select as choose
+from activations.subjects import Options, Subject, open_subject, subject_of
 from activations.tensors import Tensor, at
+from activations.writing import FORMAT, count_non_finite, write_document
 
-DEMO_MODEL = Path(__file__).resolve().parent.parent / "demo_model"
-DEMO_NAME = "demo_model"
 DEMO_PROMPT = "Once there was a fox named Zolimar. One day Zolimar met a bear by the river."
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 BACKENDS = {"hooks": recording.record, "pyvene": interventions.record}
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a model is loaded and run. See `capture` for each."""
-
-    dtype: str = "auto"
-    device: str = "auto"
-    device_map: str | None = None
-    attn_implementation: str | None = None
-    backend: str = "hooks"
-    revision: str | None = None
-    trust_remote_code: bool = False
-
-    def __post_init__(self) -> None:
-        for value, known, flag in (
-            (self.backend, tuple(BACKENDS), "--backend"),
-            (self.dtype, DTYPES, "--dtype"),
-        ):
-            if value not in known:
-                raise UsageError(f"{flag} does not know '{value}'. Write {', '.join(known)}.")
-        if self.device_map is not None and self.device != "auto":
-            raise UsageError("--device and --device-map exclude each other. Give one of them.")
-
-
-@dataclass
-class Subject:
-    """A model under study: what it is made of, and itself once loaded.
-
-    `processor` makes inputs of an image or audio; None where a tokenizer does it all.
-    """
-
-    name: str
-    catalog: Catalog
-    checkpoint: models.Checkpoint | None = None
-    model: Any = None
-    tokenizer: Any = None
-    processor: Any = None
-    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -169,137 +122,6 @@ def capture(
     selection = choose(subject.catalog, answers, layers)
     run(subject, selection, request, options).save(output, format=format, release=True)
     return load(output)
-
-
-# ------------------------------------------------------------------------------------ the steps
-
-
-def open_subject(
-    name: str | None, options: Options | None = None, request: Request | None = None
-) -> Subject:
-    """Find out what a checkpoint's model is made of, without loading its weights if possible.
-
-    Raises `UsageError` when the model does not read what the request gives it.
-    """
-    options, request = options or Options(), request or Request()
-    checkpoint = _open(name, options)
-    try:
-        return _study(name, models.skeleton(checkpoint), checkpoint, request)
-    except ToolkitError:
-        raise
-    except Exception:
-        # What the meta device cannot run (kernels without a shape rule, code that follows the
-        # data) the model itself can.
-        model, warnings = models.load_model(
-            checkpoint, None, options.dtype, options.device, options.device_map
-        )
-    with models.attention_implementation(model, "eager"), failures_explained():
-        subject = _study(name, model, checkpoint, request)
-    return replace(subject, model=model, warnings=warnings)
-
-
-def list_subject(
-    name: str | None, options: Options | None = None, request: Request | None = None
-) -> tuple[Subject, str | None]:
-    """Like `open_subject`, but never loads weights; with a warning where that hides something.
-
-    A model that reads images or audio is tried on a blank image or silence.
-    """
-    checkpoint = _open(name, options or Options())
-    with explained(checkpoint.name, "configuration"):
-        model = models.skeleton(checkpoint)
-    try:
-        return _study(name, model, checkpoint, request or Request(), stand_in=True), None
-    except UsageError:
-        raise
-    except Exception as error:
-        reason = str(error) if isinstance(error, ToolkitError) else type(error).__name__
-    observation = Observation(probe.list_modules(model), probed=False)
-    return Subject(name or DEMO_NAME, build_catalog(observation), checkpoint), (
-        "this model cannot be tried without its weights, so what its modules put out is not "
-        f"shown, and indices may differ from those of a capture ({reason})."
-    )
-
-
-def _study(
-    name: str | None,
-    model: Any,
-    checkpoint: models.Checkpoint,
-    request: Request,
-    stand_in: bool = False,
-) -> Subject:
-    """Try the model, or its skeleton, on what it is to read.
-
-    With `stand_in` it gets a blank image or silence where it needs one and none was given.
-    """
-    if stand_in and (request.has_media or not probe.reads_text(model)):
-        request = processing.with_stand_ins(model, request)
-    needed = processing.needed_processor(model, request)
-    if needed is None:
-        try:
-            catalog = build_catalog(probe.observe(model))
-        except Exception:
-            subject = _beside_a_stand_in(name, model, checkpoint, request)
-            if subject is None:
-                raise
-            if not stand_in:
-                raise UsageError(processing.needs_media(model)) from None
-            return subject
-        return Subject(name or DEMO_NAME, catalog, checkpoint)
-    processor = models.load_processor(checkpoint, needed)
-    tokenizer = getattr(processor, "tokenizer", None)
-    if tokenizer is None and has_decoder(model, request):
-        tokenizer = models.load_tokenizer(checkpoint)
-    catalog = build_catalog(processing.try_model(model, processor, request))
-    return Subject(name or DEMO_NAME, catalog, checkpoint, tokenizer=tokenizer, processor=processor)
-
-
-def _beside_a_stand_in(
-    name: str | None, model: Any, checkpoint: models.Checkpoint, request: Request
-) -> Subject | None:
-    """A model that fails on text alone, tried with a blank image beside it (CLIP)."""
-    filled = processing.with_stand_ins(model, request)
-    if not filled.has_media:
-        return None
-    try:
-        return _study(name, model, checkpoint, filled)
-    except ToolkitError:  # no processor, say: then the first failure is what to tell
-        return None
-
-
-def _open(name: str | None, options: Options) -> models.Checkpoint:
-    where = str(DEMO_MODEL) if name is None else name
-    return models.open_checkpoint(where, options.revision, options.trust_remote_code)
-
-
-def subject_of(
-    model: Any, tokenizer: Any, processor: Any = None, request: Request | None = None
-) -> Subject:
-    """A model that is loaded already, with its tokenizer or processor. Raises `ToolkitError`."""
-    request = request or Request()
-    if processing.needed_processor(model, request) is None:
-        processor = None
-        if tokenizer is None:
-            raise UsageError(
-                "a loaded model needs its tokenizer too: capture(model, tokenizer=...)."
-            )
-    elif processor is None:
-        raise UsageError("a loaded model needs its processor too: capture(model, processor=...).")
-    name = str(getattr(model, "name_or_path", "") or type(model).__name__)
-    with (
-        models.left_as_it_was(model),
-        models.attention_implementation(model, "eager"),
-        failures_explained(),
-    ):
-        observation = (
-            probe.observe(model)
-            if processor is None
-            else processing.try_model(model, processor, request)
-        )
-    tokenizer = getattr(processor, "tokenizer", None) if tokenizer is None else tokenizer
-    return Subject(
-        name, build_catalog(observation), model=model, tokenizer=tokenizer, processor=processor
-    )
 
 
 def with_prompt(subject: Subject, request: Request) -> Request:

@@ -51,6 +51,15 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], i
     serialize_file(specs, path, {"document": id})
 
 
+def is_ours(path: str | os.PathLike[str]) -> bool:
+    """Whether a file holds a document's tensors, and not a model's weights or anything else."""
+    try:
+        with safe_open(path, framework="np") as file:
+            return "document" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 class TensorFile:
     """The tensors beside a document, each read when it is asked for.
 

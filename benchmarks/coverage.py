@@ -33,7 +33,7 @@ import tiny  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
-from activations import attention, document, models, probe, session, views  # noqa: E402
+from activations import attention, document, models, probe, session, subjects, views  # noqa: E402
 from activations.catalog import CATEGORIES, Catalog, build_catalog  # noqa: E402
 from activations.errors import ToolkitError  # noqa: E402
 from activations.inputs import Request  # noqa: E402
@@ -104,7 +104,7 @@ def examine(row: Row, task: str, family: str) -> None:
     catalog = find_out(row, checkpoint, model)
     if catalog is None:
         return
-    subject = session.Subject(family, catalog, model=model, tokenizer=tiny.tokenizer())
+    subject = subjects.Subject(family, catalog, model=model, tokenizer=tiny.tokenizer())
     text = Request(PROMPT, target=TARGET if models.paired(model.config) else None)
     with step(row, "not captured"):
         check_everything(row, subject)
@@ -129,7 +129,7 @@ def find_out(row: Row, checkpoint: models.Checkpoint, model: Any) -> Catalog | N
     return light if light is not None and heavy is not None else heavy
 
 
-def check_everything(row: Row, subject: session.Subject) -> None:
+def check_everything(row: Row, subject: subjects.Subject) -> None:
     """Every module hooked; a model with a decoder writes the decoder's text itself."""
     answers = {c: "all" for c in CATEGORIES if subject.catalog.of(c)}
     text = Request(PROMPT, max_new_tokens=4 if models.paired(subject.model.config) else None)
@@ -143,7 +143,7 @@ def check_everything(row: Row, subject: session.Subject) -> None:
     row.captured = True
 
 
-def check_weights(row: Row, subject: session.Subject, text: Request) -> None:
+def check_weights(row: Row, subject: subjects.Subject, text: Request) -> None:
     if not any(pattern.weights for pattern in subject.catalog.of("attention")):
         own = own_attentions(
             subject, session.encode(subject.model, subject.tokenizer, text).tensors
@@ -167,7 +167,7 @@ def check_weights(row: Row, subject: session.Subject, text: Request) -> None:
     view(row, capture)
 
 
-def own_attentions(subject: session.Subject, inputs: dict[str, Any]) -> dict[str, list[Any]]:
+def own_attentions(subject: subjects.Subject, inputs: dict[str, Any]) -> dict[str, list[Any]]:
     """What the model returns as its attentions, by kind, flat and in its order."""
     model = subject.model
     options = {"output_attentions": True, "use_cache": False, "return_dict": True}

@@ -61,12 +61,13 @@ def capture(folder: Path, tokens: int) -> dict[str, Any]:
     """The forward pass with and without hooks, whole and stopped early; the documents' tensors."""
     import torch
 
-    from activations import models, recording, session
+    from activations import models, recording, session, subjects
+    from activations.inputs import Request
     from activations.selection import select
 
-    subject = session.open_subject(str(folder / "model"))
+    subject = subjects.open_subject(str(folder / "model"))
     catalog = subject.catalog
-    request = session.Request(("the cat sat on the mat " * tokens)[:tokens])
+    request = Request(("the cat sat on the mat " * tokens)[:tokens])
     mlp = "mlp.gate_proj,mlp.up_proj"
     for name, answers in (
         ("attention", {"attention": "0"}),
@@ -74,9 +75,7 @@ def capture(folder: Path, tokens: int) -> dict[str, Any]:
     ):
         made = session.run(subject, select(catalog, answers), request)
         made.save(folder / f"{name}.json", format="safetensors")
-    short = session.run(
-        subject, select(catalog, {"attention": "0"}), session.Request(request.prompt[:16])
-    )
+    short = session.run(subject, select(catalog, {"attention": "0"}), Request(request.prompt[:16]))
     short.save(folder / "short.json")
 
     model = subject.model
@@ -123,7 +122,8 @@ def hold(folder: Path) -> dict[str, Any]:
 
 
 def write(folder: Path) -> dict[str, Any]:
-    from activations.document import load, write_document
+    from activations.document import load
+    from activations.writing import write_document
 
     header = load(folder / "attention.json").header
     header.pop("tensors")
@@ -155,7 +155,8 @@ def write_tensors(folder: Path) -> dict[str, Any]:
     import numpy as np
     from safetensors.numpy import save_file
 
-    from activations.document import load, write_document
+    from activations.document import load
+    from activations.writing import write_document
 
     header = load(folder / "attention.json").header
     header.pop("tensors")
@@ -196,8 +197,9 @@ def naive_read(folder: Path) -> dict[str, Any]:
 
 def write_both(folder: Path) -> dict[str, Any]:
     """A document with MLP lines, as text."""
-    from activations.document import load, write_document
+    from activations.document import load
     from activations.tensors import Tensor
+    from activations.writing import write_document
 
     document = load(folder / "both.json")
     header = {key: value for key, value in document.header.items() if key != "tensors"}

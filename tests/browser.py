@@ -17,8 +17,8 @@ import numpy as np
 from playwright.sync_api import Browser, Playwright, Route
 
 import bertviz_head_model_view
-from activations.document import FORMAT, write_document
 from activations.tensors import Tensor
+from activations.writing import FORMAT, write_document
 
 FLAGS = [
     "--no-sandbox",

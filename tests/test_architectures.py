@@ -19,11 +19,12 @@ import tiny
 import torch
 from oracle import assert_same, own_attentions, raw_hooks
 
-from activations import models, recording, session
+from activations import models, recording, session, subjects
 from activations.attention import read_attention
 from activations.catalog import weights_sources
 from activations.document import Document, load
 from activations.errors import ToolkitError, UsageError
+from activations.inputs import Request
 from activations.selection import select
 from activations.tensors import Tensor, at, walk
 from activations.views import Caption, build_pages
@@ -59,7 +60,7 @@ LEFT_OUT = {
         f"{_EXPECTED}",
     ],
 }
-TEXT = session.Request("The cat sat on the mat.")
+TEXT = Request("The cat sat on the mat.")
 EVERYTHING = {"attention": "all", "mlp": "all", "other": "all"}
 
 
@@ -71,8 +72,8 @@ class Case:
     folder: Path
 
     @cached_property
-    def subject(self) -> session.Subject:
-        return session.open_subject(str(self.folder))
+    def subject(self) -> subjects.Subject:
+        return subjects.open_subject(str(self.folder))
 
     @cached_property
     def capture(self) -> session.Capture:
@@ -178,7 +179,7 @@ def test_every_module_whole_and_the_logits_unchanged(case: Case) -> None:
 def test_pyvene_gives_the_same_bytes(case: Case, tmp_path: Path) -> None:
     selection = select(case.subject.catalog, EVERYTHING)
     case.capture.save(tmp_path / "hooks.json")
-    session.run(case.subject, selection, TEXT, session.Options(backend="pyvene")).save(
+    session.run(case.subject, selection, TEXT, subjects.Options(backend="pyvene")).save(
         tmp_path / "pyvene.json"
     )
     hooks, pyvene = ((tmp_path / name).read_bytes() for name in ("hooks.json", "pyvene.json"))

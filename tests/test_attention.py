@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from activations.attention import Stack, read_attention
-from activations.document import FORMAT, load, write_document
+from activations.document import load
 from activations.errors import ToolkitError
 from activations.tensors import Tensor
 from activations.views import _facts
+from activations.writing import FORMAT, write_document
 
 TOKENS = list("abcdef")
 

@@ -12,8 +12,9 @@ import tiny
 import torch
 from conftest import Run
 
-from activations import session
+from activations import session, subjects
 from activations.errors import ToolkitError
+from activations.inputs import Request
 from activations.selection import select
 from activations.tensors import at
 
@@ -34,14 +35,14 @@ def weights_of(capture: session.Capture) -> dict[tuple[Any, ...], np.ndarray]:
 @pytest.mark.parametrize("family", MODELS)
 def test_weights_beside_sdpa(family: str, backend: str) -> None:
     auto = (tiny.FAMILIES | tiny.ODD_FAMILIES).get(family, "AutoModelForCausalLM")
-    subject = session.subject_of(tiny.model(family, auto), tiny.tokenizer())
+    subject = subjects.subject_of(tiny.model(family, auto), tiny.tokenizer())
     # the last of the others reads the final hidden states
     last = [p.text for p in subject.catalog.of("other") if p.outputs.startswith("[")][-1]
     selection = select(subject.catalog, {"attention": "weights", "other": last})
-    text = session.Request(TEXT, target="Ein Satz." if family in ("t5", "bart") else None)
+    text = Request(TEXT, target="Ein Satz." if family in ("t5", "bart") else None)
     eager = session.run(subject, selection, text)
     beside = session.run(
-        subject, selection, text, session.Options(attn_implementation="sdpa", backend=backend)
+        subject, selection, text, subjects.Options(attn_implementation="sdpa", backend=backend)
     )
     expected, found = weights_of(eager), weights_of(beside)
     assert list(found) == list(expected)
@@ -74,11 +75,9 @@ def test_only_the_chosen_layers_are_computed(monkeypatch: pytest.MonkeyPatch) ->
         return own(module, *args, **kwargs)
 
     monkeypatch.setattr(beside, "_eager_weights", counting)
-    subject = session.subject_of(tiny.model("llama"), tiny.tokenizer())
+    subject = subjects.subject_of(tiny.model("llama"), tiny.tokenizer())
     selection = select(subject.catalog, {"attention": "0"}, [1])
-    session.run(
-        subject, selection, session.Request(TEXT), session.Options(attn_implementation="sdpa")
-    )
+    session.run(subject, selection, Request(TEXT), subjects.Options(attn_implementation="sdpa"))
     assert computed == [1]
 
 
@@ -99,14 +98,12 @@ def test_the_attention_function_is_put_back_whatever_happens() -> None:
 
 
 def test_a_model_that_does_not_change_its_attention() -> None:
-    subject = session.subject_of(tiny.model("deberta-v2"), tiny.tokenizer())
+    subject = subjects.subject_of(tiny.model("deberta-v2"), tiny.tokenizer())
     selection = select(subject.catalog, {"attention": "weights"})
     with pytest.raises(
         ToolkitError, match=r"does not take up attention 'sdpa' once it is loaded\. Use"
     ):
-        session.run(
-            subject, selection, session.Request(TEXT), session.Options(attn_implementation="sdpa")
-        )
+        session.run(subject, selection, Request(TEXT), subjects.Options(attn_implementation="sdpa"))
 
 
 def test_a_model_with_attention_of_its_own(
@@ -150,11 +147,11 @@ def test_weights_beside_an_attention_that_is_given_no_mask(
     monkeypatch.setitem(masks, "windowed", flash_attention_mask)
     changes = {"sliding_window": 4} if windows else {}
     model = tiny.model(family, "AutoModelForCausalLM", **changes)
-    subject = session.subject_of(model, tiny.tokenizer())
+    subject = subjects.subject_of(model, tiny.tokenizer())
     selection = select(subject.catalog, {"attention": "weights"})
-    request = session.Request(TEXT)
+    request = Request(TEXT)
     expected = weights_of(session.run(subject, selection, request))
-    options = session.Options(attn_implementation="windowed")
+    options = subjects.Options(attn_implementation="windowed")
     found = weights_of(session.run(subject, selection, request, options))
     assert sum(window is not None for window in told) == windows
     assert len(expected) == len(found) > 2

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from activations.document import FORMAT, count_non_finite, load, write_document
+from activations.document import load
 from activations.errors import ToolkitError
 from activations.files import replacing
 from activations.tensors import Tensor
+from activations.writing import FORMAT, count_non_finite, write_document
 
 HEADER = {"format": FORMAT, "model": "m", "prompt": "p"}
 

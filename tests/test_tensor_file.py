@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ from safetensors.torch import load_file
 
 import activations
 import bertviz_head_model_view
-from activations.document import FORMAT, load, write_document
+from activations.document import load
 from activations.errors import ToolkitError, UsageError
 from activations.files import path_beside
 from activations.tensors import Tensor
+from activations.writing import FORMAT, write_document
 
 HEADER = {"format": FORMAT, "model": "m", "prompt": "p", "tokens": ["a", "b", "c"]}
 NAME = "m.0.self_attn"
@@ -210,9 +213,41 @@ def test_a_failed_capture_leaves_the_old_pair(
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
+def test_weights_of_a_checkpoint_are_not_replaced(
+    workplace: Path, capture: Run, checkpoints: Callable[[str], Path]
+) -> None:
+    shutil.copytree(checkpoints("llama"), "ck")
+    before = Path("ck/model.safetensors").read_bytes()
+    argv = ("--model", "ck", "--prompt", "a", "--auto-select", "attn:0", "--quiet")
+    done = capture(*argv, "--format", "safetensors", "--output", "ck/model.json")
+    assert (done.code, done.err) == (
+        1,
+        [
+            "error: 'ck/model.safetensors' would be replaced by the tensors of 'ck/model.json', "
+            "and is no file of this toolkit. Name another --output."
+        ],
+    )
+    assert Path("ck/model.safetensors").read_bytes() == before
+    assert capture(*argv, "--output", "ck/model.json").code == 0  # text has nothing beside it
+    assert Path("ck/model.safetensors").read_bytes() == before
+    with pytest.raises(ToolkitError, match="is no file of this toolkit"):
+        write(Path("ck/model.json"))
+
+
+def test_text_in_its_place_leaves_no_tensors_behind(tmp_path: Path) -> None:
+    write(tmp_path / "x.json")
+    write(tmp_path / "x.json", format="json")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (
+            ["--output", "x.safetensors"],
+            "error: --output names the document, which is JSON. Write x.json, and --format "
+            "safetensors for tensors beside it.",
+        ),
         (
             ["--output", "x.safetensors", "--format", "safetensors"],
             "error: --output names the document, which is JSON. Write x.json; the tensors go "
