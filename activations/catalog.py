@@ -271,9 +271,12 @@ class _Numbering:
 
 
 def _label(list_name: str, taken: Iterable[str]) -> str:
-    """A placeholder's name from the list it counts: experts -> expert, adapter_list -> adapter."""
-    word = re.sub(r"\W", "_", list_name).removesuffix("_list")
-    label = word[:-1] if word.endswith("s") and len(word) > 1 else word
+    """A placeholder's name from the list it counts: experts -> expert, adapter_list -> adapter.
+
+    What is called like one of its members (LongCat's `self_attn.0`) is counted by "index".
+    """
+    word = re.sub(r"\W", "_", list_name)
+    label = next((word.removesuffix(end) for end in ("_list", "s") if word.endswith(end)), "index")
     if not label.isidentifier():
         label = "index"
     unique, n = label, 2

@@ -515,15 +515,16 @@ def test_a_model_view_of_too_many_lines_shows_a_picture_of_each_head(
             expected = np.sqrt(strongest).flatten() * 255
             np.testing.assert_allclose(shades, expected, atol=1)
 
-    def open_head(layer: int, head: int) -> None:
+    def press(layer: int, head: int) -> None:
         tab.page.get_by_role("button", name=f"Layer {layer}, Head {head}").press("Enter")
 
-    def opened() -> list[str]:
-        return tab.texts("#vis > svg > text.detail")
+    def opened(name: str) -> str:
+        """A condition: this head's lines are drawn, and its tokens named after."""
+        return f"""() => document.querySelector('#vis > svg > text.detail')?.textContent === '{name}'
+            && document.querySelector('#vis .detail title') !== null"""
 
-    open_head(5, 1)
-    tab.wait("() => document.querySelector('#vis .detail title') !== null")
-    assert opened() == ["Layer 5, Head 1"]
+    press(5, 1)
+    tab.wait(opened("Layer 5, Head 1"))
     tokens = [f"t{i}" for i in range(rows)]
     assert tab.texts("#vis .detail text.token") == tokens * 2
     shown = tab.attributes("#vis .detail line", "stroke-opacity")
@@ -536,11 +537,10 @@ def test_a_model_view_of_too_many_lines_shows_a_picture_of_each_head(
     pressed = tab.page.locator("#summary button[aria-pressed=true]")
     assert pressed.get_attribute("aria-label") == "Layer 5, Head 1"
 
-    open_head(2, 0)
-    tab.wait("() => document.querySelector('#vis .detail title') !== null")
-    assert opened() == ["Layer 2, Head 0"]
-    open_head(2, 0)  # again closes it
-    assert opened() == []
+    press(2, 0)
+    tab.wait(opened("Layer 2, Head 0"))
+    press(2, 0)  # again closes it
+    tab.wait("() => document.querySelector('#vis') === null")
     assert tab.page.inner_text("#opened") == ""
     assert pressed.count() == 0
 

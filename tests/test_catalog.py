@@ -204,6 +204,16 @@ def test_patterns_that_hold_weights_come_first() -> None:
                 "layers.{layer}.ln_1",
             },
         ),
+        (  # LongCat: two attentions a layer, in a list called like one
+            [
+                ("layers", "ModuleList"),
+                ("layers.0", "Layer"),
+                ("layers.0.self_attn", "ModuleList"),
+                ("layers.0.self_attn.0", "Attention"),
+                ("layers.0.self_attn.1", "Attention"),
+            ],
+            {"layers.{layer}", "layers.{layer}.self_attn.{index}"},
+        ),
         (  # Zamba2
             [
                 ("layers", "ModuleList"),
