@@ -520,8 +520,8 @@ def test_a_model_view_of_too_many_lines_shows_a_picture_of_each_head(
 
     def opened(name: str) -> str:
         """A condition: this head's lines are drawn, and its tokens named after."""
-        return f"""() => document.querySelector('#vis > svg > text.detail')?.textContent === '{name}'
-            && document.querySelector('#vis .detail title') !== null"""
+        heading = "document.querySelector('#vis > svg > text.detail')?.textContent"
+        return f"() => {heading} === '{name}' && !!document.querySelector('#vis .detail title')"
 
     press(5, 1)
     tab.wait(opened("Layer 5, Head 1"))
