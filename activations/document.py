@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from activations.tensor_file import TensorFile
 
 _OUTPUT = b', "output": '
+_KEY = re.compile(rb'("(?:[^"\\]|\\.)*"): \{')
 
 
 def load(path: str | os.PathLike[str]) -> Document:
@@ -62,10 +64,11 @@ def load(path: str | os.PathLike[str]) -> Document:
 
 @dataclass(frozen=True)
 class _Line:
-    """Where a module's line stands in the file, and its category."""
+    """Where a module's line stands in the file, what it holds after the name, and its category."""
 
     category: str
     start: int
+    entry: int
     end: int
 
 
@@ -83,9 +86,11 @@ class Document:
         self._whole: Any = None
         self._bytes = map_file(self.path)
         try:
-            self.header: dict[str, Any] = (
-                self._index_lines() if self._is_ours() else self._parse_whole()
-            )
+            header = self._index_lines() if self._is_ours() else None
+            if header is None:
+                self._lines.clear()
+                header = self._parse_whole()
+            self.header: dict[str, Any] = header
         except BaseException:
             self.close()
             raise
@@ -160,6 +165,8 @@ class Document:
             found = reference(node) is not None or (node is None and isinstance(dtype, str))
         except (LookupError, TypeError, ValueError):
             node, found = None, False
+        if described.get("dtype") is not None and not isinstance(dtype, str):
+            node, found = None, False  # a list of tensors, or a part of one
         if not found and not isinstance(node, (simdjson.Array, list, int, float)):
             where = "/".join(map(str, element)) or "its output"
             raise ToolkitError(f"{name}: element {where} is not a tensor.")
@@ -189,30 +196,44 @@ class Document:
         start = b'{\n"format": "agnostic-activations/'
         return bool(self._bytes[: len(start)] == start)
 
-    def _index_lines(self) -> dict[str, Any]:
-        """Find every module's line without parsing it; parse the header."""
+    def _index_lines(self) -> dict[str, Any] | None:
+        """Find every module's line without parsing it; parse the header.
+
+        None where lines hold something else, as after a pretty-printer that starts like ours.
+        """
         data, at_line, header_end, category = self._bytes, 0, -1, ""
+        if not data[-4096:].rstrip().endswith(b"}\n}\n}"):
+            raise cut_short(self.path)
         sections = {orjson.dumps(section): name for name, section in SECTIONS.items()}
         for end in line_ends(data):
+            head = data[at_line : min(end, at_line + 10_000)]
             if header_end < 0:
-                if data[at_line : min(end, at_line + 64)] == b'"captured": {':
+                if head == b'"captured": {':
                     header_end = at_line
-            elif data[at_line : at_line + 1] == b'"':
-                key_end = data.find(b'": {', at_line, min(end, at_line + 10_000))
-                key = data[at_line : key_end + 1]
-                if key in sections:
-                    category = sections[key]
-                elif key_end >= 0:
-                    stop = end - 1 if data[end - 1 : end] == b"," else end
-                    self._lines[orjson.loads(key)] = _Line(category, at_line, stop)
+            elif key := _KEY.match(head):
+                if key[1] in sections and head[key.end() :].rstrip() in (b"", b"}", b"},"):
+                    category = sections[key[1]]
+                else:
+                    line = self._line(category, at_line, key, end)
+                    if line is None:
+                        return None
+                    self._lines[_name(self.path, key[1])] = line
             at_line = end + 1
-        if header_end < 0 or not data[-4096:].rstrip().endswith(b"}\n}\n}"):
+        if header_end < 0:
             raise cut_short(self.path)
         try:
             header = orjson.loads(data[:header_end].rstrip().rstrip(b",") + b"}")
         except orjson.JSONDecodeError as error:
             raise damaged(self.path, "its first lines", f"{error}") from None
         return self._checked(header)
+
+    def _line(self, category: str, start: int, key: re.Match[bytes], end: int) -> _Line | None:
+        last = self._bytes[max(start, end - 8) : end].rstrip(b" \t\r")
+        tail = end - len(self._bytes[max(start, end - 8) : end]) + len(last)
+        stop = tail - 1 if last.endswith(b",") else tail
+        if self._bytes[stop - 1 : stop] != b"}":
+            return None
+        return _Line(category, start, start + key.end() - 1, stop)
 
     def _parse_whole(self) -> dict[str, Any]:
         """A document of another layout: parsed whole, arrays only turned into numbers if asked."""
@@ -227,7 +248,7 @@ class Document:
             if not isinstance(outputs, (simdjson.Object, dict)):
                 raise another_format(self.path)
             for name in outputs:
-                self._lines[name] = _Line(category, 0, 0)
+                self._lines[name] = _Line(category, 0, 0, 0)
         keys = [key for key in self._whole if key != "captured"]
         return self._checked({key: plain(self._whole[key]) for key in keys})
 
@@ -249,8 +270,7 @@ class Document:
         if self._whole is not None:
             entry = self._whole["captured"][SECTIONS[line.category]][name]
         else:
-            key_end = self._bytes.find(b'": {', line.start, line.end)
-            entry = parse_line(self._text(key_end + 3, line.end), self.path, name)
+            entry = parse_line(self._text(line.entry, line.end), self.path, name)
         if not isinstance(entry, (simdjson.Object, dict)):
             raise damaged(self.path, name, "it is not an object")
         return entry
@@ -310,3 +330,10 @@ class Document:
         """Where the attention weights are, as the capture noted it; None in older documents."""
         found = self.header.get("attention_weights")
         return found if isinstance(found, list) else None
+
+
+def _name(path: Path, key: bytes) -> str:
+    try:
+        return str(orjson.loads(key))
+    except orjson.JSONDecodeError as error:
+        raise damaged(path, key.decode("utf-8", "replace"), f"{error}") from None

@@ -67,24 +67,32 @@ def line_ends(data: Any) -> Iterator[int]:
 def cut_out(text: bytes, shape: Any, dtype: Any, index: int) -> memoryview | None:
     """The text of one element of `[tensor, tensor, ...]`, found by its brackets.
 
-    So the others need no parsing. None where brackets do not tell (an element that is no plain
-    tensor, or one without numbers); shapes that lie give text that is no JSON.
+    So the others need no parsing. None where brackets do not tell: an element that is no plain
+    tensor or has no numbers, a shape that lies, text that is laid out otherwise.
     """
-    if not isinstance(shape, list) or not isinstance(dtype, list) or index >= len(dtype):
+    if not isinstance(shape, list) or not isinstance(dtype, list) or text[:1] != b"[":
         return None
-    start = at = 1
-    for sizes, kind in list(zip(shape, dtype, strict=False))[: index + 1]:
-        start = at
-        if kind is None:
-            end = at + 4 if text[at : at + 4] == b"null" else -1
-        else:
-            depth = _depth(sizes, kind)
-            found = text.find(b"]" * depth, at) if depth else -1
-            end = found + depth if found >= 0 else -1
-        if end < 0 or text[end : end + 1] not in (b",", b"]"):
+    if len(shape) != len(dtype) or not 0 <= index < len(dtype):
+        return None
+    start = end = 0
+    for i, (sizes, kind) in enumerate(zip(shape[: index + 1], dtype, strict=False)):
+        start = end + 1
+        end = _end(text, start, sizes, kind)
+        if end < 0 or text[end : end + 1] != (b"," if i < len(dtype) - 1 else b"]"):
             return None
-        at = end + 1
     return memoryview(text)[start:end]
+
+
+def _end(text: bytes, start: int, sizes: Any, kind: Any) -> int:
+    """Where a tensor (or null) ends that is nested as deep as it is said to be; else -1."""
+    if kind is None:
+        return start + 4 if text[start : start + 4] == b"null" else -1
+    depth = _depth(sizes, kind)
+    opened = start + depth
+    if not depth or text[start:opened] != b"[" * depth or text[opened : opened + 1] == b"[":
+        return -1
+    found = text.find(b"]" * depth, opened)
+    return found + depth if found >= 0 else -1
 
 
 def _depth(sizes: Any, kind: Any) -> int:
@@ -115,6 +123,8 @@ def parse_json(path: Path, data: Any) -> Any:
             f"'{path}' is not JSON: {error.msg} in line {error.lineno}, column {error.colno}. "
             "Name a document that agnostic_capture.py wrote."
         ) from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise ToolkitError(f"'{path}' is no captured document: {error}.") from None
 
 
 def parse_line(text: bytes | memoryview, path: Path, name: str) -> Any:

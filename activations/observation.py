@@ -71,14 +71,22 @@ class Observation:
     probed: bool = True
 
     def first_after(self, modules: Iterable[str]) -> str | None:
-        """The module whose first call comes after these have returned for the last time.
+        """The module whose first call comes after the layers of these have returned.
 
-        Where the pass reaches it, nothing of them is still to come. None where one of them was not
-        called in the short pass, so that nobody knows when it would be, or nothing comes after.
+        Not after the modules themselves: within a layer a longer text may call them again (CANINE
+        attends chunk by chunk). None where one of them was not called in the short pass, so that
+        nobody knows when it would be, or nothing comes after.
         """
         modules = list(modules)
         if not modules or any(name not in self.left for name in modules):
             return None
-        last = max(self.left[name] for name in modules)
+        last = max(self.left[around] for name in modules for around in self._around(name))
         later = [(when, name) for name, when in self.entered.items() if when > last]
         return min(later)[1] if later else None
+
+    def _around(self, name: str) -> list[str]:
+        """The module and its layer; without a number in its name, all that it is part of."""
+        parts = name.split(".")
+        number = next((i for i, part in enumerate(parts) if part.isdecimal()), 0)
+        around = [".".join(parts[:end]) for end in range(number + 1, len(parts) + 1)]
+        return [module for module in around if module in self.left]

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import orjson
 
+from activations.errors import ToolkitError
 from activations.files import check_beside, path_beside, replacing
 from activations.observation import Element
 from activations.tensors import Tensor, map_leaves, walk
@@ -66,6 +67,9 @@ def _write_with_tensors(
         for element, leaf in walk(tree)
         if isinstance(leaf, Tensor)
     }
+    leaves = (leaf for o in captured.values() for t in o.values() for _, leaf in walk(t))
+    if len(tensors) != sum(isinstance(leaf, Tensor) for leaf in leaves):
+        raise ToolkitError("two tensors have one name. Use --format json for this model.")
     size = sum(tensor.data.nbytes for tensor in tensors.values()) + 200 * len(tensors)
     id = identify(tensors, header)
 

@@ -33,6 +33,21 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def watched(work: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds, and the MB at most needed above what the process held before (Linux counts them)."""
+
+    def held(field: str) -> float:
+        status = Path("/proc/self/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith(field))
+        return int(line.split()[1]) / 1024
+
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the highest so far is what is held now
+    before = held("VmRSS")
+    seconds = timed(work)
+    return seconds, held("VmHWM") - before
+
+
 def pairs(a: Callable[[], Any], b: Callable[[], Any], count: int) -> tuple[float, float, float]:
     """Medians of both, and of the ratio b / a of runs side by side."""
     a(), b()  # warm
@@ -116,11 +131,6 @@ def held(folder: Path) -> dict[str, Any]:
     return outputs
 
 
-def hold(folder: Path) -> dict[str, Any]:
-    """Nothing but the tensors: what the memory of writing is counted from."""
-    return {"modules": len(held(folder))}
-
-
 def write(folder: Path) -> dict[str, Any]:
     from activations.document import load
     from activations.writing import write_document
@@ -129,9 +139,9 @@ def write(folder: Path) -> dict[str, Any]:
     header.pop("tensors")
     outputs = {"attention": held(folder)}
     path = folder / "text.json"
-    seconds = timed(lambda: write_document(path, header, outputs, release=True))
+    seconds, above = watched(lambda: write_document(path, header, outputs, release=True))
     line = max(tensor.data.size for found in held(folder).values() for tensor in found) * 12
-    return {"seconds": seconds, "bytes": path.stat().st_size, "line": line}
+    return {"seconds": seconds, "above": above, "bytes": path.stat().st_size, "line": line}
 
 
 def naive_write(folder: Path) -> dict[str, Any]:
@@ -147,7 +157,8 @@ def naive_write(folder: Path) -> dict[str, Any]:
         with path.open("w") as file:
             json.dump({name: [t.tolist() for t in found] for name, found in outputs.items()}, file)
 
-    return {"seconds": timed(work), "bytes": path.stat().st_size}
+    seconds, above = watched(work)
+    return {"seconds": seconds, "above": above, "bytes": path.stat().st_size}
 
 
 def write_tensors(folder: Path) -> dict[str, Any]:
@@ -289,8 +300,9 @@ def draw(folder: Path, name: str) -> dict[str, Any]:
         page.evaluate(_DRAWN)
         seconds = time.perf_counter() - start
         longest = page.evaluate("Math.max(0, ...window.tasks)")
+        lines = page.locator("#vis line").count()
         browser.close()
-    return {"seconds": seconds, "longest": longest / 1000}
+    return {"seconds": seconds, "longest": longest / 1000, "lines": lines}
 
 
 _WATCH = """
@@ -309,7 +321,7 @@ _DRAWN = """async () => {
 
 PHASES: dict[str, Callable[..., Any]] = {
     found.__name__: found
-    for found in (build, capture, hold, write, naive_write, write_tensors, read, naive_read)
+    for found in (build, capture, write, naive_write, write_tensors, read, naive_read)
 } | {found.__name__: found for found in (write_both, naive_pages, pages, draw)}
 
 

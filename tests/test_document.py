@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -358,3 +359,90 @@ def test_the_file_is_as_readable_as_others(tmp_path: Path) -> None:
     with replacing(tmp_path / "ours") as file:
         file.write(b"x")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+# ------------------------------------------------------------------------------- edited by hand
+
+
+def edited(path: Path, shape: str, output: str, name: str = "m.0") -> Path:
+    """A document of one module, whose line says this."""
+    write(path, {name: [tensor([[1, 2]]), tensor([[3, 4]])]})
+    lines = path.read_text().split("\n")
+    (i,) = (i for i, line in enumerate(lines) if line.startswith(json.dumps(name)))
+    lines[i] = f'{json.dumps(name)}: {{"shape": {shape}, "dtype": ["float32","float32"], '
+    lines[i] += f'"output": {output}}}'
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("shape", "output"),
+    [
+        ("[[1,2],[1,2]]", "[[[1,2]],[[3,4]]]"),
+        ("[[1,2],[1,2]]", "[[[1, 2] ], [[3,4]]]"),  # a space typed by hand
+        ("[[1,2],[1,2]]", "[[1,2],[[3,4]]]"),  # the shape lies
+        ("[[1,2]]", "[[[1,2]],[[3,4]]]"),
+        ("[[2],[1,2]]", "[[[1,2]],[[3,4]]]"),
+        ("[[1,2],[2,1]]", "[[[1,2]],[[3,4]]]"),
+        ("[[1,2],[1,2]]", "[[[1,2]],[[3,4]],[[5,6]]]"),
+        ("[[1,2],[1,2]]", "[null,[[3,4]]]"),
+    ],
+)
+@pytest.mark.parametrize("element", [0, 1, 2, -1])
+def test_one_element_is_what_the_whole_says(
+    shape: str, output: str, element: int, tmp_path: Path
+) -> None:
+    path = edited(tmp_path / "x.json", shape, output)
+    try:
+        whole = load(path)["m.0"][element]
+        found = load(path).tensor("m.0", element)
+    except (ToolkitError, IndexError):
+        return
+    np.testing.assert_array_equal(found, np.asarray(whole, np.float32).reshape(found.shape))
+    assert sorted(found.flatten()) == sorted(np.asarray(whole, np.float32).flatten())
+
+
+def test_a_list_of_tensors_is_no_tensor(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", {"m.0": [tensor([[1, 2]]), tensor([[3, 4]])]})
+    for element in ((), (2,), ("a",), (0, 0, 0)):
+        with pytest.raises(ToolkitError, match="is not a tensor"):
+            load(path).tensor("m.0", *element)
+
+
+@pytest.mark.parametrize("name", ['a": {"x', "mlp_outputs", "other_outputs", "é\\n", "x\n", "]"])
+def test_modules_of_any_name(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", {name: tensor([1.5]), "next": tensor([2.5])})
+    document = load(path)
+    assert document.names_of("attention") == [name, "next"]
+    assert document.tensor(name).tolist() == document[name].tolist() == [1.5]
+
+
+def laid_out(indent: int) -> Callable[[str], str]:
+    return lambda text: json.dumps(json.loads(text), indent=indent)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        laid_out(0),
+        laid_out(1),
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace("]]]},\n", "]]]}, \r\n"),  # one line
+        lambda text: text.rstrip("\n"),
+        lambda text: text + "\n\n",
+    ],
+)
+def test_other_layouts(change: Callable[[str], str], tmp_path: Path) -> None:
+    outputs = {"m.0": [tensor([[1, 2]]), tensor([[3, 4]])], "m.1": [tensor([[5, 6]])]}
+    path = write(tmp_path / "x.json", outputs)
+    path.write_bytes(change(path.read_text()).encode())
+    document = load(path)
+    assert document.names == ["m.0", "m.1"]
+    assert document.tensor("m.0", 1).tolist() == document["m.0"][1].tolist() == [[3, 4]]
+    assert document.tensor("m.1", 0).tolist() == [[5, 6]]
+
+
+def test_a_number_of_thousands_of_digits(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"captured": ' + "1" * 5000 + "}")
+    with pytest.raises(ToolkitError, match="is no captured document"):
+        load(tmp_path / "x.json")

@@ -11,11 +11,13 @@ import tiny
 import torch
 from oracle import assert_same, raw_hooks
 from torch import nn
+from transformers import CanineConfig, CanineModel
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from activations import interventions, recording
 from activations.errors import ToolkitError
+from activations.probe import observe
 from activations.tensors import walk
 
 BACKENDS = [recording.record, interventions.record]
@@ -164,6 +166,21 @@ def test_hooks_are_removed_when_the_copy_fails(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ZeroDivisionError):
         recording.record(model, inputs_for(model), ["model.norm"])
     assert hook_count(model) == 0
+
+
+def test_a_pass_that_stops_early_keeps_what_a_longer_text_calls_again() -> None:
+    """CANINE attends in chunks of 128: one for the short trial, three for this text."""
+    config = CanineConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )
+    torch.manual_seed(0)
+    model = CanineModel(config).eval()
+    observation = observe(model)
+    name = "initial_char_encoder.layer.0.attention.self.query"
+    inputs = {"input_ids": torch.arange(97, 122).repeat(13)[None]}
+    stopped = recording.record(model, inputs, [name], None, observation.first_after([name]))
+    assert list(stopped.outputs) == [name, f"{name}@1", f"{name}@2"]
+    assert observation.calls[name] == 1
 
 
 @pytest.mark.parametrize("record", BACKENDS)

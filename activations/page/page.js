@@ -18,7 +18,9 @@
   // {layer, heads} to show: what the address asked for, then what was last chosen, so that the page
   // can be drawn anew at any time. heads are positions; null is all, or no picture opened.
   let wanted = null;
-  let showing = 0; // counts the calls of show(), so that an earlier one can tell it is outdated
+  // Count the calls of show() and openAlone(), so that an earlier one can tell it is outdated.
+  let showing = 0;
+  let opening = 0;
 
   // An array whose members are made when they are first looked at: only what is drawn is expanded.
   function lazy(length, make) {
@@ -153,14 +155,15 @@
     if (Page.view === "model" && tooMany) {
       if (!await drawSummary(mine, counts)) return;
       byId("status").textContent =
-        `${number(all)} lines are too many to be drawn at once, so each picture shows the weights ` +
-        "of a head as a matrix: rows attend, columns are attended to. Click one to see its lines.";
+        `${number(all > room ? all : weights)} ${all > room ? "lines" : "weights"} are too many to ` +
+        "be drawn at once, so each picture shows the weights of a head as a matrix: rows attend, " +
+        "columns are attended to. Click one to see its lines.";
     } else {
       cut = all > room ? Math.max(Weights.cutFor(stack, counts, room), Page.minWeight) : Page.minWeight;
       if (!await draw()) return;
       report(all, Weights.above(stack, counts, cut));
     }
-    if (tooMany) offer(all);
+    if (Page.view === "model" ? tooMany : all > room) offer(all);
   }
 
   const painted = () => new Promise((done) => requestAnimationFrame(() => nextTask().then(done)));
@@ -260,7 +263,7 @@
       region.addEventListener("click", () => setTimeout(() => {
         const isOpen = document.querySelector("#vis .detail") !== null;
         wanted = isOpen ? { layer, heads: [i % stack.heads.length] } : null;
-        if (isOpen) Lines.make(cut).then(dressTokens);
+        if (isOpen) Lines.make(cut).then((done) => { if (done) dressTokens(); });
         linkTo(isOpen ? [layer, head] : null);
       }, 0));
       region.addEventListener("keydown", (event) => {
@@ -281,24 +284,34 @@
     Lines.forget();
     const full = Weights.full(stack, counts);
     const stillWanted = () => mine === showing;
-    if (!await Summary.draw(byId("drawing"), stack, full, openAlone, stillWanted)) return false;
+    if (!await Summary.draw(byId("drawing"), stack, full, toggleAlone, stillWanted)) return false;
     if (wanted?.heads) await openAlone(stack.layers.indexOf(wanted.layer), wanted.heads[0]);
     return true;
   }
 
-  // The lines of one head, which bertviz draws as what it opens; again closes it.
+  // A picture was chosen: its head is opened, or closed where it is open.
+  function toggleAlone(from, layer, head) {
+    if (from !== stack) return; // a picture of what was shown before
+    const place = String([stack.layers[layer], stack.heads[head]]);
+    if (byId("vis")?.dataset.place === place) closeAlone();
+    else openAlone(layer, head);
+  }
+
+  function closeAlone() {
+    opening++;
+    Lines.forget();
+    byId("vis")?.remove();
+    Summary.mark(null);
+    wanted = null;
+    linkTo(null);
+  }
+
+  // The lines of one head, which bertviz draws as what it opens.
   async function openAlone(layer, head) {
-    const place = [stack.layers[layer], stack.heads[head]];
-    if (byId("vis")?.dataset.place === String(place)) {
-      byId("vis").remove();
-      Summary.mark(null);
-      wanted = null;
-      linkTo(null);
-      return;
-    }
-    const mine = showing;
+    const [mine, during] = [++opening, showing];
     const counts = await Weights.histogram(stack, [layer], [head]);
-    if (mine !== showing) return;
+    if (mine !== opening || during !== showing) return;
+    const place = [stack.layers[layer], stack.heads[head]];
     const vis = makePlace();
     vis.dataset.place = String(place);
     cut = Math.max(Page.minWeight, Weights.cutFor(stack, counts, AT_ONCE));
@@ -309,6 +322,9 @@
     Summary.mark(layer * stack.heads.length + head);
     wanted = { layer: place[0], heads: [head] };
     linkTo(place);
+    const all = Weights.above(stack, counts, Page.minWeight);
+    const drawn = Weights.above(stack, counts, cut);
+    if (drawn < all) byId("opened").append(`. The ${number(drawn)} strongest of its ${number(all)} lines`);
     if (!await Lines.make(cut)) return;
     dressTokens();
     vis.scrollIntoView({ block: "start" });
@@ -340,6 +356,7 @@
     stack = Page.stacks[Number(asked.get("attention") ?? 0)] ?? Page.stacks[0];
     byId("filter").value = String(Page.stacks.indexOf(stack));
     wanted = null;
+    linkTo(null);
     const has = (list, key) => asked.has(key) && list.includes(Number(asked.get(key)));
     if (!has(stack.layers, "layer")) return;
     const heads = has(stack.heads, "head") ? [stack.heads.indexOf(Number(asked.get("head")))] : null;

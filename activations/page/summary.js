@@ -5,7 +5,7 @@ const Summary = (() => {
   const LARGEST = 64; // pixels a side; of a longer text several tokens share one
 
   // Draw all heads of a stack into `root`, `full` being the step of full colour. When a picture is
-  // chosen, `open(layer, head)` is called with positions in the stack's lists. Gives false when
+  // chosen, `open(stack, layer, head)` is called with positions in the stack's lists. Gives false when
   // `stillWanted()` no longer holds.
   async function draw(root, stack, full, open, stillWanted) {
     const table = document.createElement("div");
@@ -38,7 +38,7 @@ const Summary = (() => {
     button.setAttribute("aria-pressed", "false");
     button.title = button.getAttribute("aria-label");
     button.append(paint(stack, layer, head, full));
-    button.addEventListener("click", () => open(layer, head));
+    button.addEventListener("click", () => open(stack, layer, head));
     return button;
   }
 
@@ -62,7 +62,8 @@ const Summary = (() => {
     const { r, g, b } = d3.color(d3.schemeCategory10[stack.layers[layer] % 10]);
     const image = new ImageData(canvas.width, canvas.height);
     strongest.forEach((q, i) => { // by the root: weights of a few percent would hardly be seen
-      image.data.set([r, g, b, Math.min(255, Math.round(255 * Math.sqrt(q / full)))], 4 * i);
+      const share = Math.max(0, Weights.value(stack, q)) / Weights.value(stack, full);
+      image.data.set([r, g, b, Math.min(255, Math.round(255 * Math.sqrt(share)))], 4 * i);
     });
     canvas.getContext("2d").putImageData(image, 0, 0);
     return canvas;

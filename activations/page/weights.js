@@ -6,7 +6,9 @@ const Weights = (() => {
   let quantised; // Uint16Array of all stacks, layer by layer, (heads, rows, columns) each
 
   async function restore() {
-    const text = atob(document.getElementById("page-weights").textContent);
+    const element = document.getElementById("page-weights");
+    const text = atob(element.textContent);
+    element.textContent = ""; // no longer needed, and large
     const bytes = new Uint8Array(text.length);
     for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
@@ -73,7 +75,8 @@ const Weights = (() => {
   // The step that is to be drawn in full colour: a weight of 1, or the highest of raw scores.
   function full(stack, counts) {
     if (stack.base === 0 && stack.steps < Page.notANumber) return stack.steps;
-    return Math.max(1, counts.findLastIndex((count) => count > 0));
+    const highest = counts.findLastIndex((count) => count > 0);
+    return value(stack, highest) > 0 ? highest : Infinity; // no score above 0: no colour
   }
 
   return { restore, value, eachRow, matrix, histogram, above, cutFor, full };
