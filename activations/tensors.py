@@ -31,7 +31,9 @@ class Tensor:
         """The values: float32 for half precisions (widened exactly), else in their own dtype."""
         if self.dtype == "bfloat16":
             # bfloat16 is the upper half of a float32.
-            return (self.data.astype(np.uint32) << 16).view(np.float32)
+            wide = self.data.astype(np.uint32)
+            wide <<= 16
+            return wide.view(np.float32)
         if self.data.dtype == np.float16:
             return self.data.astype(np.float32)
         return self.data

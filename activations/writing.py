@@ -20,6 +20,7 @@ SECTIONS = {
     "mlp": "mlp_outputs",
     "other": "other_outputs",
 }
+_AT_ONCE = 200_000  # numbers that become text at once: a few megabytes
 # How many bytes a number takes on average, to tell the size beforehand: digits, point, comma.
 _BYTES_A_NUMBER = {"float64": 19, "float32": 12, "bfloat16": 12, "float16": 11, "bool": 6}
 
@@ -136,7 +137,7 @@ def _tensor_field(leaf: Any, field: str) -> Any:
 def _json_pieces(tree: Any) -> Iterator[bytes]:
     """The JSON text of an output, one tensor's text at a time."""
     if isinstance(tree, Tensor):
-        yield _tensor_text(tree)
+        yield from _tensor_pieces(tree)
     elif isinstance(tree, (list, dict)):
         pairs = tree.items() if isinstance(tree, dict) else ((None, item) for item in tree)
         yield b"{" if isinstance(tree, dict) else b"["
@@ -147,6 +148,17 @@ def _json_pieces(tree: Any) -> Iterator[bytes]:
         yield b"}" if isinstance(tree, dict) else b"]"
     else:
         yield _dumps(tree)
+
+
+def _tensor_pieces(tensor: Tensor) -> Iterator[bytes]:
+    """The JSON text of a tensor; of a large one part by part, so that little text is held."""
+    if tensor.data.size <= _AT_ONCE or tensor.data.ndim < 2:
+        yield _tensor_text(tensor)
+        return
+    for i, part in enumerate(tensor.data):
+        yield b"," if i else b"["
+        yield from _tensor_pieces(Tensor(tensor.dtype, part.shape, part))
+    yield b"]"
 
 
 def _tensor_text(tensor: Tensor) -> bytes:

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from activations import writing
 from activations.document import load
 from activations.errors import ToolkitError
 from activations.files import replacing
@@ -39,6 +40,17 @@ def bfloat16(values: Any) -> Tensor:
 def write(path: Path, attention: dict[str, Any], **header: Any) -> Path:
     write_document(path, {**HEADER, **header}, {"attention": attention})
     return path
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (1, 2, 5, 4), (30,), (2, 0, 9), (5, 1), (3, 2, 2)])
+def test_large_tensors_are_written_in_parts(
+    shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    outputs = {"a": [tensor(numbers), bfloat16(numbers)]}
+    whole = write(tmp_path / "whole.json", outputs).read_bytes()
+    monkeypatch.setattr(writing, "_AT_ONCE", 6)
+    assert write(tmp_path / "parts.json", outputs).read_bytes() == whole
 
 
 def test_tensors_are_let_go_as_they_are_written(tmp_path: Path) -> None:
