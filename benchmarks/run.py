@@ -100,7 +100,7 @@ def writing(folder: Path) -> list[Row]:
         (
             "memory for it, above the tensors",
             size(naive["above"]),
-            size(ours["above"]),
+            size(max(ours["above"], 0)),
             "",
             f"<= one line, {size(ours['line'] / 1e6)}",
         ),
