@@ -35,9 +35,20 @@ const Weights = (() => {
 
   // A head's weights as bertviz takes them: an array of arrays, (rows, columns).
   function matrix(stack, layer, head) {
-    const found = [];
-    eachRow(stack, layer, head, (steps) => found.push(Array.from(steps, (q) => value(stack, q))));
+    const [found, values] = [[], valuesOf(stack)];
+    eachRow(stack, layer, head, (steps) => {
+      const row = new Array(steps.length);
+      for (let i = 0; i < steps.length; i++) row[i] = values[steps[i]];
+      found.push(row);
+    });
     return found;
+  }
+
+  // The weight of each of the 65,536 steps, reckoned once.
+  const known = new Map();
+  function valuesOf(stack) {
+    if (!known.has(stack)) known.set(stack, Float64Array.from({ length: 65536 }, (_, q) => value(stack, q)));
+    return known.get(stack);
   }
 
   // How many weights of these layers and heads lie in each of the 65,536 steps: tells how many lines
@@ -47,7 +58,9 @@ const Weights = (() => {
     const counts = new Uint32Array(65536);
     for (const layer of layers) {
       for (const head of heads) {
-        eachRow(stack, layer, head, (steps) => { for (const q of steps) counts[q]++; });
+        eachRow(stack, layer, head, (steps) => {
+          for (let i = 0; i < steps.length; i++) counts[steps[i]]++;
+        });
       }
       await nextTask();
     }
