@@ -408,7 +408,9 @@ def test_one_element_is_what_the_whole_says(
     try:
         whole = load(path)["m.0"][element]
         found = load(path).tensor("m.0", element)
-    except (ToolkitError, IndexError):
+    except (ToolkitError, IndexError):  # refused: only where something is wrong
+        sound = shape == "[[1,2],[1,2]]" and json.loads(output) == [[[1, 2]], [[3, 4]]]
+        assert not sound or element == 2
         return
     np.testing.assert_array_equal(found, np.asarray(whole, np.float32).reshape(found.shape))
     assert sorted(found.flatten()) == sorted(np.asarray(whole, np.float32).flatten())
