@@ -13,14 +13,10 @@ import re
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from activations import __version__
 from activations.cli import Parser, Talk, run_command
 from activations.errors import ToolkitError, UsageError
-
-if TYPE_CHECKING:
-    from activations.document import Document
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,38 +73,21 @@ def write_views(args: argparse.Namespace, talk: Talk) -> None:
     tokens = None if args.tokens is None else _token_range(args.tokens)
     folder = _output_folder(args.output_dir)
 
-    from activations.attention import read_attention, take
     from activations.document import load
     from activations.files import replacing
-    from activations.views import Caption, build_pages, page_name
+    from activations.showing import read_shown
+    from activations.views import build_pages, page_name
 
     with load(args.input) as document:
-        _name_tokens(document, talk)
-        notes: list[str] = []
-
-        def warn(line: str) -> None:
-            if line not in notes:
-                notes.append(line)
-                talk.warn(line)
-
-        stacks = take(read_attention(document, warn), layers, heads, tokens)
-        if not stacks:
-            raise UsageError("nothing is left to show: --layers, --heads and --tokens exclude all.")
-        if tokens is not None:
-            notes.append(f"Only the tokens {tokens[0]} to {tokens[1] - 1} are shown.")
-        if any(stack.written is not None for stack in stacks):
-            notes.append("Underlined tokens were written by the model itself.")
-        if any(stack.split is not None for stack in stacks):
-            notes.append("Tokens in italics belong to the second text.")
-        caption = Caption(document.model, document.prompt, tuple(notes), _texts(document))
-    pages = build_pages(views, caption, stacks, args.min_weight)
+        shown = read_shown(document, layers, heads, tokens, talk.warn)
+    pages = build_pages(views, shown.caption, shown.stacks, args.min_weight)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise ToolkitError(
             f"--output-dir: '{args.output_dir}' cannot be made ({error.strerror}). Name another."
         ) from None
-    paths = {view: folder / page_name(view, caption.model) for view in views}
+    paths = {view: folder / page_name(view, shown.caption.model) for view in views}
     with ExitStack() as both:  # all pages are written whole before the first takes its place
         for view, path in paths.items():
             both.enter_context(replacing(path, needed=len(pages[view]))).write(pages[view])
@@ -134,13 +113,6 @@ def _token_range(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _texts(document: Document) -> tuple[tuple[str, str], ...]:
-    """What the model read beside the prompt."""
-    names = {"text_pair": "Second", "target": "Target", "image": "Image", "audio": "Audio"}
-    header = document.header
-    return tuple((name, str(header[key])) for key, name in names.items() if header.get(key))
-
-
 def _output_folder(name: str) -> Path:
     folder = Path(name)
     if folder.exists() and not folder.is_dir():
@@ -150,39 +122,6 @@ def _output_folder(name: str) -> Path:
             f"--output-dir: the folder above '{name}' does not exist. Make it, or name another."
         )
     return folder
-
-
-def _name_tokens(document: Document, talk: Talk) -> None:
-    """Fill in the tokens of a document that has only ids, by the model's tokenizer."""
-    pairs = (("tokens", "input_ids"), ("decoder_tokens", "decoder_input_ids"))
-    missing = [
-        (names, ids)
-        for names, ids in pairs
-        if names not in document.header and document.header.get(ids)
-    ]
-    if not missing:
-        return
-    try:
-        from activations.models import load_tokenizer, open_checkpoint
-
-        tokenizer = load_tokenizer(open_checkpoint(document.model))
-        for names, ids in missing:
-            document.header[names] = tokenizer.convert_ids_to_tokens(_ids(document, ids))
-    except (ToolkitError, ImportError, LookupError, TypeError, ValueError, OverflowError):
-        talk.warn(
-            f"the document has no tokens and the tokenizer of '{document.model}' cannot be loaded; "
-            "ids are shown."
-        )
-        for names, ids in missing:
-            document.header[names] = [f"#{i}" for i in _ids(document, ids)]
-
-
-def _ids(document: Document, key: str) -> list[object]:
-    """The first text's ids, whether they stand in a batch or alone."""
-    row = document.header[key]
-    if isinstance(row, list) and row and isinstance(row[0], list):
-        row = row[0]
-    return row if isinstance(row, list) else []
 
 
 def _open(path: Path, talk: Talk) -> None:

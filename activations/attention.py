@@ -53,7 +53,8 @@ class Stack:
     `weights` holds an array (heads, rows, columns) for each of `layers`; rows are the tokens that
     attend (queries), columns those attended to (keys). `heads` are the heads' real numbers.
     `split` is the row and column at which a second sentence starts, `written` the one from which
-    on the model wrote the text itself, if there is one.
+    on the model wrote the text itself, if there is one. `start` is the position in the text of the
+    first row and column. `scores` is what `activations.scores` reckons, (layers, heads, scores).
     """
 
     name: str
@@ -65,6 +66,13 @@ class Stack:
     columns: tuple[str, ...]
     split: int | None = None
     written: int | None = None
+    start: int = 0
+    scores: np.ndarray | None = None
+
+    @property
+    def is_cross(self) -> bool:
+        """Whether rows and columns are tokens of two texts."""
+        return self.kind.endswith("cross")
 
 
 Warn = Callable[[str], None]
@@ -192,7 +200,7 @@ def _problem(place: Place, weights: np.ndarray, tokens: int) -> _Problem | None:
             "Capture one prompt at a time.",
         )
     # Linear attention hands out its state, (batch, heads, width, width), in the same place.
-    if tokens and shape[-2] != tokens and not _are_weights(weights):
+    if tokens and shape[-2] != tokens and not are_weights(weights):
         return _Problem(
             f"has the shape {shape} for {tokens} tokens, and its values are no attention weights",
             "Choose other --layers.",
@@ -200,9 +208,11 @@ def _problem(place: Place, weights: np.ndarray, tokens: int) -> _Problem | None:
     return None
 
 
-def _are_weights(values: np.ndarray) -> bool:
-    finite = values[np.isfinite(values)]
-    return bool(((finite >= 0) & (finite <= 1.001)).all())
+def are_weights(values: np.ndarray) -> bool:
+    """Whether all that is finite lies between 0 and 1, but for rounding."""
+    if not np.isfinite(values).all():
+        values = values[np.isfinite(values)]
+    return values.size == 0 or bool(values.min() >= 0 and values.max() <= 1.001)
 
 
 def _nothing_there(document: Document) -> str:
@@ -347,6 +357,7 @@ def _take_layers(stack: Stack, layers: Sequence[int]) -> Stack:
         stack,
         layers=tuple(stack.layers[i] for i in kept),
         weights=tuple(stack.weights[i] for i in kept),
+        scores=None if stack.scores is None else stack.scores[kept],
     )
 
 
@@ -356,6 +367,7 @@ def _take_heads(stack: Stack, heads: Sequence[int]) -> Stack:
         stack,
         heads=tuple(stack.heads[i] for i in kept),
         weights=tuple(weights[kept] for weights in stack.weights),
+        scores=None if stack.scores is None else stack.scores[:, kept],
     )
 
 
@@ -368,6 +380,7 @@ def _take_tokens(stack: Stack, start: int, end: int) -> Stack:
         weights=tuple(weights[:, start:end, start:end] for weights in stack.weights),
         rows=rows,
         columns=stack.columns[start:end],
+        start=stack.start + start,
         split=split if split is not None and 0 < split < len(rows) else None,
         written=written if written is not None and written < len(rows) else None,
     )

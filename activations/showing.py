@@ -1,0 +1,98 @@
+"""A document -> what is to be shown of it: attention with tokens and scores, and the words around.
+
+Both the pages and what goes with them (figures, tables of scores, notebooks) start here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from activations.attention import Stack, Warn, read_attention, take
+from activations.document import Document
+from activations.errors import ToolkitError, UsageError, ignore
+from activations.scores import with_scores
+from activations.views import Caption
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a page, a figure or a table shows, and the words around it."""
+
+    caption: Caption
+    stacks: tuple[Stack, ...]
+
+
+def read_shown(
+    document: Document,
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    tokens: tuple[int, int] | None = None,
+    warn: Warn = ignore,
+) -> Shown:
+    """The attention of these layers, heads and token positions (first, end); None is all.
+
+    Scores are of the whole text, whatever part of it is shown. What is told to `warn` also stands
+    among the caption's notes. Raises `ToolkitError` where there is no attention to show,
+    `UsageError` for what is not there.
+    """
+    _name_tokens(document, warn)
+    notes: list[str] = []
+
+    def note(line: str) -> None:
+        if line not in notes:
+            notes.append(line)
+            warn(line)
+
+    chosen = take(read_attention(document, note), layers, heads)
+    stacks = take(with_scores(chosen), tokens=tokens) if chosen else []
+    if not stacks:
+        raise UsageError("nothing is left to show: --layers, --heads and --tokens exclude all.")
+    if tokens is not None:
+        notes.append(f"Only the tokens {tokens[0]} to {tokens[1] - 1} are shown.")
+    if any(stack.written is not None for stack in stacks):
+        notes.append("Underlined tokens were written by the model itself.")
+    if any(stack.split is not None for stack in stacks):
+        notes.append("Tokens in italics belong to the second text.")
+    caption = Caption(document.model, document.prompt, tuple(notes), _texts(document))
+    return Shown(caption, tuple(stacks))
+
+
+def _texts(document: Document) -> tuple[tuple[str, str], ...]:
+    """What the model read beside the prompt."""
+    names = {"text_pair": "Second", "target": "Target", "image": "Image", "audio": "Audio"}
+    header = document.header
+    return tuple((name, str(header[key])) for key, name in names.items() if header.get(key))
+
+
+def _name_tokens(document: Document, warn: Warn) -> None:
+    """Fill in the tokens of a document that has only ids, by the model's tokenizer."""
+    pairs = (("tokens", "input_ids"), ("decoder_tokens", "decoder_input_ids"))
+    missing = [
+        (names, ids)
+        for names, ids in pairs
+        if names not in document.header and document.header.get(ids)
+    ]
+    if not missing:
+        return
+    try:
+        from activations.models import load_tokenizer, open_checkpoint
+
+        tokenizer = load_tokenizer(open_checkpoint(document.model))
+        for names, ids in missing:
+            document.header[names] = tokenizer.convert_ids_to_tokens(_ids(document, ids))
+    except (ToolkitError, ImportError, LookupError, TypeError, ValueError, OverflowError):
+        warn(
+            f"the document has no tokens and the tokenizer of '{document.model}' cannot be loaded; "
+            "ids are shown."
+        )
+        for names, ids in missing:
+            document.header[names] = [f"#{i}" for i in _ids(document, ids)]
+
+
+def _ids(document: Document, key: str) -> list[object]:
+    """The first text's ids, whether they stand in a batch or alone."""
+    row = document.header[key]
+    if isinstance(row, list) and row and isinstance(row[0], list):
+        row = row[0]
+    return row if isinstance(row, list) else []
