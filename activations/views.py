@@ -27,16 +27,33 @@ from typing import Any
 import numpy as np
 import orjson
 
-from activations.attention import Stack
+from activations.attention import Stack, are_weights
 from activations.errors import ToolkitError
+from activations.scores import SCORES
 from activations.selection import describe_numbers
 from activations.tokens import readable
 
 VIEWS = {"head": "Attention head view", "model": "Attention model view"}
-SCRIPTS = ("weights.js", "lines.js", "summary.js", "page.js")  # each knows those before it
+SCRIPTS = (  # each knows those before it
+    "dom.js",
+    "theme.js",
+    "weights.js",
+    "lines.js",
+    "drawing.js",
+    "summary.js",
+    "heat.js",
+    "save.js",
+    "tokens.js",
+    "scores.js",
+    "closer.js",
+    "headview.js",
+    "modelview.js",
+    "page.js",
+)
 NOT_A_NUMBER = 65535  # stands for NaN and infinities among the 16-bit weights
 _STEPS = 10_000  # 4 decimals
 _MASKED = -1e4  # raw scores lie far above; masks are the least number of float16 or below
+_LONG_TEXT = 400  # characters; a longer one is folded
 _LARGEST_PAGE = 400_000_000  # bytes; V8 drops a script beyond 512 M characters without a word
 
 
@@ -99,9 +116,11 @@ def _page(
     other = "model" if view == "head" else "head"
     data = {
         "view": view,
+        "name": page_name(view, caption.model).removesuffix(".html"),
         "minWeight": min_weight,
         "otherPage": page_name(other, caption.model) if linked else None,
         "notANumber": NOT_A_NUMBER,
+        "scores": SCORES,
         "stacks": packed,
     }
     ours = "\n".join(_our(name) for name in SCRIPTS)
@@ -117,6 +136,8 @@ def _page(
         texts="".join(_text_row(name, text) for name, text in caption.read),
         notes="".join(f"<li>{_text(note)}</li>" for note in caption.notes),
         how=_our(f"how_{view}.html"),
+        closer=_our(f"closer_{view}.html"),
+        scores=_our("scores.html"),
         data=_json_in_html(data),
         weights=blob.decode("ascii"),
         style=style,
@@ -129,10 +150,15 @@ def _page(
 
 
 def _text_row(name: str, text: str) -> str:
-    return (
-        f'<div><dt>{_text(name)}</dt><dd><div id="{_text(name.lower())}" class="text" tabindex="0" '
-        f'role="region" aria-label="{_text(name)}">{_text(text)}</div></dd></div>\n'
+    whole = (
+        f'<div id="{_text(name.lower())}" class="text" tabindex="0" '
+        f'role="region" aria-label="{_text(name)}">{_text(text)}</div>'
     )
+    if len(text) > _LONG_TEXT or text.count("\n") > _LONG_TEXT // 40:
+        start = " ".join(text[:_LONG_TEXT].split())[: _LONG_TEXT // 4]
+        label = f"{_text(start)}… ({len(text):,} characters)"
+        whole = f"<details><summary>{label}</summary>{whole}</details>"
+    return f"<div><dt>{_text(name)}</dt><dd>{whole}</dd></div>\n"
 
 
 def _facts(stacks: Sequence[Stack]) -> str:
@@ -177,6 +203,10 @@ def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
             "columnTokens": readable(stack.columns),
             "second": stack.split,
             "written": stack.written,
+            "start": stack.start,
+            "cross": stack.is_cross,
+            "probabilities": all(map(are_weights, stack.weights)),
+            "scores": _score_list(stack),
             "first": first,
             "base": base,
             "steps": steps,
@@ -186,6 +216,13 @@ def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
         first += len(stack.layers) * len(stack.heads) * rows * columns
     pieces.append(squeeze.flush())
     return packed, base64.b64encode(b"".join(pieces))
+
+
+def _score_list(stack: Stack) -> Any:
+    """Scores as JSON takes them: 4 decimals, None where one is not defined."""
+    if stack.scores is None:
+        return None
+    return np.where(np.isnan(stack.scores), None, stack.scores.round(4)).tolist()
 
 
 def _sentence_parts(stack: Stack) -> list[tuple[str, tuple[int, int], tuple[int, int]]]:
@@ -250,6 +287,7 @@ def _policy(scripts: Sequence[str], style: str) -> str:
             "default-src 'none'",
             "script-src " + " ".join(source(script) for script in scripts),
             "style-src " + source(style),
+            "img-src blob: data:",  # pictures of its own, on their way to a file
             "base-uri 'none'",
             "form-action 'none'",
         ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -136,6 +136,9 @@ class Tab:
     def pressed(self) -> list[bool]:
         """Which head buttons say that their head is on."""
         return [value == "true" for (value,) in self.attributes("#heads button", "aria-pressed")]
+
+
+Open = Callable[..., Tab]  # the fixture open_page
 
 
 # -------------------------------------------------------------------------------- what is captured

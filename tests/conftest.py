@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the internet; without this some would try
 
@@ -14,6 +15,8 @@ import tiny
 import tiny_media
 import torch
 import transformers
+from browser import Open, Tab, launch
+from playwright.sync_api import Browser, sync_playwright
 
 import agnostic_capture
 import bertviz_head_model_view
@@ -77,3 +80,44 @@ def capture(capsys: pytest.CaptureFixture[str]) -> Run:
 def view(capsys: pytest.CaptureFixture[str]) -> Run:
     """bertviz_head_model_view.py, run in this process."""
     return _runner(bertviz_head_model_view.main, capsys)
+
+
+# ------------------------------------------------------------------------------------ in a browser
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    # One browser for all. Not longer than this module: while playwright runs, its event loop does,
+    # and other tests may want one of their own.
+    with sync_playwright() as playwright:
+        browser = launch(playwright)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def free_tabs() -> list[Tab]:
+    """Tabs are used again: to open one takes four times as long as to load a page."""
+    return []
+
+
+@pytest.fixture
+def open_page(chromium: Browser, free_tabs: list[Tab]) -> Iterator[Open]:
+    """Opens a file and waits for the drawing. At the end: no message, no error, no request."""
+    used: list[tuple[Tab, bool]] = []
+
+    def open_(path: Path, address: str = "", quiet: bool = True, **options: Any) -> Tab:
+        tab = free_tabs.pop() if free_tabs else Tab(chromium)
+        used.append((tab, quiet))
+        beside = [file.as_uri() for file in path.parent.glob("*.html")]
+        tab.open(path.as_uri() + address, beside, **options)
+        if quiet:
+            tab.drawn()
+        return tab
+
+    yield open_
+    for tab, quiet in used:
+        complaints, requests = tab.leave()
+        free_tabs.append(tab)
+        assert requests == []
+        assert not quiet or complaints == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,16 @@ import pytest
 from browser import (
     MODEL,
     Layer,
+    Open,
     Tab,
     expected_lines,
     expected_pictures,
     head_view_lines,
-    launch,
     make_pages,
     model_view_lines,
     random_weights,
 )
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import expect
 
 from activations import views
 from activations.attention import Stack
@@ -31,46 +30,7 @@ from activations.views import Caption, build_pages
 
 pytestmark = pytest.mark.browser
 
-Open = Callable[..., Tab]
 LEFT, RIGHT = "#vis #left text", "#vis #right text"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    # One browser for all. Not longer than this module: while playwright runs, its event loop does,
-    # and other tests may want one of their own.
-    with sync_playwright() as playwright:
-        browser = launch(playwright)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def free_tabs() -> list[Tab]:
-    """Tabs are used again: to open one takes four times as long as to load a page."""
-    return []
-
-
-@pytest.fixture
-def open_page(chromium: Browser, free_tabs: list[Tab]) -> Iterator[Open]:
-    """Opens a file and waits for the drawing. At the end: no message, no error, no request."""
-    used: list[tuple[Tab, bool]] = []
-
-    def open_(path: Path, address: str = "", quiet: bool = True, **options: Any) -> Tab:
-        tab = free_tabs.pop() if free_tabs else Tab(chromium)
-        used.append((tab, quiet))
-        beside = [file.as_uri() for file in path.parent.glob("*.html")]
-        tab.open(path.as_uri() + address, beside, **options)
-        if quiet:
-            tab.drawn()
-        return tab
-
-    yield open_
-    for tab, quiet in used:
-        complaints, requests = tab.leave()
-        free_tabs.append(tab)
-        assert requests == []
-        assert not quiet or complaints == []
 
 
 def test_head_view_draws_every_weight_above_the_cut(tmp_path: Path, open_page: Open) -> None:
@@ -459,7 +419,7 @@ def large_page(path: Path, view: str, weights: np.ndarray, min_weight: float = 0
 @pytest.fixture
 def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit of 2,500 lines instead of 250,000: a hundredth of the work for the browser."""
-    scripts = {"page.js": views._our("page.js").replace("= 250000;", "= 2500;")}
+    scripts = {"drawing.js": views._our("drawing.js").replace("atOnce: 250000,", "atOnce: 2500,")}
     our = views._our
     monkeypatch.setattr(views, "_our", lambda name: scripts.get(name) or our(name))
 
@@ -579,7 +539,7 @@ def test_the_real_limits(
 def test_the_strongest_lines_are_drawn_even_if_all_are_alike(
     tmp_path: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scripts = {"page.js": views._our("page.js").replace("= 250000;", "= 25;")}
+    scripts = {"drawing.js": views._our("drawing.js").replace("atOnce: 250000,", "atOnce: 25,")}
     our = views._our
     monkeypatch.setattr(views, "_our", lambda name: scripts.get(name) or our(name))
     tab = open_page(large_page(tmp_path / "page.html", "head", np.full((1, 6, 6), 1 / 6)))
@@ -747,8 +707,14 @@ def test_everything_is_reached_by_keyboard(tmp_path: Path, open_page: Open) -> N
     header = {"tokens": list("abcd"), "sentence_b_start": 2}
     pages = make_pages(tmp_path, layers, **header)
     head = open_page(pages["head"])
-    stops = tab_stops(head, 6)
-    assert stops == ["Prompt", "filter", "Head 0", "Head 1", "Drawing", "layer"]
+    stops = tab_stops(head, 15)
+    controls = ["theme", "Prompt", "filter", "Head 0", "Head 1", "average", "without-first"]
+    controls += ["threshold", "Save the picture as SVG", "Save the picture as PNG"]
+    # One stop for the tokens of each side, then what stands beside; the shift key leads back.
+    assert stops[:-1] == [*controls, "Drawing", "layer", "a, token 0", "a, token 0"]
+    assert stops[-1] == "Scores of the heads"
+    for _ in range(3):
+        head.page.keyboard.press("Shift+Tab")
     # The layer, twice by arrow key: the list keeps the focus although it is made anew.
     for layer in (1, 2):
         head.page.keyboard.press("ArrowDown")
@@ -760,12 +726,17 @@ def test_everything_is_reached_by_keyboard(tmp_path: Path, open_page: Open) -> N
     )
 
     model = open_page(pages["model"])
-    stops = tab_stops(model, 5)
-    assert stops == ["Prompt", "filter", "Drawing", "Layer 0, Head 0", "Layer 0, Head 1"]
+    stops = tab_stops(model, 10)
+    controls.remove("Head 0")
+    controls.remove("Head 1")
+    assert stops == [*controls, "Drawing", "Layer 0, Head 0"]
+    # One stop for all pictures; the arrow keys go from one to the other, and not beyond the last.
+    for key in ("ArrowLeft", "ArrowUp", "ArrowRight", "ArrowRight"):
+        model.page.keyboard.press(key)
     model.page.keyboard.press("Enter")
     assert model.texts("#vis > svg > text.detail") == ["Layer 0, Head 1"]
-    model.page.keyboard.press("Tab")
-    model.page.keyboard.press("Space")
+    for key in ("ArrowDown", "Home", "Space"):
+        model.page.keyboard.press(key)
     assert model.texts("#vis > svg > text.detail") == ["Layer 1, Head 0"]
     unhandled = "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {0}))"
     space = "{ key: ' ', bubbles: true, cancelable: true }"

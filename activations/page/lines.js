@@ -4,7 +4,6 @@
 // ones are not made at all. Everything else d3 does as ever.
 const Lines = (() => {
   const SLICE = 100; // milliseconds
-  const SVG = "http://www.w3.org/2000/svg";
   let asked = []; // all that was asked for and is not made yet
   let opacity = null; // what the head view asked last of all the lines there are
   let turn = 0; // the latest call of make()
@@ -52,7 +51,7 @@ const Lines = (() => {
       if (opacity) own.push(["stroke-opacity", opacity]);
       for (const row of rows.nodes()) {
         const data = weights.call(row, row.__data__); // where d3 keeps it
-        const model = document.createElementNS(SVG, "line");
+        const model = svgElement("line");
         for (const [name, value] of shared) {
           const found = isFunction([name, value]) ? value.call({ parentNode: row }, data[0], 0) : value;
           model.setAttribute(name, found);

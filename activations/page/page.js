@@ -1,141 +1,46 @@
 "use strict";
-// The page around bertviz's drawing code: it hands bertviz one stack of attention at a time under
-// the name bertviz looks for (PYTHON_PARAMS), and adds the controls.
+// The page as a whole: what is looked at, how much of it is drawn, and the controls above it.
 (() => {
-  const AT_ONCE = 250000; // lines a browser draws in a few seconds; more only when asked to
-  const ON_REQUEST = 1000000;
-  const WEIGHTS_AT_ONCE = 2500000; // faint or not, d3 looks at each
-  const byId = (id) => document.getElementById(id);
-
-  // bertviz loads its libraries through require.js. They are in the page, so this stands in for
-  // it: keep bertviz's function and call it whenever something is to be drawn.
-  let bertviz = null;
-  window.require = { config() {} };
-  window.requirejs = (names, draw) => { bertviz = draw; };
-
-  let stack; // the one shown
-  let cut = Page.minWeight; // lines at or below are not drawn
-  // {layer, heads} to show: what the address asked for, then what was last chosen, so that the page
-  // can be drawn anew at any time. heads are positions; null is all, or no picture opened.
-  let wanted = null;
-  // Count the calls of show() and openAlone(), so that an earlier one can tell it is outdated.
-  let showing = 0;
-  let opening = 0;
-
-  // An array whose members are made when they are first looked at: only what is drawn is expanded.
-  function lazy(length, make) {
-    const array = new Array(length);
-    for (let i = 0; i < length; i++) {
-      Object.defineProperty(array, i, {
-        configurable: true,
-        enumerable: true,
-        get() {
-          const value = make(i);
-          Object.defineProperty(array, i, { value, writable: true, enumerable: true });
-          return value;
-        },
-      });
-    }
-    return array;
-  }
+  const view = Page.view === "head" ? HeadView : ModelView;
+  const narrow = matchMedia("(max-width: 640px)");
+  let base; // the stack chosen, one of Page.stacks
+  let showing = 0; // counts the calls of show(), so that an earlier one can tell it is outdated
 
   // ------------------------------------------------------------------------------- the drawing
 
-  const shorten = (text, length) => {
-    const characters = Array.from(text);
-    return characters.length > length ? characters.slice(0, length - 1).join("") + "…" : text;
-  };
-
-  // What bertviz is to draw: these layers and heads (positions) of the stack.
-  function parameters(layers, heads) {
-    const length = Page.view === "head" ? 13 : 11;
-    const labels = (tokens, [from, to]) => tokens.slice(from, to).map((t) => shorten(t, length));
-    const attention = {
-      name: stack.name,
-      attn: lazy(layers.length, (layer) =>
-        lazy(heads.length, (head) => Weights.matrix(stack, layers[layer], heads[head]))),
-      left_text: labels(stack.rowTokens, stack.rows),
-      right_text: labels(stack.columnTokens, stack.columns),
-    };
-    const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-    return {
-      attention: [attention],
-      default_filter: "0",
-      root_div_id: "drawing",
-      include_layers: layers.map((i) => stack.layers[i]),
-      layer: wanted?.layer ?? null, // head view
-      heads: wanted?.heads ?? null,
-      include_heads: heads.map((i) => stack.heads[i]), // model view
-      total_heads: Math.max(stack.heads.length, 2), // for one, details would open off the page
-      display_mode: dark ? "dark" : "light",
-    };
-  }
-
-  function callBertviz(params) {
-    window.PYTHON_PARAMS = params;
-    const log = console.log; // bertviz reports its d3 version and coordinates
-    console.log = () => {};
-    try {
-      bertviz(jQuery, d3);
-    } finally {
-      console.log = log;
-    }
-  }
-
-  function makePlace() {
-    byId("vis")?.remove();
-    const vis = document.createElement("div");
-    vis.id = "vis";
-    byId("drawing").append(vis);
-    return vis;
+  // Look at a stack, at the mean of its heads or without its first token, and draw.
+  function look(stack, wanted, { average, withoutFirst } = State) {
+    base = stack;
+    Object.assign(State, { average, withoutFirst, wanted });
+    State.stack = Weights.lookedAt(base, State);
+    byId("average").checked = average;
+    byId("average-label").hidden = base.heads.length < 2;
+    byId("without-first").checked = withoutFirst;
+    byId("without-first-label").hidden = !Weights.hasFirst(base);
+    byId("filter").value = String(Page.stacks.indexOf(base));
+    Scores.fill(base, openHead);
+    show();
   }
 
   // All that is asked for, by bertviz. Gives false where something else was to be drawn meanwhile.
   async function draw() {
     const root = byId("drawing");
-    const onLayer = document.activeElement !== null && document.activeElement === byId("layer");
+    const onLayer = document.activeElement?.id === "layer";
+    root.style.minHeight = `${root.offsetHeight}px`; // or the page would scroll up
     root.replaceChildren();
     Lines.forget();
-    if (Page.view === "head") {
-      const label = document.createElement("label");
-      const select = document.createElement("select");
-      select.id = "layer";
-      label.append("Layer ", select);
-      root.append(label);
-    }
-    const vis = makePlace();
-    callBertviz(parameters([...stack.layers.keys()], [...stack.heads.keys()]));
-    if (Page.view === "head") dressHeadView();
-    const svg = vis.firstElementChild;
-    svg.remove(); // laid out and painted once, not after every slice of lines
-    const done = await Lines.make(cut);
-    if (!done) return false;
-    vis.append(svg);
-    if (Page.view === "head") {
-      markHeads(); // some may have been switched meanwhile
-      dressTokens();
-    } else {
-      dressModelView();
-    }
+    Tokens.forget();
+    view.prepare(root);
+    const { stack } = State;
+    const vis = Drawing.draw(Drawing.parameters([...stack.layers.keys()], [...stack.heads.keys()]));
+    view.dress();
+    vis.replaceChildren(); // laid out and painted once, not after every slice of lines
+    if (!await Lines.make(State.cut)) return false;
+    vis.append(State.svg);
+    root.style.minHeight = "";
+    view.finish();
     if (onLayer) byId("layer").focus({ preventScroll: true }); // the list is a new one
     return true;
-  }
-
-  // Whole tokens on hover, where the drawing shows them shortened; what kind of text they are of.
-  function dressTokens() {
-    const pair = document.querySelectorAll(
-      Page.view === "head" ? "#vis #left, #vis #right" : "#vis g.detail:has(text.token)");
-    const sides = [[stack.rowTokens, stack.rows], [stack.columnTokens, stack.columns]];
-    pair.forEach((group, side) => {
-      const [tokens, [from]] = sides[side];
-      group.querySelectorAll("text").forEach((node, i) => {
-        const element = document.createElementNS("http://www.w3.org/2000/svg", "title");
-        element.textContent = tokens[from + i];
-        node.append(element);
-        node.classList.toggle("second", stack.second !== null && from + i >= stack.second);
-        node.classList.toggle("written", stack.written !== null && from + i >= stack.written);
-      });
-    });
   }
 
   // Draw, the strongest lines first where there are too many; say what is not drawn.
@@ -144,239 +49,179 @@
     byId("status").textContent = everything ? "Drawing… this can take a while." : "Drawing…";
     byId("choice").hidden = true;
     await painted();
-    const layers = layersDrawn();
-    const counts = await Weights.histogram(stack, layers);
+    const { stack, least } = State;
+    const counts = await Weights.histogram(stack, view.layers());
     if (mine !== showing) return;
-    const all = Weights.above(stack, counts, Page.minWeight);
-    const room = everything ? Infinity : AT_ONCE;
+    const all = Weights.above(stack, counts, least);
+    const room = everything ? Infinity : Limits.atOnce;
     const weights = counts.reduce((sum, count) => sum + count, 0);
-    const tooMany = all > room || (weights > WEIGHTS_AT_ONCE && !everything);
-    byId("how").hidden = Page.view === "model" && tooMany; // it tells of lines
-    if (Page.view === "model" && tooMany) {
-      if (!await drawSummary(mine, counts)) return;
-      byId("status").textContent =
-        `${number(all > room ? all : weights)} ${all > room ? "lines" : "weights"} are too many to ` +
-        "be drawn at once, so each picture shows the weights of a head as a matrix: rows attend, " +
-        "columns are attended to. Click one to see its lines.";
+    const tooMany = all > room || (weights > Limits.weightsAtOnce && !everything);
+    const asPictures = view === ModelView && (tooMany || narrow.matches);
+    byId("how").hidden = asPictures; // it tells of lines
+    if (asPictures) {
+      State.opened(null);
+      if (!await ModelView.drawPictures(counts, () => mine === showing)) return;
+      byId("status").textContent = aboutPictures(tooMany, all > room ? counted(all, "line") : counted(weights, "weight"));
     } else {
-      cut = all > room ? Math.max(Weights.cutFor(stack, counts, room), Page.minWeight) : Page.minWeight;
+      State.cut = all > room ? Weights.cutFor(stack, counts, room, least) : least;
       if (!await draw()) return;
-      report(all, Weights.above(stack, counts, cut));
+      byId("status").textContent = aboutLines(all, Weights.above(stack, counts, State.cut));
     }
-    if (Page.view === "model" ? tooMany : all > room) offer(all);
+    if (view === ModelView ? tooMany : all > room) offer(all);
   }
 
-  const painted = () => new Promise((done) => requestAnimationFrame(() => nextTask().then(done)));
-
-  function layersDrawn() {
-    if (Page.view === "model") return stack.layers.keys();
-    const index = stack.layers.indexOf(wanted?.layer ?? stack.layers[0]);
-    return [Math.max(index, 0)];
+  function aboutPictures(tooMany, many) {
+    const why = tooMany
+      ? `${many} are too many to be drawn at once, so each picture`
+      : "Here is little room for lines, so each picture";
+    return `${why} shows the weights of a head as a matrix: rows attend, columns are attended to. ` +
+      "Click one to see its lines.";
   }
 
-  const number = (n) => n.toLocaleString("en");
-
-  function report(all, drawn) {
-    const faint = `Lines with a weight of ${+cut.toFixed(4)} or less are not drawn`;
-    byId("status").textContent = drawn < all
-      ? `The ${number(drawn)} strongest of ${number(all)} lines are drawn. ${faint}.`
-      : `${number(drawn)} lines are drawn. ${faint}.`;
+  function aboutLines(all, drawn) {
+    const faint = `Lines with a weight of ${decimals(State.cut)} or less are not drawn.`;
+    const which = drawn < all
+      ? `The ${grouped(drawn)} strongest of ${grouped(all)} lines are drawn.`
+      : `${grouped(drawn)} lines are drawn.`;
+    return `${which} ${faint}`;
   }
 
   function offer(all) {
     const choice = byId("choice");
     choice.hidden = false;
-    choice.replaceChildren();
-    if (all > ON_REQUEST) {
-      choice.append("All of them would freeze the browser. To see the fainter ones, make a page of " +
+    if (all > Limits.onRequest) {
+      choice.replaceChildren("All of them would freeze the browser. To see the fainter ones, make a page of " +
         "fewer layers, heads or tokens (--layers, --heads, --tokens).");
       return;
     }
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = `Draw all ${number(all)} lines`;
-    button.addEventListener("click", () => show(true));
-    choice.append(button, "(this can take half a minute)");
+    choice.replaceChildren(
+      button(`Draw all ${grouped(all)} lines`, () => show(true)), "(this can take half a minute)");
   }
 
-  // ----------------------------------------------------------------------------- the head view
+  // ------------------------------------------------------------------------------ one head on its own
 
-  function dressHeadView() {
-    const select = byId("layer");
-    for (const option of select.options) option.textContent = option.value;
-    // Before bertviz hears of it: another layer may have other numbers of lines to draw.
-    select.addEventListener("change", (event) => {
-      event.stopImmediatePropagation();
-      wanted = { ...wanted, layer: +select.value };
-      show();
-    }, { capture: true });
-    wanted = { ...wanted, layer: +select.value };
-    makeHeadButtons();
-  }
-
-  const headSquares = () => Array.from(document.querySelectorAll("#vis > svg > g:last-of-type > rect"));
-
-  // bertviz tells a head that is off by a lighter colour only.
-  const headsOn = () => headSquares().map(
-    (square, i) => d3.color(square.getAttribute("fill")).hex() === d3.color(d3.schemeCategory10[i % 10]).hex());
-
-  function makeHeadButtons() {
-    const group = byId("heads");
-    group.hidden = false;
-    group.replaceChildren("Heads");
-    headSquares().forEach((square, i) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.textContent = stack.heads[i];
-      button.setAttribute("aria-label", `Head ${stack.heads[i]}`);
-      button.title = `Head ${stack.heads[i]}: click to switch on or off, double-click for it alone`;
-      button.style.borderBottomColor = d3.schemeCategory10[i % 10];
-      for (const type of ["click", "dblclick"]) {
-        button.addEventListener(type, () => square.dispatchEvent(new MouseEvent(type)));
-        square.addEventListener(type, () => setTimeout(markHeads, 0));
-      }
-      group.append(button);
-    });
-    markHeads();
-  }
-
-  function markHeads() {
-    const on = headsOn();
-    byId("heads").querySelectorAll("button").forEach((button, i) => {
-      button.setAttribute("aria-pressed", String(on[i]));
-    });
-    const places = on.flatMap((isOn, i) => (isOn ? [i] : []));
-    wanted = { ...wanted, heads: places.length === on.length ? null : places };
-    linkTo(places.length === 1 ? [wanted.layer, stack.heads[places[0]]] : null);
-  }
-
-  // ---------------------------------------------------------------------------- the model view
-
-  function dressModelView() {
-    const regions = document.querySelectorAll("#vis > svg > g > rect:last-child");
-    regions.forEach((region, i) => {
-      const layer = stack.layers[Math.floor(i / stack.heads.length)];
-      const head = stack.heads[i % stack.heads.length];
-      region.setAttribute("tabindex", "0");
-      region.setAttribute("role", "button");
-      region.setAttribute("aria-label", `Layer ${layer}, Head ${head}`);
-      region.addEventListener("click", () => setTimeout(() => {
-        const isOpen = document.querySelector("#vis .detail") !== null;
-        wanted = isOpen ? { layer, heads: [i % stack.heads.length] } : null;
-        if (isOpen) Lines.make(cut).then((done) => { if (done) dressTokens(); });
-        linkTo(isOpen ? [layer, head] : null);
-      }, 0));
-      region.addEventListener("keydown", (event) => {
-        if (event.key !== "Enter" && event.key !== " ") return;
-        event.preventDefault();
-        region.dispatchEvent(new MouseEvent("click"));
-      });
-      if (wanted && wanted.layer === layer && wanted.heads?.[0] === i % stack.heads.length) {
-        region.dispatchEvent(new MouseEvent("click"));
-        region.scrollIntoView({ block: "center" });
-      }
-    });
-  }
-
-  // ---------------------------------------------------- the model view of too many lines for one
-
-  async function drawSummary(mine, counts) {
-    Lines.forget();
-    const full = Weights.full(stack, counts);
-    const stillWanted = () => mine === showing;
-    if (!await Summary.draw(byId("drawing"), stack, full, toggleAlone, stillWanted)) return false;
-    if (wanted?.heads) await openAlone(stack.layers.indexOf(wanted.layer), wanted.heads[0]);
-    return true;
-  }
-
-  // A picture was chosen: its head is opened, or closed where it is open.
-  function toggleAlone(from, layer, head) {
-    if (from !== stack) return; // a picture of what was shown before
-    const place = String([stack.layers[layer], stack.heads[head]]);
-    if (byId("vis")?.dataset.place === place) closeAlone();
-    else openAlone(layer, head);
-  }
-
-  function closeAlone() {
-    opening++;
-    Lines.forget();
-    byId("vis")?.remove();
-    Summary.mark(null);
-    wanted = null;
-    linkTo(null);
-  }
-
-  // The lines of one head, which bertviz draws as what it opens.
-  async function openAlone(layer, head) {
-    const [mine, during] = [++opening, showing];
-    const counts = await Weights.histogram(stack, [layer], [head]);
-    if (mine !== opening || during !== showing) return;
-    const place = [stack.layers[layer], stack.heads[head]];
-    const vis = makePlace();
-    vis.dataset.place = String(place);
-    cut = Math.max(Page.minWeight, Weights.cutFor(stack, counts, AT_ONCE));
-    // As one of many heads the small picture, which is not shown, takes no room.
-    callBertviz({ ...parameters([layer], [head]), total_heads: 1000 });
-    Lines.forget(); // the small picture's
-    vis.querySelector("svg > g > rect:last-child").dispatchEvent(new MouseEvent("click"));
-    Summary.mark(layer * stack.heads.length + head);
-    wanted = { layer: place[0], heads: [head] };
-    linkTo(place);
-    const all = Weights.above(stack, counts, Page.minWeight);
-    const drawn = Weights.above(stack, counts, cut);
-    if (drawn < all) byId("opened").append(`. The ${number(drawn)} strongest of its ${number(all)} lines`);
-    if (!await Lines.make(cut)) return;
-    dressTokens();
-    vis.scrollIntoView({ block: "start" });
-  }
-
-  // ------------------------------------------------------------------- from one view to the other
+  // Name the head that is on its own, and show it closely; keep what is shown in the address.
+  let place = null; // {layer, head} as positions
+  State.opened = (now) => {
+    place = now;
+    const { stack } = State;
+    const line = byId("opened");
+    line.replaceChildren();
+    Closer.show(stack, place?.layer ?? null, place?.head ?? null);
+    if (place) {
+      const title = Closer.title(stack, place.layer, place.head);
+      line.append(...(Page.otherPage ? [`${title}: see it `, linkTo(place), "."] : [title]));
+    }
+    byId("to-closer").hidden = !place;
+    remember();
+  };
+  State.redraw = () => show();
 
   // A link to the same head in the other view's file, which lies beside this one.
   function linkTo(place) {
-    const opened = byId("opened");
-    opened.replaceChildren();
-    if (!place) return;
-    const [layer, head] = place;
-    if (!Page.otherPage) {
-      opened.append(`Layer ${layer}, Head ${head}`);
-      return;
-    }
-    const link = document.createElement("a");
-    const filter = Page.stacks.indexOf(stack);
-    link.href = `${encodeURIComponent(Page.otherPage)}#layer=${layer}&head=${head}` +
-      (filter ? `&attention=${filter}` : "");
-    link.textContent = Page.view === "head" ? "in the model view" : "alone in the head view";
-    opened.append(`Layer ${layer}, Head ${head}: see it `, link);
+    const alone = State.average ? "" : "alone ";
+    return element("a", { href: `${encodeURIComponent(Page.otherPage)}#${addressOf(place)}` },
+      Page.view === "head" ? "in the model view" : `${alone}in the head view`);
   }
 
-  // #layer=3&head=5 -> what to open; numbers that are not there are ignored.
+  // #layer=3&head=5: what is shown, as readAddress() reads it.
+  function addressOf(place) {
+    const { stack, wanted } = State;
+    const parts = new Map();
+    if (place) parts.set("layer", stack.layers[place.layer]).set("head", stack.heads[place.head]);
+    else if (view === HeadView && wanted && wanted.layer !== stack.layers[0]) parts.set("layer", wanted.layer);
+    if (Page.stacks.indexOf(base)) parts.set("attention", Page.stacks.indexOf(base));
+    if (Theme.chosen() !== "system") parts.set("theme", Theme.chosen());
+    return [...parts].map(([key, value]) => `${key}=${value}`).join("&");
+  }
+
+  function remember() {
+    if (!["file:", "http:", "https:"].includes(location.protocol)) return; // a frame has no address
+    const address = addressOf(place);
+    history.replaceState(null, "", address ? `#${address}` : location.pathname + location.search);
+  }
+
+  // What the address asks for; numbers that are not there are ignored.
   function readAddress() {
     const asked = new URLSearchParams(location.hash.slice(1));
-    stack = Page.stacks[Number(asked.get("attention") ?? 0)] ?? Page.stacks[0];
-    byId("filter").value = String(Page.stacks.indexOf(stack));
-    wanted = null;
-    linkTo(null);
-    const has = (list, key) => asked.has(key) && list.includes(Number(asked.get(key)));
-    if (!has(stack.layers, "layer")) return;
-    const heads = has(stack.heads, "head") ? [stack.heads.indexOf(Number(asked.get("head")))] : null;
-    wanted = { layer: Number(asked.get("layer")), heads };
+    const stack = Page.stacks[Number(asked.get("attention") ?? 0)] ?? Page.stacks[0];
+    const number = (list, key) => (asked.has(key) ? list.indexOf(Number(asked.get(key))) : -1);
+    const [layer, head] = [number(stack.layers, "layer"), number(stack.heads, "head")];
+    const average = asked.get("head") === Weights.AVERAGE && stack.heads.length > 1;
+    const heads = average && view === ModelView ? [0] : head >= 0 && !average ? [head] : null;
+    if (asked.has("theme")) Theme.choose(asked.get("theme"));
+    look(stack, layer < 0 ? null : { layer: stack.layers[layer], heads }, { ...State, average });
   }
 
-  // ------------------------------------------------------------------------------------- start
+  // A row of the table of scores was chosen.
+  function openHead(layer, head) {
+    if (State.average) look(base, { layer: base.layers[layer], heads: [head] }, { ...State, average: false });
+    else view.open(layer, head);
+  }
 
-  function fillFilter() {
+  // -------------------------------------------------------------------------------- the controls
+
+  function startFilter() {
     const filter = byId("filter");
     Page.stacks.forEach((item, i) => filter.append(new Option(item.name, String(i))));
     byId("filter-label").hidden = Page.stacks.length < 2;
     filter.addEventListener("change", () => {
-      const layer = wanted?.layer;
-      stack = Page.stacks[Number(filter.value)];
-      wanted = stack.layers.includes(layer) ? { layer, heads: null } : null;
-      linkTo(null);
-      show();
+      const stack = Page.stacks[Number(filter.value)];
+      const layer = State.wanted?.layer;
+      look(stack, stack.layers.includes(layer) ? { layer, heads: null } : null);
     });
   }
+
+  function startWays() {
+    byId("average").addEventListener("change", () => {
+      const average = byId("average").checked;
+      const isOpen = view === ModelView && State.wanted?.heads;
+      look(base, State.wanted && { ...State.wanted, heads: isOpen && average ? [0] : null }, { ...State, average });
+    });
+    byId("without-first").addEventListener("change", () =>
+      look(base, State.wanted, { ...State, withoutFirst: byId("without-first").checked }));
+  }
+
+  // The slider goes by the root of the weight: most weights are small.
+  function startThreshold() {
+    const slider = byId("threshold");
+    const top = () => (base.probabilities ? 1 : Math.max(base.base + 65534 / base.steps, 0));
+    const tell = () => {
+      byId("threshold-value").textContent = decimals(State.least);
+      slider.setAttribute("aria-valuetext", decimals(State.least));
+    };
+    let waiting = 0;
+    slider.value = 100 * Math.sqrt(State.least / (top() || 1));
+    tell();
+    slider.addEventListener("input", () => {
+      State.least = top() * (slider.value / 100) ** 2;
+      tell();
+      clearTimeout(waiting);
+      waiting = setTimeout(show, 60); // not for every step on the way
+    });
+  }
+
+  function startSaving() {
+    for (const format of ["SVG", "PNG"]) {
+      byId("save").append(button(format, async () => {
+        try {
+          const alone = byId("summary") && !byId("vis");
+          const made = alone ? Save.table(byId("summary")) : Save.standalone(State.svg);
+          await Save.picture(format.toLowerCase(), pictureName(), made);
+        } catch (error) {
+          byId("opened").textContent = `The picture could not be made: ${error.message}.`;
+        }
+      }, { "aria-label": `Save the picture as ${format}` }));
+    }
+  }
+
+  function pictureName() {
+    const layer = State.wanted?.layer;
+    const head = place && `_${State.average ? "average" : `head_${State.stack.heads[place.head]}`}`;
+    return `${Page.name}${layer === undefined ? "" : `_layer_${layer}`}${head ?? ""}`;
+  }
+
+  // ------------------------------------------------------------------------------------- start
 
   async function start() {
     try {
@@ -385,11 +230,18 @@
       byId("status").textContent = `The weights in this page are damaged (${error}). Make it again.`;
       return;
     }
-    fillFilter();
+    startFilter();
+    startWays();
+    startSaving();
+    view.start();
+    Closer.start();
+    byId("to-closer").addEventListener("click", () => byId("closer").scrollIntoView());
+    Scores.start();
+    Theme.start(new URLSearchParams(location.hash.slice(1)).get("theme"), () => { remember(); show(); });
     readAddress();
-    show();
-    addEventListener("hashchange", () => { readAddress(); show(); });
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show());
+    startThreshold();
+    addEventListener("hashchange", readAddress);
+    narrow.addEventListener("change", () => { if (view === ModelView) show(); });
   }
 
   addEventListener("DOMContentLoaded", start);

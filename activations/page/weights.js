@@ -1,14 +1,16 @@
 "use strict";
 // The attention weights of the page: 16-bit steps, restored once, expanded where they are looked at.
-const Page = JSON.parse(document.getElementById("page-data").textContent);
+const Page = JSON.parse(byId("page-data").textContent);
 
 const Weights = (() => {
+  const AVERAGE = "average"; // the one head of a stack of which the heads' mean is looked at
+  const LEAST_REST = 0.001; // of a row without its first token; less has too few digits to be told
   let quantised; // Uint16Array of all stacks, layer by layer, (heads, rows, columns) each
 
   async function restore() {
-    const element = document.getElementById("page-weights");
-    const text = atob(element.textContent);
-    element.textContent = ""; // no longer needed, and large
+    const packed = byId("page-weights");
+    const text = atob(packed.textContent);
+    packed.textContent = ""; // no longer needed, and large
     const bytes = new Uint8Array(text.length);
     for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
@@ -20,16 +22,74 @@ const Weights = (() => {
       : Uint16Array.from({ length: buffer.byteLength / 2 }, (_, i) => view.getUint16(2 * i, true));
   }
 
+  // ------------------------------------------------------------------------- ways of looking at it
+
+  // Whether the first token of the text is here, and leaves something when it is hidden.
+  function hasFirst(stack) {
+    const [rows, columns] = [stack.rows, stack.columns].map(([from, to]) => to - Math.max(from, 1));
+    return stack.probabilities && stack.start === 0 && stack.columns[0] === 0 && columns > 0 &&
+      (stack.cross || rows > 0);
+  }
+
+  // A stack as it is looked at. `average`: the mean of its heads in their place. `withoutFirst`: the
+  // first token hidden (in cross attention the first that is attended to), and every row divided by
+  // what is left of it. The same functions read it as any other.
+  function lookedAt(stack, { average, withoutFirst }) {
+    const hides = withoutFirst && hasFirst(stack);
+    const later = ([from, to]) => [Math.max(from, 1), to];
+    return {
+      ...stack,
+      of: stack,
+      average,
+      withoutFirst: hides,
+      heads: average ? [AVERAGE] : stack.heads,
+      rows: hides && !stack.cross ? later(stack.rows) : stack.rows,
+      columns: hides ? later(stack.columns) : stack.columns,
+    };
+  }
+
+  // ------------------------------------------------------------------------------------- reading
+
   // The weight that a step stands for. NaN and infinities count as nothing: no line, no shade.
   const value = (stack, q) => (q === Page.notANumber ? 0 : stack.base + q / stack.steps);
 
+  // A whole row of a head as it is stored.
+  function stored(stack, layer, head, row) {
+    const [rows, columns] = [stack.rowTokens.length, stack.columnTokens.length];
+    const first = stack.first + (layer * stack.of.heads.length + head) * rows * columns;
+    return quantised.subarray(first + row * columns, first + (row + 1) * columns);
+  }
+
+  // The mean over all heads of a layer, of those that are numbers.
+  function averaged(stack, layer, row) {
+    const columns = stack.columnTokens.length;
+    const [sums, counts] = [new Float64Array(columns), new Uint16Array(columns)];
+    for (let head = 0; head < stack.of.heads.length; head++) {
+      const steps = stored(stack, layer, head, row);
+      for (let i = 0; i < columns; i++) {
+        if (steps[i] === Page.notANumber) continue;
+        sums[i] += steps[i];
+        counts[i]++;
+      }
+    }
+    return Uint16Array.from(sums, (sum, i) => (counts[i] ? Math.round(sum / counts[i]) : Page.notANumber));
+  }
+
+  // A row without its first weight, the others divided by their sum.
+  function rescaled(stack, steps) {
+    const number = (q) => (q === Page.notANumber ? 0 : q);
+    let rest = -number(steps[0]);
+    for (let i = 0; i < steps.length; i++) rest += number(steps[i]);
+    if (rest < LEAST_REST * stack.steps) return new Uint16Array(steps.length);
+    return steps.map((q) => (q === Page.notANumber ? q : Math.min(Math.round((q * stack.steps) / rest), 65534)));
+  }
+
   // Calls visit(steps) for every row of a head that the stack shows, steps being a Uint16Array.
   function eachRow(stack, layer, head, visit) {
-    const [rows, columns] = [stack.rowTokens.length, stack.columnTokens.length];
-    const first = stack.first + (layer * stack.heads.length + head) * rows * columns;
     for (let r = stack.rows[0]; r < stack.rows[1]; r++) {
-      const start = first + r * columns;
-      visit(quantised.subarray(start + stack.columns[0], start + stack.columns[1]));
+      let steps = stack.average ? averaged(stack, layer, r) : stored(stack, layer, head, r);
+      if (stack.withoutFirst) steps = rescaled(stack, steps);
+      visit(steps.subarray(stack.columns[0], stack.columns[1]));
     }
   }
 
@@ -46,7 +106,7 @@ const Weights = (() => {
 
   // The weight of each of the 65,536 steps, reckoned once.
   const known = new Map();
-  function valuesOf(stack) {
+  function valuesOf({ of: stack }) {
     if (!known.has(stack)) known.set(stack, Float64Array.from({ length: 65536 }, (_, q) => value(stack, q)));
     return known.get(stack);
   }
@@ -74,15 +134,15 @@ const Weights = (() => {
     return lines;
   }
 
-  // The cut above which at most `limit` weights lie. Those of one step are drawn together or not
-  // at all, but the strongest always are.
-  function cutFor(stack, counts, limit) {
+  // The cut, not below `least`, above which at most `limit` weights lie. Those of one step are drawn
+  // together or not at all, but the strongest always are.
+  function cutFor(stack, counts, limit, least) {
     let lines = 0;
     for (let q = counts.length - 1; q >= 0; q--) {
-      if (lines > 0 && lines + counts[q] > limit) return stack.base + q / stack.steps;
+      if (lines > 0 && lines + counts[q] > limit) return Math.max(stack.base + q / stack.steps, least);
       lines += counts[q];
     }
-    return Page.minWeight;
+    return least;
   }
 
   // The step that is to be drawn in full colour: a weight of 1, or the highest of raw scores.
@@ -92,16 +152,5 @@ const Weights = (() => {
     return value(stack, highest) > 0 ? highest : Infinity; // no score above 0: no colour
   }
 
-  return { restore, value, eachRow, matrix, histogram, above, cutFor, full };
-})();
-
-// Lets the browser do what else it has to do. Sooner than setTimeout, which waits 4 ms each time.
-const nextTask = (() => {
-  const channel = new MessageChannel();
-  const waiting = [];
-  channel.port1.onmessage = () => waiting.shift()();
-  return () => new Promise((done) => {
-    waiting.push(done);
-    channel.port2.postMessage(null);
-  });
+  return { AVERAGE, restore, hasFirst, lookedAt, value, eachRow, matrix, histogram, above, cutFor, full };
 })();

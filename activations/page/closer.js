@@ -1,0 +1,83 @@
+"use strict";
+// One head looked at closely: its scores, its weights as a heat map with values, and as CSV.
+const Closer = (() => {
+  let shown = null; // the picture that is shown, as Heat takes it
+  let what = []; // what it is made of
+
+  const title = (stack, layer, head) =>
+    `Layer ${stack.layers[layer]}, ${stack.average ? "average of the heads" : `Head ${stack.heads[head]}`}`;
+
+  function pictureOf(stack, layer, head) {
+    return {
+      title: title(stack, layer, head),
+      matrix: Weights.matrix(stack, layer, head),
+      rowTokens: stack.rowTokens.slice(...stack.rows),
+      columnTokens: stack.columnTokens.slice(...stack.columns),
+      rowClass: (i) => Tokens.classOf(stack, stack.rows[0] + i),
+      columnClass: (i) => Tokens.classOf(stack, stack.columns[0] + i),
+      rowStart: stack.start + stack.rows[0],
+      columnStart: stack.start + stack.columns[0],
+      probabilities: stack.probabilities,
+      fileName: `${Page.name}_layer_${stack.layers[layer]}_${stack.average ? "average" : `head_${stack.heads[head]}`}`,
+    };
+  }
+
+  // `head` null: none is on its own.
+  function show(stack, layer, head) {
+    const asked = [stack, layer, head, Theme.isDark()];
+    if (asked.every((each, i) => each === what[i])) return;
+    what = asked;
+    shown = head === null ? null : pictureOf(stack, layer, head);
+    byId("closer-hint").hidden = shown !== null;
+    byId("closer-body").hidden = shown === null;
+    byId("closer-title").textContent = shown ? shown.title : "One head";
+    say("");
+    if (!shown) return;
+    byId("head-scores").replaceChildren(...(stack.average ? [] : Scores.list(stack, layer, head)));
+    const values = byId("values");
+    values.checked = Heat.hasRoom(shown, room());
+    drawHeat();
+  }
+
+  const room = () => Math.min(Math.max(byId("closer").clientWidth - 8, 260), 640);
+
+  function drawHeat() {
+    if (!shown) return;
+    byId("heat").replaceChildren(Heat.draw(shown, room(), byId("values").checked, tellCell));
+  }
+
+  function tellCell(r, c) {
+    const { matrix, rowTokens, columnTokens, rowStart, columnStart } = shown;
+    byId("cell").replaceChildren(
+      element("bdi", { class: "token" }, rowTokens[r]), ` (${rowStart + r}) to `,
+      element("bdi", { class: "token" }, columnTokens[c]), ` (${columnStart + c}): ${decimals(matrix[r][c])}`);
+  }
+
+  const say = (text) => { byId("closer-said").textContent = text; };
+
+  async function copyCsv() {
+    const text = Save.csv(shown);
+    if (await Save.copy(text)) {
+      say(`Copied: ${shown.matrix.length} x ${shown.matrix[0].length} weights of ${shown.title}.`);
+      return;
+    }
+    Save.download(`${shown.fileName}.csv`, new Blob([text], { type: "text/csv" }));
+    say("The browser does not let this page copy, so the CSV is saved as a file.");
+  }
+
+  function save(format) {
+    Save.picture(format, `${shown.fileName}_matrix`, Save.standalone(byId("heat").firstElementChild))
+      .catch((error) => say(`The picture could not be made: ${error.message}.`));
+  }
+
+  function start() {
+    byId("closer-actions").append(
+      button("Copy as CSV", copyCsv),
+      button("Save matrix as SVG", () => save("svg")),
+      button("Save matrix as PNG", () => save("png")),
+    );
+    byId("values").addEventListener("change", drawHeat);
+  }
+
+  return { start, show, drawHeat, title };
+})();

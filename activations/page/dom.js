@@ -1,0 +1,72 @@
+"use strict";
+// Small words for making elements. Text is only ever text: nothing here reads HTML.
+const byId = (id) => document.getElementById(id);
+
+function filled(made, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+const element = (tag, attributes = {}, ...children) =>
+  filled(document.createElement(tag), attributes, children);
+
+const SVG = "http://www.w3.org/2000/svg";
+const svgElement = (tag, attributes = {}, ...children) =>
+  filled(document.createElementNS(SVG, tag), attributes, children);
+
+function button(label, act, attributes = {}) {
+  const made = element("button", { type: "button", ...attributes }, label);
+  made.addEventListener("click", act);
+  return made;
+}
+
+const shorten = (text, length) => {
+  const characters = Array.from(text);
+  return characters.length > length ? characters.slice(0, length - 1).join("") + "…" : text;
+};
+
+const grouped = (count) => count.toLocaleString("en");
+const decimals = (weight) => String(+weight.toFixed(4));
+const counted = (count, what) => `${grouped(count)} ${what}${count === 1 ? "" : "s"}`;
+
+// One of many alike takes part in the order of the tab key; the arrow keys go from one to the other.
+// `elements` stand in rows of `columns`.
+function roving(elements, columns) {
+  let current = 0;
+  elements.forEach((each, i) => {
+    each.setAttribute("tabindex", i ? "-1" : "0");
+    each.addEventListener("focus", () => {
+      elements[current].setAttribute("tabindex", "-1");
+      each.setAttribute("tabindex", "0");
+      current = i;
+    });
+    each.addEventListener("keydown", (event) => {
+      const rowStart = i - (i % columns);
+      const rowEnd = Math.min(rowStart + columns, elements.length) - 1;
+      const target = {
+        ArrowLeft: columns > 1 ? Math.max(i - 1, rowStart) : i,
+        ArrowRight: columns > 1 ? Math.min(i + 1, rowEnd) : i,
+        ArrowUp: i - columns,
+        ArrowDown: i + columns,
+        Home: columns > 1 ? rowStart : 0,
+        End: columns > 1 ? rowEnd : elements.length - 1,
+      }[event.key];
+      if (target === undefined) return;
+      event.preventDefault();
+      elements[target]?.focus();
+    });
+  });
+}
+
+// Lets the browser do what else it has to do. Sooner than setTimeout, which waits 4 ms each time.
+const nextTask = (() => {
+  const channel = new MessageChannel();
+  const waiting = [];
+  channel.port1.onmessage = () => waiting.shift()();
+  return () => new Promise((done) => {
+    waiting.push(done);
+    channel.port2.postMessage(null);
+  });
+})();
+const painted = () => new Promise((done) => requestAnimationFrame(() => nextTask().then(done)));

@@ -1,0 +1,92 @@
+"use strict";
+// What is looked at now, and bertviz's code, which draws it. bertviz is handed one stack of attention
+// at a time under the name it looks for (PYTHON_PARAMS).
+const Limits = {
+  atOnce: 250000, // lines a browser draws in a few seconds; more only when asked to
+  onRequest: 1000000,
+  weightsAtOnce: 2500000, // faint or not, d3 looks at each
+};
+
+const State = {
+  stack: null, // one of Page.stacks as it is looked at
+  average: false, // the mean over a layer's heads in their place
+  withoutFirst: false, // the first token hidden
+  least: Page.minWeight, // lines with this weight or less are not drawn
+  cut: Page.minWeight, // nor, where there are too many, those with this weight or less
+  // {layer, heads} to show: what the address asked for, then what was last chosen, so that the page
+  // can be drawn anew at any time. heads are positions; null is all, or no picture opened.
+  wanted: null,
+  svg: null, // what bertviz has drawn
+  // Called where a head is on its own, {layer, head} as positions, or none is: null.
+  opened: () => {},
+  redraw: () => {},
+};
+
+const Drawing = (() => {
+  // bertviz loads its libraries through require.js. They are in the page, so this stands in for
+  // it: keep bertviz's function and call it whenever something is to be drawn.
+  let bertviz = null;
+  window.require = { config() {} };
+  window.requirejs = (names, draw) => { bertviz = draw; };
+
+  // An array whose members are made when they are first looked at: only what is drawn is expanded.
+  function lazy(length, make) {
+    const array = new Array(length);
+    for (let i = 0; i < length; i++) {
+      Object.defineProperty(array, i, {
+        configurable: true,
+        enumerable: true,
+        get() {
+          const value = make(i);
+          Object.defineProperty(array, i, { value, writable: true, enumerable: true });
+          return value;
+        },
+      });
+    }
+    return array;
+  }
+
+  // What bertviz is to draw: these layers and heads (positions) of the stack.
+  function parameters(layers, heads) {
+    const { stack, wanted } = State;
+    const length = Page.view === "head" ? 13 : 11;
+    const labels = (tokens, [from, to]) => tokens.slice(from, to).map((t) => shorten(t, length));
+    const attention = {
+      name: stack.name,
+      attn: lazy(layers.length, (layer) =>
+        lazy(heads.length, (head) => Weights.matrix(stack, layers[layer], heads[head]))),
+      left_text: labels(stack.rowTokens, stack.rows),
+      right_text: labels(stack.columnTokens, stack.columns),
+    };
+    return {
+      attention: [attention],
+      default_filter: "0",
+      root_div_id: "drawing",
+      include_layers: layers.map((i) => stack.layers[i]),
+      layer: wanted?.layer ?? null, // head view
+      heads: wanted?.heads ?? null,
+      include_heads: heads.map((i) => stack.heads[i]), // model view
+      total_heads: Math.max(stack.of.heads.length, 2), // for one, details would open off the page
+      display_mode: Theme.isDark() ? "dark" : "light",
+    };
+  }
+
+  // Let bertviz draw, into a new element, which is given back.
+  function draw(params) {
+    byId("vis")?.remove();
+    const vis = element("div", { id: "vis" });
+    byId("drawing").append(vis);
+    window.PYTHON_PARAMS = params;
+    const log = console.log; // bertviz reports its d3 version and coordinates
+    console.log = () => {};
+    try {
+      bertviz(jQuery, d3);
+    } finally {
+      console.log = log;
+    }
+    State.svg = vis.firstElementChild;
+    return vis;
+  }
+
+  return { parameters, draw };
+})();

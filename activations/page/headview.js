@@ -1,0 +1,84 @@
+"use strict";
+// What the head view has beside bertviz's drawing: the layer, heads to switch by name, tokens.
+const HeadView = (() => {
+  // The layers of which lines are drawn at once, as positions.
+  function layers() {
+    return [Math.max(State.stack.layers.indexOf(State.wanted?.layer ?? State.stack.layers[0]), 0)];
+  }
+
+  // bertviz fills this list.
+  function prepare(root) {
+    root.append(element("label", {}, "Layer ", element("select", { id: "layer" })));
+  }
+
+  function dress() {
+    const select = byId("layer");
+    for (const option of select.options) option.textContent = option.value;
+    // Before bertviz hears of it: another layer may have other numbers of lines to draw.
+    select.addEventListener("change", (event) => {
+      event.stopImmediatePropagation();
+      State.wanted = { ...State.wanted, layer: +select.value };
+      State.redraw();
+    }, { capture: true });
+    State.wanted = { ...State.wanted, layer: +select.value };
+    makeHeadButtons();
+  }
+
+  const squares = () => Array.from(State.svg.querySelectorAll(":scope > g:last-of-type > rect"));
+
+  // bertviz tells a head that is off by a lighter colour only.
+  const headsOn = () => squares().map(
+    (square, i) => d3.color(square.getAttribute("fill")).hex() === d3.color(d3.schemeCategory10[i % 10]).hex());
+
+  function makeHeadButtons() {
+    const group = byId("heads");
+    group.hidden = State.stack.average;
+    group.replaceChildren("Heads");
+    squares().forEach((square, i) => {
+      const name = `Head ${State.stack.heads[i]}`;
+      const made = button(State.stack.heads[i], () => {}, {
+        "aria-label": name, title: `${name}: click to switch on or off, double-click for it alone`,
+      });
+      made.style.borderBottomColor = d3.schemeCategory10[i % 10];
+      for (const type of ["click", "dblclick"]) {
+        made.addEventListener(type, () => square.dispatchEvent(new MouseEvent(type)));
+        square.addEventListener(type, () => setTimeout(markHeads, 0));
+      }
+      group.append(made);
+    });
+    markHeads();
+  }
+
+  function markHeads() {
+    const on = headsOn();
+    byId("heads").querySelectorAll("button").forEach((each, i) => {
+      each.setAttribute("aria-pressed", String(on[i]));
+    });
+    const places = on.flatMap((isOn, i) => (isOn ? [i] : []));
+    State.wanted = { ...State.wanted, heads: places.length === on.length ? null : places };
+    byId("all-heads").hidden = State.wanted.heads === null;
+    State.opened(places.length === 1 ? { layer: layers()[0], head: places[0] } : null);
+  }
+
+  // After the lines: some heads may have been switched while they were made.
+  function finish() {
+    markHeads();
+    const of = (side) => Array.from(State.svg.querySelectorAll(`#${side} > g:last-of-type > g`));
+    const heads = () => headsOn().flatMap((isOn, i) => (isOn ? [i] : []));
+    Tokens.dress([of("left"), of("right")], () => ({ layer: layers()[0], heads: heads() }));
+  }
+
+  function start() {
+    byId("all-heads").addEventListener("click", () => {
+      State.wanted = { ...State.wanted, heads: null };
+      State.redraw();
+    });
+  }
+
+  function open(layer, head) {
+    State.wanted = { layer: State.stack.layers[layer], heads: [head] };
+    State.redraw();
+  }
+
+  return { start, layers, prepare, dress, finish, open };
+})();

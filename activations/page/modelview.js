@@ -1,0 +1,127 @@
+"use strict";
+// What the model view has beside bertviz's drawing: pictures that open by keyboard, the tokens of the
+// one that is open; and, where all lines would be too many, a head's lines alone.
+const ModelView = (() => {
+  let opening = 0; // counts the calls of openAlone(), so that an earlier one can tell it is outdated
+
+  const layers = () => State.stack.layers.keys();
+
+  const start = () => {};
+  const prepare = () => {};
+
+  const regions = () => State.svg.querySelectorAll(":scope > g > rect:last-child");
+
+  const isWanted = (layer, head) =>
+    State.wanted?.heads?.[0] === head && State.wanted.layer === State.stack.layers[layer];
+
+  function dress() {
+    const { stack } = State;
+    // So that it can be scaled, as print does.
+    State.svg.setAttribute("viewBox", `0 0 ${State.svg.getAttribute("width")} ${State.svg.getAttribute("height")}`);
+    regions().forEach((region, i) => {
+      const [layer, head] = [Math.floor(i / stack.heads.length), i % stack.heads.length];
+      region.setAttribute("role", "button");
+      region.setAttribute("aria-label", Closer.title(stack, layer, head));
+      region.setAttribute("aria-expanded", "false");
+      region.addEventListener("click", () => setTimeout(() => opened(region, layer, head), 0));
+      region.addEventListener("keydown", (event) => {
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault();
+        region.dispatchEvent(new MouseEvent("click"));
+      });
+    });
+    roving([...regions()], stack.heads.length);
+  }
+
+  // A picture was clicked: bertviz has opened it, or closed it.
+  function opened(region, layer, head) {
+    const isOpen = document.querySelector("#vis .detail") !== null;
+    regions().forEach((each) => each.setAttribute("aria-expanded", String(isOpen && each === region)));
+    State.wanted = isOpen ? { layer: State.stack.layers[layer], heads: [head] } : null;
+    nameAverage();
+    if (isOpen) Lines.make(State.cut).then((done) => { if (done) dressDetail(layer, head); });
+    State.opened(isOpen ? { layer, head } : null);
+  }
+
+  function nameAverage() {
+    const heading = document.querySelector("#vis > svg > text.detail");
+    if (heading && State.stack.average) heading.textContent = heading.textContent.replace("Head average", "average");
+  }
+
+  function dressDetail(layer, head) {
+    const sides = document.querySelectorAll("#vis g.detail:has(text.token)");
+    if (sides.length !== 2) return; // closed meanwhile
+    Tokens.dress(Array.from(sides, (side) => [...side.children]), () => ({ layer, heads: [head] }));
+  }
+
+  function finish() {
+    const heads = State.stack.heads.length;
+    const wanted = [...regions()].find((_, i) => isWanted(Math.floor(i / heads), i % heads));
+    wanted?.dispatchEvent(new MouseEvent("click"));
+    wanted?.scrollIntoView({ block: "center" });
+    if (!wanted) State.opened(null);
+  }
+
+  // The head is opened wherever it is; an open one stays.
+  function open(layer, head) {
+    if (document.querySelector("#vis .detail") && isWanted(layer, head)) return;
+    const region = regions()[layer * State.stack.heads.length + head];
+    if (!byId("summary")) {
+      region?.dispatchEvent(new MouseEvent("click"));
+      region?.scrollIntoView({ block: "center" });
+    } else {
+      openAlone(layer, head);
+    }
+  }
+
+  // ------------------------------------------------------- small pictures instead of all the lines
+
+  // Gives false where something else is to be drawn meanwhile.
+  async function drawPictures(counts, stillWanted) {
+    Lines.forget();
+    const { stack } = State;
+    const full = Weights.full(stack, counts);
+    const toggle = (from, layer, head) => {
+      if (from !== State.stack) return; // a picture of what was shown before
+      if (byId("vis") && isWanted(layer, head)) closeAlone();
+      else openAlone(layer, head);
+    };
+    if (!await Summary.draw(byId("drawing"), stack, full, toggle, stillWanted)) return false;
+    const layer = stack.layers.indexOf(State.wanted?.layer);
+    if (State.wanted?.heads && layer >= 0) await openAlone(layer, State.wanted.heads[0]);
+    return true;
+  }
+
+  function closeAlone() {
+    opening++;
+    Lines.forget();
+    byId("vis")?.remove();
+    Summary.mark(null);
+    State.wanted = null;
+    State.opened(null);
+  }
+
+  // The lines of one head, which bertviz draws as what it opens.
+  async function openAlone(layer, head) {
+    const [mine, stack] = [++opening, State.stack];
+    const counts = await Weights.histogram(stack, [layer], [head]);
+    if (mine !== opening || stack !== State.stack || !byId("summary")) return;
+    State.cut = Weights.cutFor(stack, counts, Limits.atOnce, State.least);
+    // As one of many heads the small picture, which is not shown, takes no room.
+    const vis = Drawing.draw({ ...Drawing.parameters([layer], [head]), total_heads: 1000 });
+    vis.dataset.alone = "";
+    Lines.forget(); // the small picture's
+    vis.querySelector("svg > g > rect:last-child").dispatchEvent(new MouseEvent("click"));
+    nameAverage();
+    Summary.mark(layer * stack.heads.length + head);
+    State.wanted = { layer: stack.layers[layer], heads: [head] };
+    State.opened({ layer, head });
+    const [all, drawn] = [State.least, State.cut].map((cut) => Weights.above(stack, counts, cut));
+    if (drawn < all) byId("opened").append(` The ${grouped(drawn)} strongest of its ${grouped(all)} lines.`);
+    if (!await Lines.make(State.cut)) return;
+    dressDetail(layer, head);
+    vis.scrollIntoView({ block: "nearest" });
+  }
+
+  return { start, layers, prepare, dress, finish, open, drawPictures };
+})();

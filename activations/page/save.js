@@ -1,0 +1,136 @@
+"use strict";
+// What leaves the page: pictures as SVG and PNG, matrices as CSV.
+const Save = (() => {
+  const LARGEST_SIDE = 16000; // pixels of a canvas that browsers still make
+  // What stylesheets decide, written into the picture: as attributes, which need no stylesheet.
+  const STYLED = ["fill", "stroke", "stroke-width", "opacity", "font-family", "font-size", "font-style",
+    "font-weight", "text-anchor", "text-decoration-line"];
+  const OURS = ["class", "style", "id", "role", "tabindex", "aria-label", "aria-pressed", "aria-selected"];
+
+  // A drawing that is shown in the page -> {text, width, height}: SVG that stands alone.
+  function standalone(shown) {
+    const copy = shown.cloneNode(true);
+    const copies = [...copy.querySelectorAll("*")];
+    [...shown.querySelectorAll("*")].forEach((original, i) => {
+      if (original.localName !== "line") write(original, copies[i]); // they have all they need
+      for (const name of OURS) copies[i].removeAttribute(name);
+    });
+    const { x, y, width, height } = shown.getBBox();
+    return compose([x - 8, y - 8, width + 16, height + 16], getComputedStyle(shown).filter, [...copy.childNodes]);
+  }
+
+  function write(original, copy) {
+    if (original.localName === "title") return;
+    const style = getComputedStyle(original);
+    if (style.display === "none") {
+      copy.remove();
+      return;
+    }
+    for (const name of STYLED) {
+      const attribute = name === "text-decoration-line" ? "text-decoration" : name;
+      if (original.localName === "text" || !/^(font|text)/.test(name)) copy.setAttribute(attribute, style[name]);
+    }
+  }
+
+  function compose([x, y, width, height], filter, children) {
+    const paper = getComputedStyle(document.body).backgroundColor;
+    const svg = svgElement("svg", { xmlns: SVG, width, height, viewBox: `${x} ${y} ${width} ${height}` });
+    svg.append(
+      svgElement("title", {}, document.title),
+      svgElement("rect", { x, y, width, height, fill: paper }),
+      svgElement("g", filter && filter !== "none" ? { filter } : {}, ...children),
+    );
+    return { text: new XMLSerializer().serializeToString(svg), width, height };
+  }
+
+  // The table of small pictures as one.
+  function table(shown) {
+    const [outer, children] = [shown.getBoundingClientRect(), []];
+    for (const cell of shown.children) {
+      const box = cell.getBoundingClientRect();
+      const [x, y] = [box.left - outer.left, box.top - outer.top];
+      const canvas = cell.querySelector("canvas");
+      if (canvas) {
+        const at = { x, y, width: box.width, height: box.height };
+        children.push(
+          svgElement("image", { ...at, href: canvas.toDataURL(), "image-rendering": "pixelated", preserveAspectRatio: "none" }),
+          svgElement("rect", { ...at, fill: "none", stroke: "#8888" }));
+      } else if (cell.textContent) {
+        const style = getComputedStyle(cell);
+        children.push(svgElement("text", {
+          x: x + box.width / 2, y: y + box.height / 2 + 4, "text-anchor": "middle", fill: style.color,
+          "font-size": style.fontSize, "font-family": style.fontFamily,
+        }, cell.textContent));
+      }
+    }
+    return compose([-8, -8, outer.width + 16, outer.height + 16], "none", children);
+  }
+
+  function download(name, blob) {
+    const url = URL.createObjectURL(blob);
+    const link = element("a", { href: url, download: name });
+    document.body.append(link);
+    link.click();
+    link.remove();
+    setTimeout(() => URL.revokeObjectURL(url), 60000); // it may still be asked for where to put it
+  }
+
+  const svgBlob = (text) => new Blob([text], { type: "image/svg+xml" });
+
+  // Twice as many pixels as on the screen, less where a canvas would be too large.
+  async function pngBlob({ text, width, height }) {
+    const scale = Math.min(2, LARGEST_SIDE / Math.max(width, height));
+    const image = new Image();
+    const url = URL.createObjectURL(svgBlob(text));
+    try {
+      image.src = url;
+      await image.decode();
+      const canvas = element("canvas", { width: Math.ceil(width * scale), height: Math.ceil(height * scale) });
+      canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+      return await new Promise((done) => canvas.toBlob(done, "image/png"));
+    } finally {
+      URL.revokeObjectURL(url);
+    }
+  }
+
+  // `format` is "svg" or "png"; `name` the file's without an ending.
+  async function picture(format, name, made) {
+    const blob = format === "svg" ? svgBlob(made.text) : await pngBlob(made);
+    if (!blob) throw new Error("the picture is too large");
+    download(`${name}.${format}`, blob);
+  }
+
+  // A matrix with its tokens, each with its position before it: names are then unlike each other, and
+  // no spreadsheet takes one for a formula.
+  function csv({ matrix, rowTokens, columnTokens, rowStart, columnStart }) {
+    const field = (text) => `"${text.replaceAll('"', '""')}"`;
+    const named = (tokens, start) => tokens.map((token, i) => field(`${start + i} ${token}`));
+    const rows = named(rowTokens, rowStart);
+    const lines = matrix.map((row, r) => [rows[r], ...row.map(decimals)].join(","));
+    return [["", ...named(columnTokens, columnStart)].join(","), ...lines, ""].join("\r\n");
+  }
+
+  // Whether the text is on the clipboard now.
+  async function copy(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch {
+      return copyBySelection(text); // no permission, or no such thing in this frame
+    }
+  }
+
+  function copyBySelection(text) {
+    const area = element("textarea", { readonly: "" });
+    area.value = text;
+    document.body.append(area);
+    const focused = document.activeElement;
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    focused?.focus();
+    return done;
+  }
+
+  return { standalone, table, picture, csv, copy, download };
+})();

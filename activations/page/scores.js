@@ -1,0 +1,89 @@
+"use strict";
+// The scores of all heads, reckoned when the page was made: a table to sort, whose rows open the head.
+const Scores = (() => {
+  const FEW = 10; // rows shown before more are asked for
+  const names = Page.scores.map((name) => {
+    const words = name.replaceAll("_", " ");
+    return words[0].toUpperCase() + words.slice(1);
+  });
+  const shown = (score) => (score === null ? "–" : score.toFixed(3));
+  let rows = []; // {layer, head, scores}: positions in the stack's lists
+  let stack = null;
+  let order = { column: 0, down: true }; // 0 is the head's name, the others are scores
+  let all = false;
+  let open = () => {};
+
+  // The table of this stack; openHead(layer, head) is called with positions when one is chosen.
+  function fill(newStack, openHead) {
+    if (newStack === stack) return;
+    [stack, open, all] = [newStack, openHead, false];
+    rows = (stack.scores ?? []).flatMap((heads, layer) => heads.map((scores, head) => ({ layer, head, scores })));
+    const defined = (k) => rows.some(({ scores }) => scores[k] !== null);
+    byId("scores").hidden = !Page.scores.some((_, k) => defined(k));
+    const first = ["induction", "previous_token", "same_token"].map((name) => Page.scores.indexOf(name)).find(defined);
+    order = { column: first === undefined ? 0 : first + 1, down: true };
+    draw();
+  }
+
+  const value = (row, column) => (column ? row.scores[column - 1] : -(row.layer * 10000 + row.head));
+
+  function sorted() {
+    const sign = order.down ? -1 : 1;
+    return [...rows].sort((a, b) => {
+      const [x, y] = [value(a, order.column), value(b, order.column)];
+      if (x === null || y === null) return (x === null) - (y === null); // unknown ones last, always
+      return sign * (x - y) || value(b, 0) - value(a, 0);
+    });
+  }
+
+  function draw() {
+    const head = element("tr", {}, ...["Head", ...names].map(heading));
+    const shownRows = all ? sorted() : sorted().slice(0, FEW);
+    byId("scores-table").replaceChildren(
+      element("thead", {}, head), element("tbody", {}, ...shownRows.map(rowOf)));
+    const more = byId("scores-more");
+    more.hidden = rows.length <= FEW;
+    more.textContent = all ? `Show the first ${FEW}` : `Show all ${rows.length} heads`;
+  }
+
+  function heading(name, column) {
+    const cell = element("th", { scope: "col" });
+    const isOrder = order.column === column;
+    if (isOrder) cell.setAttribute("aria-sort", order.down !== (column === 0) ? "descending" : "ascending");
+    cell.append(button(name, () => {
+      order = { column, down: isOrder ? !order.down : true };
+      draw();
+      byId("scores-table").querySelectorAll("th button")[column].focus();
+    }));
+    return cell;
+  }
+
+  function rowOf({ layer, head, scores }) {
+    const [layerNumber, headNumber] = [stack.layers[layer], stack.heads[head]];
+    const link = element("a", { href: `#layer=${layerNumber}&head=${headNumber}` },
+      `Layer ${layerNumber}, Head ${headNumber}`);
+    const row = element("tr", {},
+      element("th", { scope: "row" }, link), ...scores.map((score) => element("td", {}, shown(score))));
+    row.addEventListener("click", (event) => {
+      event.preventDefault(); // the page goes there itself, and in a frame the address is another's
+      open(layer, head);
+    });
+    return row;
+  }
+
+  // A head's scores as the children of a <dl>.
+  function list(looked, layer, head) {
+    const scores = looked.scores?.[layer]?.[head];
+    if (!scores?.some((score) => score !== null)) return [];
+    return scores.map((score, k) => element("div", {}, element("dt", {}, names[k]), element("dd", {}, shown(score))));
+  }
+
+  function start() {
+    byId("scores-more").addEventListener("click", () => {
+      all = !all;
+      draw();
+    });
+  }
+
+  return { start, fill, list };
+})();

@@ -1,0 +1,36 @@
+"use strict";
+// Light or dark: as the system has it, until the switch says otherwise.
+const Theme = (() => {
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const choices = ["system", "light", "dark"];
+  let choice = "system";
+  let onChange = () => {};
+
+  const isDark = () => (choice === "system" ? system.matches : choice === "dark");
+
+  function apply() {
+    const root = document.documentElement;
+    root.dataset.theme = choice;
+    root.toggleAttribute("data-dark", isDark());
+    onChange();
+  }
+
+  function choose(next) {
+    if (!choices.includes(next) || next === choice) return;
+    choice = next;
+    byId("theme").value = choice;
+    apply();
+  }
+
+  // `changed` is called whenever colours are to be drawn anew.
+  function start(first, changed) {
+    if (choices.includes(first)) choice = first;
+    byId("theme").value = choice;
+    apply();
+    onChange = changed;
+    byId("theme").addEventListener("change", () => choose(byId("theme").value));
+    system.addEventListener("change", () => { if (choice === "system") apply(); });
+  }
+
+  return { isDark, start, choose, chosen: () => choice };
+})();
