@@ -12,6 +12,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +46,7 @@ from activations.tensors import at, walk
 from activations.writing import FORMAT, SECTIONS
 
 if TYPE_CHECKING:
+    from activations.notebook import View
     from activations.tensor_file import TensorFile
 
 _OUTPUT = b', "output": '
@@ -189,6 +191,35 @@ class Document:
         from activations.tensor_file import TensorFile
 
         return TensorFile(self.path, id)
+
+    # ------------------------------------------------------------------------------ in a notebook
+
+    def view(
+        self,
+        view: str = "head",
+        *,
+        layers: int | Iterable[int] | None = None,
+        heads: int | Iterable[int] | None = None,
+        tokens: tuple[int, int] | None = None,
+        min_weight: float = 0.01,
+        height: int | None = None,
+    ) -> View:
+        """The attention as a page that shows itself in a notebook: `doc.view("model", layers=[2])`.
+
+        `view` is "head" or "model"; `layers` and `heads` are the numbers of those to show, `tokens`
+        is (first, end), None being all; lines with a weight of `min_weight` or less are not drawn;
+        `height` is in pixels. The page is what the command writes; `.save(path)` writes it too.
+
+        Raises `UsageError` for what is not there, `ToolkitError` where there is no attention.
+        """
+        from activations.notebook import make_view
+
+        return make_view(self, view, layers, heads, tokens, min_weight, height)
+
+    def _repr_html_(self) -> str:
+        from activations.notebook import document_html
+
+        return document_html(self)
 
     # -------------------------------------------------------------------------- where things are
 

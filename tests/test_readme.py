@@ -91,10 +91,12 @@ def test_every_command_runs(
             assert done.out == shown
 
 
-def test_the_python_example_runs(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = blocks("python")
-    exec(compile(code, "README.md", "exec"), {})
+def test_the_python_examples_run(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, object] = {}
+    for code in blocks("python"):  # each goes on where the one before it ended
+        exec(compile(code, "README.md", "exec"), names)
     assert "model.layers.1.self_attn" in capsys.readouterr().out
+    assert Path("fox.html").stat().st_size > 100_000
 
 
 def test_every_message_is_the_one_the_program_prints(
