@@ -219,10 +219,10 @@ def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
 
 
 def _score_list(stack: Stack) -> Any:
-    """Scores as JSON takes them: 4 decimals, None where one is not defined."""
+    """Scores as JSON takes them: 6 decimals, None where one is not defined."""
     if stack.scores is None:
         return None
-    return np.where(np.isnan(stack.scores), None, stack.scores.round(4)).tolist()
+    return np.where(np.isnan(stack.scores), None, stack.scores.round(6)).tolist()
 
 
 def _sentence_parts(stack: Stack) -> list[tuple[str, tuple[int, int], tuple[int, int]]]:

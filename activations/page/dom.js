@@ -30,6 +30,13 @@ const grouped = (count) => count.toLocaleString("en");
 const decimals = (weight) => String(+weight.toFixed(4));
 const counted = (count, what) => `${grouped(count)} ${what}${count === 1 ? "" : "s"}`;
 
+// Scroll the page so that an element is seen. Not by its scrollIntoView(), which would also scroll
+// the notebook around a page in a frame.
+function reveal(target, share) {
+  const box = target.getBoundingClientRect();
+  scrollTo({ top: scrollY + box.top - share * Math.max(innerHeight - box.height, 0) - 48 * (share === 0) });
+}
+
 // One of many alike takes part in the order of the tab key; the arrow keys go from one to the other.
 // `elements` stand in rows of `columns`.
 function roving(elements, columns) {

@@ -42,7 +42,7 @@ const HeadView = (() => {
       made.style.borderBottomColor = d3.schemeCategory10[i % 10];
       for (const type of ["click", "dblclick"]) {
         made.addEventListener(type, () => square.dispatchEvent(new MouseEvent(type)));
-        square.addEventListener(type, () => setTimeout(markHeads, 0));
+        square.addEventListener(type, markHeads); // after bertviz's own
       }
       group.append(made);
     });

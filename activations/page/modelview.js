@@ -23,7 +23,7 @@ const ModelView = (() => {
       region.setAttribute("role", "button");
       region.setAttribute("aria-label", Closer.title(stack, layer, head));
       region.setAttribute("aria-expanded", "false");
-      region.addEventListener("click", () => setTimeout(() => opened(region, layer, head), 0));
+      region.addEventListener("click", () => opened(region, layer, head)); // after bertviz's own
       region.addEventListener("keydown", (event) => {
         if (event.key !== "Enter" && event.key !== " ") return;
         event.preventDefault();
@@ -58,7 +58,7 @@ const ModelView = (() => {
     const heads = State.stack.heads.length;
     const wanted = [...regions()].find((_, i) => isWanted(Math.floor(i / heads), i % heads));
     wanted?.dispatchEvent(new MouseEvent("click"));
-    wanted?.scrollIntoView({ block: "center" });
+    if (wanted) reveal(wanted, 0.5);
     if (!wanted) State.opened(null);
   }
 
@@ -66,11 +66,11 @@ const ModelView = (() => {
   function open(layer, head) {
     if (document.querySelector("#vis .detail") && isWanted(layer, head)) return;
     const region = regions()[layer * State.stack.heads.length + head];
-    if (!byId("summary")) {
-      region?.dispatchEvent(new MouseEvent("click"));
-      region?.scrollIntoView({ block: "center" });
-    } else {
+    if (byId("summary")) {
       openAlone(layer, head);
+    } else if (region) {
+      region.dispatchEvent(new MouseEvent("click"));
+      reveal(region, 0.5);
     }
   }
 
@@ -120,7 +120,7 @@ const ModelView = (() => {
     if (drawn < all) byId("opened").append(` The ${grouped(drawn)} strongest of its ${grouped(all)} lines.`);
     if (!await Lines.make(State.cut)) return;
     dressDetail(layer, head);
-    vis.scrollIntoView({ block: "nearest" });
+    reveal(vis, 0);
   }
 
   return { start, layers, prepare, dress, finish, open, drawPictures };

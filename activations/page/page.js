@@ -235,7 +235,7 @@
     startSaving();
     view.start();
     Closer.start();
-    byId("to-closer").addEventListener("click", () => byId("closer").scrollIntoView());
+    byId("to-closer").addEventListener("click", () => reveal(byId("closer"), 0));
     Scores.start();
     Theme.start(new URLSearchParams(location.hash.slice(1)).get("theme"), () => { remember(); show(); });
     readAddress();
