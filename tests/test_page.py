@@ -1,4 +1,4 @@
-"""What stands around bertviz's drawing, in headless Chromium: one head closely, scores, controls."""
+"""What stands around bertviz's drawing, in Chromium: one head closely, scores, controls."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def heat_map(tab: Tab, rows: int, columns: int) -> np.ndarray:
     """How dark each cell is, 0 to 1, read from the picture: (rows, columns)."""
     frame, paths = tab.page.evaluate(
         """() => [
-            ['x', 'y', 'width', 'height'].map(n => +document.querySelector('#heat rect').getAttribute(n)),
+            ['x', 'y', 'width', 'height'].map(
+                n => +document.querySelector('#heat rect').getAttribute(n)),
             Array.from(document.querySelectorAll('#heat path'),
                 p => [p.getAttribute('d'), getComputedStyle(p).fill])]"""
     )
@@ -536,6 +537,14 @@ def test_the_colour_switch(tmp_path: Path, open_page: Open, view: str, system: s
     assert luminance(tab) == (1 if other == "light" else 0)
 
 
+def resize(tab: Tab, view: str, width: int) -> None:
+    """Another window; on a narrow one the model view has pictures instead of lines."""
+    tab.page.set_viewport_size({"width": width, "height": 900})
+    pictures = str(view == "model" and width <= 640).lower()
+    tab.wait(f"() => (document.getElementById('summary') !== null) === {pictures}")
+    tab.drawn()
+
+
 @pytest.mark.parametrize("width", [390, 1600])
 @pytest.mark.parametrize("view", VIEWS)
 def test_readable_on_narrow_and_wide_screens(
@@ -543,18 +552,14 @@ def test_readable_on_narrow_and_wide_screens(
 ) -> None:
     layers = [Layer(i, random_weights(i, 14, 20)) for i in range(3)]
     tab = open_page(make_pages(tmp_path, layers, prompt="word " * 60)[view])
-    tab.page.set_viewport_size({"width": width, "height": 900})
-    tab.wait(
-        f"() => (document.getElementById('summary') !== null) === {str(view == 'model' and width == 390).lower()}"
-    )
-    tab.drawn()
+    resize(tab, view, width)
     tab.page.locator("#scores-table a").first.click()
     expect(tab.page.locator("#closer-body")).to_be_visible()
     tab.drawn()
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
     out = tab.page.evaluate(
-        """() => Array.from(document.querySelectorAll(
-                'h1, h2, dd, #how, #controls > *, #status, #opened, #closer-actions > *, #heat svg'),
+        """() => Array.from(document.querySelectorAll('h1, h2, dd, #how, #controls > *, #status, '
+                + '#bar > *, #closer-actions > *, #heat svg'),
             e => [e.id || e.tagName, e.getBoundingClientRect().right])
             .filter(([, right]) => right > innerWidth)"""
     )
@@ -580,6 +585,7 @@ def test_printing(tmp_path: Path, open_page: Open, view: str) -> None:
     tab.page.emulate_media(media="print", color_scheme="dark")
     assert luminance(tab) == 1
     assert luminance(tab, "getComputedStyle(document.querySelector('#vis text')).fill") == 0
+    assert luminance(tab, "getComputedStyle(document.querySelector('#heat rect')).fill") == 1
     for hidden in ("#controls", "#theme-label", "#how", "#closer-actions"):
         assert tab.page.locator(hidden).is_hidden()
     tab.page.set_viewport_size({"width": 718, "height": 1000})  # A4 without margins
@@ -593,7 +599,7 @@ def test_printing(tmp_path: Path, open_page: Open, view: str) -> None:
     tab.page.set_viewport_size({"width": 1280, "height": 720})
 
 
-# ---------------------------------------------------------------------------- the address, and people
+# -------------------------------------------------------------------------- the address, and people
 
 
 def test_the_address_follows_what_is_shown(tmp_path: Path, open_page: Open) -> None:
@@ -631,11 +637,7 @@ def test_no_serious_accessibility_violation(
     tokens = ["[CLS]", "a", "b", "[SEP]", "a", "[SEP]"]
     header = {"tokens": tokens, "sentence_b_start": 4, "prompt": "word " * 200}
     tab = open_page(make_pages(tmp_path, layers, **header)[view], color_scheme=scheme)
-    tab.page.set_viewport_size({"width": width, "height": 800})
-    tab.wait(
-        f"() => (document.getElementById('summary') !== null) === {str(view == 'model' and width == 390).lower()}"
-    )
-    tab.drawn()
+    resize(tab, view, width)
     tab.page.get_by_role("link", name="Layer 1, Head 2").click()
     tab.wait("() => document.querySelector('#vis [role=option]') !== null")
     tab.page.locator("#vis [role=option]").first.focus()

@@ -24,7 +24,7 @@ const Closer = (() => {
 
   // `head` null: none is on its own.
   function show(stack, layer, head) {
-    const asked = [stack, layer, head, Theme.isDark()];
+    const asked = [stack, layer, head];
     if (asked.every((each, i) => each === what[i])) return;
     what = asked;
     shown = head === null ? null : pictureOf(stack, layer, head);

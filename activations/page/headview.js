@@ -78,6 +78,9 @@ const HeadView = (() => {
   function open(layer, head) {
     State.wanted = { layer: State.stack.layers[layer], heads: [head] };
     State.redraw();
+    byId("side").scrollTop = 0;
+    const { top, bottom } = byId("closer").getBoundingClientRect();
+    if (bottom < 100 || top > innerHeight - 100) reveal(byId("closer"), 0);
   }
 
   return { start, layers, prepare, dress, finish, open };

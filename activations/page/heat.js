@@ -20,9 +20,10 @@ const Heat = (() => {
     return { cells, step };
   }
 
-  const colours = () => (Theme.isDark()
-    ? d3.interpolateRgbBasis(["#000000", "#0d2f52", "#2370b3", "#6fb2ee", "#d8ecff"])
-    : d3.interpolateRgbBasis(["#ffffff", "#c9ddf0", "#6aaed6", "#2070b4", "#08306b"]));
+  // Both schemes' colours at once, so that the page's switch, the system's and print change them.
+  const LIGHT = d3.interpolateRgbBasis(["#ffffff", "#c9ddf0", "#6aaed6", "#2070b4", "#08306b"]);
+  const DARK = d3.interpolateRgbBasis(["#000000", "#0d2f52", "#2370b3", "#6fb2ee", "#d8ecff"]);
+  const shade = (t) => `light-dark(${LIGHT(t)}, ${DARK(t)})`;
 
   // How strong the colour of a weight is, 0 to 1: by the root, or a few percent would not be seen.
   const strength = (weight, full) => Math.sqrt(Math.min(Math.max(weight, 0) / full, 1));
@@ -57,7 +58,7 @@ const Heat = (() => {
   // column) with the cell pointed at or gone to by arrow key, as positions in the matrix.
   function draw(picture, room, withValues, onCell) {
     const { cells, step } = pooled(picture.matrix);
-    const [place, full, shade] = [geometry(picture, cells, room, withValues), fullWeight(picture), colours()];
+    const [place, full] = [geometry(picture, cells, room, withValues), fullWeight(picture)];
     const height = place.bottom + 40;
     const svg = svgElement("svg", {
       width: place.width, height, viewBox: `0 0 ${place.width} ${height}`, tabindex: "0", role: "img",
@@ -69,17 +70,17 @@ const Heat = (() => {
         x: place.left, y: place.top, width: cells[0].length * place.size,
         height: cells.length * place.size, fill: shade(0), stroke: "#8888",
       }),
-      ...shades(cells, place, full, shade),
+      ...shades(cells, place, full),
       ...labels(picture.rowTokens, picture.rowClass, place, step, true),
       ...labels(picture.columnTokens, picture.columnClass, place, step, false),
       ...(withValues ? values(cells, place, full) : []),
-      legend(place, full, shade),
+      legend(place, full),
     );
     follow(svg, picture.matrix, place, step, onCell);
     return svg;
   }
 
-  function shades(cells, { left, top, size }, full, shade) {
+  function shades(cells, { left, top, size }, full) {
     const paths = Array.from({ length: SHADES + 1 }, () => []);
     cells.forEach((row, r) => row.forEach((weight, c) => {
       const level = Math.round(strength(weight, full) * SHADES);
@@ -112,7 +113,7 @@ const Heat = (() => {
     ])));
   }
 
-  function legend({ left, bottom }, full, shade) {
+  function legend({ left, bottom }, full) {
     const [width, y] = [150, bottom + 10];
     const group = svgElement("g", {});
     for (let i = 0; i < SHADES; i++) {

@@ -64,14 +64,14 @@ const ModelView = (() => {
 
   // The head is opened wherever it is; an open one stays.
   function open(layer, head) {
-    if (document.querySelector("#vis .detail") && isWanted(layer, head)) return;
-    const region = regions()[layer * State.stack.heads.length + head];
     if (byId("summary")) {
       openAlone(layer, head);
-    } else if (region) {
-      region.dispatchEvent(new MouseEvent("click"));
-      reveal(region, 0.5);
+      return;
     }
+    const region = regions()[layer * State.stack.heads.length + head];
+    if (!region) return; // not drawn yet
+    if (region.getAttribute("aria-expanded") === "false") region.dispatchEvent(new MouseEvent("click"));
+    reveal(region, 0.5);
   }
 
   // ------------------------------------------------------- small pictures instead of all the lines

@@ -107,6 +107,7 @@
     const { stack } = State;
     const line = byId("opened");
     line.replaceChildren();
+    Tokens.forget();
     Closer.show(stack, place?.layer ?? null, place?.head ?? null);
     if (place) {
       const title = Closer.title(stack, place.layer, place.head);
