@@ -8,16 +8,10 @@ const Summary = (() => {
   // chosen, `open(stack, layer, head)` is called with positions in the stack's lists. Gives false when
   // `stillWanted()` no longer holds.
   async function draw(root, stack, full, open, stillWanted) {
-    const table = document.createElement("div");
-    table.id = "summary";
+    const table = element("div", { id: "summary" });
     table.style.gridTemplateColumns = `auto repeat(${stack.heads.length}, minmax(24px, 1fr))`;
     root.replaceChildren(table);
-    const label = (text, kind) => {
-      const element = document.createElement("span");
-      element.className = kind;
-      element.textContent = text;
-      table.append(element);
-    };
+    const label = (text, kind) => table.append(element("span", { class: kind }, text));
     label("", "corner");
     for (const head of stack.heads) label(head, "head");
     for (let layer = 0; layer < stack.layers.length; layer++) {
@@ -28,18 +22,15 @@ const Summary = (() => {
       await nextTask();
       if (!stillWanted()) return false;
     }
+    roving([...table.querySelectorAll("button")], stack.heads.length);
     return true;
   }
 
   function picture(stack, layer, head, full, open) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.setAttribute("aria-label", `Layer ${stack.layers[layer]}, Head ${stack.heads[head]}`);
-    button.setAttribute("aria-pressed", "false");
-    button.title = button.getAttribute("aria-label");
-    button.append(paint(stack, layer, head, full));
-    button.addEventListener("click", () => open(stack, layer, head));
-    return button;
+    const name = Closer.title(stack, layer, head);
+    return button(paint(stack, layer, head, full), () => open(stack, layer, head), {
+      "aria-label": name, "aria-pressed": "false", title: name,
+    });
   }
 
   // Rows attend, columns are attended to; the stronger the weight, the stronger the colour. Of the
@@ -47,7 +38,7 @@ const Summary = (() => {
   function paint(stack, layer, head, full) {
     const [rows, columns] = [stack.rows, stack.columns].map(([from, to]) => to - from);
     const step = Math.ceil(Math.max(rows, columns) / LARGEST);
-    const canvas = document.createElement("canvas");
+    const canvas = element("canvas");
     canvas.width = Math.ceil(columns / step);
     canvas.height = Math.ceil(rows / step);
     const strongest = new Uint16Array(canvas.width * canvas.height);
