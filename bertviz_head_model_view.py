@@ -11,12 +11,11 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 from activations import __version__
 from activations.cli import Parser, Talk, run_command
-from activations.errors import ToolkitError, UsageError
+from activations.errors import UsageError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,27 +70,18 @@ def write_views(args: argparse.Namespace, talk: Talk) -> None:
     layers = None if args.layers is None else parse_numbers(args.layers, "--layers")
     heads = None if args.heads is None else parse_numbers(args.heads, "--heads")
     tokens = None if args.tokens is None else _token_range(args.tokens)
-    folder = _output_folder(args.output_dir)
 
     from activations.document import load
-    from activations.files import replacing
+    from activations.files import output_folder, write_together
     from activations.showing import read_shown
     from activations.views import build_pages, page_name
 
+    folder = output_folder(args.output_dir)
     with load(args.input) as document:
         shown = read_shown(document, layers, heads, tokens, talk.warn)
     pages = build_pages(views, shown.caption, shown.stacks, args.min_weight)
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise ToolkitError(
-            f"--output-dir: '{args.output_dir}' cannot be made ({error.strerror}). Name another."
-        ) from None
-    paths = {view: folder / page_name(view, shown.caption.model) for view in views}
-    with ExitStack() as both:  # all pages are written whole before the first takes its place
-        for view, path in paths.items():
-            both.enter_context(replacing(path, needed=len(pages[view]))).write(pages[view])
-    for path in paths.values():
+    named = {page_name(view, shown.caption.model): page for view, page in pages.items()}
+    for path in write_together(folder, named):
         talk.result(str(path))
         if args.open:
             _open(path, talk)
@@ -111,17 +101,6 @@ def _token_range(text: str) -> tuple[int, int]:
     if int(match[2]) <= int(match[1]):
         raise UsageError(f"--tokens {text} is empty. Write first and end, as in 0:64.")
     return int(match[1]), int(match[2])
-
-
-def _output_folder(name: str) -> Path:
-    folder = Path(name)
-    if folder.exists() and not folder.is_dir():
-        raise ToolkitError(f"--output-dir: '{name}' is a file. Name a folder.")
-    if not folder.exists() and not folder.resolve().parent.is_dir():
-        raise ToolkitError(
-            f"--output-dir: the folder above '{name}' does not exist. Make it, or name another."
-        )
-    return folder
 
 
 def _open(path: Path, talk: Talk) -> None:

@@ -29,6 +29,7 @@ import orjson
 
 from activations.attention import Stack
 from activations.errors import ToolkitError
+from activations.files import safe_name
 from activations.selection import describe_numbers
 from activations.tokens import readable
 
@@ -61,9 +62,8 @@ class Caption:
 
 
 def page_name(view: str, model: str) -> str:
-    """`attention_head_view_Qwen_Qwen2.5-0.5B.html`: runs of other characters become `_`."""
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", model)[:180]
-    return f"attention_{view}_view_{safe}.html"
+    """`attention_head_view_Qwen_Qwen2.5-0.5B.html`."""
+    return f"attention_{view}_view_{safe_name(model)}.html"
 
 
 def build_pages(
