@@ -75,7 +75,7 @@ class Talk:
 
 def draws_tables(file: TextIO) -> bool:
     """Whether it is a terminal that understands escape codes; all else gets plain text."""
-    return file.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return file.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
 
 
 class Parser(argparse.ArgumentParser):
