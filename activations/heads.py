@@ -50,11 +50,13 @@ def stacks_with(name: HeadName, stacks: Sequence[Stack], flag: str) -> list[Stac
     with_layer = [stack for stack in of_kind if name.layer in stack.layers]
     if not with_layer:
         there = describe_numbers(layer for stack in of_kind for layer in stack.layers)
-        raise UsageError(f"{flag} {name}: there is no layer {name.layer}. There are {there}.")
+        raise UsageError(
+            f"{flag} {name}: there is no layer {name.layer}. There are layers {there}."
+        )
     found = [stack for stack in with_layer if name.head in stack.heads]
     if not found:
         there = describe_numbers(head for stack in with_layer for head in stack.heads)
         raise UsageError(
-            f"{flag} {name}: layer {name.layer} has no head {name.head}. It has {there}."
+            f"{flag} {name}: layer {name.layer} has no head {name.head}. It has heads {there}."
         )
     return found

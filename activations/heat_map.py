@@ -32,7 +32,7 @@ _MM = 1 / 25.4  # inches
 _CELL = 4.5  # mm; a label of 8 pt has room beside it
 _ROOMY_CELL = 8.0  # mm; room for a number of 7 pt in it
 _ROOMY = 12  # tokens a side, up to which the weights are written into the cells
-_WIDEST, _HIGHEST = 120.0, 180.0  # mm; with the labels it fits a page of A4 or letter
+_WIDEST, _HIGHEST = 115.0, 180.0  # mm; with the labels it fits a page of A4 or letter
 _LEAST = 20.0  # mm; for a title and a label of the axis beside it
 _DOTS = 600  # an inch: what journals ask for where a picture holds text
 _SINGLE_CELLS = 10_000  # are drawn as shapes; more as one picture, which stays small
@@ -199,7 +199,7 @@ def _draw_bar(figure: Figure, axes: Axes, cells: ScalarMappable, head: HeadMap) 
 
     bar = figure.colorbar(cells, cax=axes, ticks=MaxNLocator(5))
     if bar.solids is not None:
-        bar.solids.set(edgecolor="face", linewidth=0.1)
+        bar.solids.set(edgecolor="face", linewidth=0.1, rasterized=False)
     bar.outline.set(linewidth=0.5, edgecolor=_FAINT)
     axes.set_ylabel("Raw attention score" if head.is_raw else "Attention weight")
 
