@@ -104,14 +104,15 @@ def show_attention(args: argparse.Namespace, talk: Talk) -> None:
     wanted = read_wanted(args)
 
     from activations.document import load
-    from activations.files import output_folder, write_together
+    from activations.files import check_output_folder, write_together
     from activations.showing import read_shown
 
-    folder = output_folder(args.output_dir)
+    if wanted.views or wanted.figures:
+        check_output_folder(args.output_dir)
     with load(args.input) as document:
         shown = read_shown(document, wanted.layers, wanted.heads, wanted.tokens, talk.warn)
     files = {**make_pages(wanted, shown), **make_figures(wanted, shown, talk)}
-    paths = write_together(folder, files) if files else []
+    paths = write_together(Path(args.output_dir), files) if files else []
     if wanted.summary:
         from activations.summary import show_summary
 
@@ -155,8 +156,8 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
     wanted = Wanted(
         views=_views("head,model" if args.view is None else args.view) if pages_too else [],
         figures=[] if args.figure is None else parse_heads(args.figure, "--figure"),
-        output_format=_one_of(args.output_format or "svg", FORMATS, "--output-format"),
-        summary=args.summary and _one_of(args.summary, SUMMARIES, "--summary"),
+        output_format=_one_of(FORMATS, args.output_format, "--output-format") or "svg",
+        summary=_one_of(SUMMARIES, args.summary, "--summary"),
         min_weight=0.01 if args.min_weight is None else args.min_weight,
         layers=None if args.layers is None else parse_numbers(args.layers, "--layers"),
         heads=None if args.heads is None else parse_numbers(args.heads, "--heads"),
@@ -182,8 +183,8 @@ def _refuse_what_has_no_meaning(args: argparse.Namespace, wanted: Wanted) -> Non
         )
 
 
-def _one_of(text: str, known: Sequence[str], flag: str) -> str:
-    if text not in known:
+def _one_of(known: Sequence[str], text: str | None, flag: str) -> str | None:
+    if text is not None and text not in known:
         listed = f"{', '.join(known[:-1])} or {known[-1]}"
         raise UsageError(f"{flag} does not know '{text}'. Write {listed}.")
     return text

@@ -101,8 +101,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise ToolkitError(f"'{path}' is not an ordinary file. Name another.")
 
 
-def output_folder(name: str) -> Path:
-    """The folder that `--output-dir` names. Raises `ToolkitError` where it could not be made."""
+def check_output_folder(name: str) -> None:
+    """Refuse an `--output-dir` that could not be made, before any work is done for it."""
     folder = Path(name)
     if folder.exists() and not folder.is_dir():
         raise ToolkitError(f"--output-dir: '{name}' is a file. Name a folder.")
@@ -110,7 +110,6 @@ def output_folder(name: str) -> Path:
         raise ToolkitError(
             f"--output-dir: the folder above '{name}' does not exist. Make it, or name another."
         )
-    return folder
 
 
 def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:

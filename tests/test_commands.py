@@ -941,6 +941,12 @@ VIEW_ERRORS: list[tuple[list[str], int, str]] = [
         2,
         "--min-weight is for pages. Leave it out, or add --view.",
     ),
+    (
+        ["--figure", "0.0", "--output-format", ""],
+        2,
+        "--output-format does not know ''. Write svg, png or pdf.",
+    ),
+    (["--summary", ""], 2, "--summary does not know ''. Write table or csv."),
     (["--summary", "json"], 2, "--summary does not know 'json'. Write table or csv."),
     (
         ["--summary", "--open"],

@@ -179,6 +179,13 @@ def test_the_demo_models_heads(workplace: Path, capture: Run, view: Run) -> None
     assert not Path("bertviz").exists()
 
 
+def test_it_needs_no_folder(both_sides: Path, view: Run) -> None:
+    Path("bertviz").write_text("a file where the pages would go")
+    done = view("--input", "x.json", "--summary")
+    assert (done.code, done.err) == (0, [])
+    assert len(done.out) > 12
+
+
 def test_heads_are_named_by_kind_only_where_there_are_several(tmp_path: Path) -> None:
     write_capture(tmp_path / "x.json", LAYERS[2:3], decoder_tokens=DECODER)
     with load(tmp_path / "x.json") as document:
