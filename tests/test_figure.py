@@ -475,7 +475,7 @@ def test_neither_settings_nor_a_missing_home_change_a_figure(workplace: Path) ->
     for form in ("svg", "pdf", "png") * 2:
         environment = {**os.environ, "PYTHONHASHSEED": str(len(contents))}
         if len(contents) == 3:
-            Path("matplotlibrc").write_text("font.size: 30\nsvg.fonttype: path\nnonsense: 1\n")
+            Path("matplotlibrc").write_text("axes.grid: True\nxtick.major.pad: 9\nnonsense: 1\n")
         if len(contents) >= 3:
             environment |= {"MPLCONFIGDIR": "/proc/nowhere", "SOURCE_DATE_EPOCH": "1"}
         done = subprocess.run(
