@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from activations.errors import ToolkitError, UsageError, ignore
+from activations.terminal import is_terminal
 
 INTERRUPTED = 130
 
@@ -42,30 +43,33 @@ class Talk:
     @property
     def shows_progress(self) -> bool:
         """Progress is for people: on a terminal, and not with --quiet."""
-        return not self.quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        return not self.quiet and is_terminal(sys.stderr)
 
     @contextmanager
-    def watching(self, what: str) -> Iterator[Callable[[str], None]]:
-        """On a terminal, say what takes a while: `what`, and the name last given to the result.
+    def watching(self, what: str, total: int = 0) -> Iterator[Callable[[str], None]]:
+        """On a terminal, say what takes a while, and how far it is.
 
-        Shown from the first name on, so that other people's progress bars can come before.
+        The result takes the name of each thing that is done, of `total` in all; a name that comes
+        again counts once. No other bar can be shown in the meantime.
         """
         if not self.shows_progress:
             yield ignore
             return
         from rich.console import Console
-        from rich.markup import escape
+        from rich.text import Text
 
-        status = Console(stderr=True).status(what)
+        status = Console(stderr=True).status(Text(what))
+        seen: set[str] = set()
 
         def update(name: str) -> None:
-            status.start()
-            status.update(f"{what} {escape(name)}")
+            seen.add(name)
+            so_far = f"{what} {len(seen)}/{total} " if total else f"{what} "
+            room = status.console.width - 3 - len(so_far)  # on one line, behind the wheel
+            shown = name if len(name) <= room else "…" + name[len(name) - max(room, 1) + 1 :]
+            status.update(Text(so_far + shown))
 
-        try:
+        with status:
             yield update
-        finally:
-            status.stop()
 
     def _say(self, line: str) -> None:
         # One line, and no escape codes out of other people's names and files.

@@ -780,7 +780,7 @@ def test_sigterm_unwinds(
     def killed(name: str, *args: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def watching(self: Talk, what: str) -> Any:
+    def watching(self: Talk, what: str, total: int = 0) -> Any:
         return contextlib.nullcontext(killed if what == "Writing" else lambda name: None)
 
     monkeypatch.setattr(Talk, "watching", watching)
