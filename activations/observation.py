@@ -50,8 +50,9 @@ class Observation:
 
     `calls` counts the calls of each module, `outputs` outlines what it returned from the first:
     `activations.shapes.Shape`s in the place of tensors, nested in lists and dicts; None, and the
-    names of other classes. `unsure` names modules whose calls or shapes follow the data: an expert
-    gets the rows that were picked for it.
+    names of other classes. `unsure` names modules whose calls or shapes cannot be told beforehand:
+    they follow the data (an expert gets the rows that were picked for it), or the length of the
+    text in a way that two passes do not show.
     `positions` counts the rows and columns of a kind's attention matrices, where all are alike.
     `lost` names the kinds of attention the model returns and no module hands out: it changes them
     afterwards (Longformer, LED's encoder, CPM-Ant).

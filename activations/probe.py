@@ -14,7 +14,7 @@ import inspect
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import Any
 
@@ -23,8 +23,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from activations.observation import Element, Module, Observation, WeightsSource
+from activations.outlining import causal_places, lengths_of, outlines
 from activations.recording import hooked
-from activations.shapes import Count, Shape
 
 PROBE_TOKENS = 11
 PROBE_TARGET_TOKENS = 7
@@ -54,18 +54,24 @@ def observe(model: nn.Module, media: Mapping[str, torch.Tensor] | None = None) -
     flag = {"output_attentions": True} if accepts(model, "output_attentions") else {}
     asked = _Pass(model, inputs, flag)
     sources, positions = _sources(asked)
-    causal = _causal(model, sources)
     found = {source.tensor for source in sources}
     returned = [(k, i) for k, tensors in _attentions(asked.returned) for i in range(len(tensors))]
     given_unasked = {(name, call, element) for name, call, element, _ in plain.seen}
     needs_flag = any((s.module, s.call, s.element) not in given_unasked for s in sources)
     # Outputs as the real pass will give them, which asks for attentions only where that is needed.
     shown, other = (asked, plain) if needs_flag or before != after else (plain, asked)
+    outputs, unexplained = outlines(
+        shown.first,
+        shown.lengths,
+        {(name, element): tensor for name, call, element, tensor in other.seen if not call},
+        other.lengths,
+        causal_places(model, sources),
+    )
     return Observation(
         modules=list_modules(model),
         calls=asked.calls,
-        outputs=_outlines(shown, other, causal),
-        unsure=frozenset(asked.unsure),
+        outputs=outputs,
+        unsure=frozenset(asked.unsure | unexplained),
         weights=sources,
         positions=positions,
         entered=asked.entered,
@@ -155,7 +161,7 @@ class _Pass:
         self.seen: _Seen = []
         self.entered: dict[str, int] = {}
         self.left: dict[str, int] = {}
-        self.lengths = _lengths(inputs)
+        self.lengths = lengths_of(inputs)
         self.unsure: set[str] = set()
         self._running: list[str] = []
         self._picked_at: int | None = None  # how deep the module lies that picked rows
@@ -288,70 +294,6 @@ def _attentions(returned: Any) -> Iterator[tuple[str, list[torch.Tensor]]]:
             tower = re.sub(r"(_model)?_outputs?$", "", str(key))  # vision_model_output
             for kind, tensors in _attentions(value):
                 yield tower if kind == "self" else f"{tower}_{kind}", tensors
-
-
-def _causal(model: nn.Module, sources: Iterable[WeightsSource]) -> set[tuple[str, Element]]:
-    """The (module, element)s that hand out weights of a causal attention.
-
-    An attention module says itself whether it is; those that hand its weights on do not.
-    """
-    sources = list(sources)
-    told = {
-        source.tensor: getattr(model.get_submodule(source.module), "is_causal", None) is True
-        for source in sorted(sources, key=lambda source: source.module.count("."))
-        if hasattr(model.get_submodule(source.module), "is_causal")
-    }
-    return {(s.module, s.element) for s in sources if not s.call and told.get(s.tensor, False)}
-
-
-def _outlines(seen: _Pass, other: _Pass, causal: set[tuple[str, Element]]) -> dict[str, Any]:
-    """What each module returned from its first call, without the numbers.
-
-    The other pass, with another number of tokens, tells which sizes follow the text.
-    """
-    there = {(name, element): tensor for name, call, element, tensor in other.seen if not call}
-
-    def outline(name: str, output: Any, element: Element = ()) -> Any:
-        if isinstance(output, torch.Tensor):
-            had = there.get((name, element), output)
-            seen_twice = had is not output and had.dim() == output.dim()
-            sizes = tuple(
-                _size(size, seen.lengths, had.shape[i] if seen_twice else None, other.lengths)
-                for i, size in enumerate(output.shape)
-            )
-            dtype = str(output.dtype).removeprefix("torch.")
-            return Shape(sizes, dtype, (name, element) in causal)
-        if isinstance(output, Mapping):
-            pairs = ((str(key), value) for key, value in output.items())
-            return {key: outline(name, value, (*element, key)) for key, value in pairs}
-        if isinstance(output, (tuple, list)):
-            return [outline(name, item, (*element, i)) for i, item in enumerate(output)]
-        return None if output is None else type(output).__name__
-
-    return {name: outline(name, output) for name, output in seen.first.items()}
-
-
-def _lengths(inputs: Mapping[str, torch.Tensor]) -> dict[str, int]:
-    """How many tokens a pass is about, by the letters of `activations.shapes.Count`."""
-    if "decoder_input_ids" not in inputs:
-        return {"T": inputs["input_ids"].shape[-1]} if "input_ids" in inputs else {}
-    read = {"S": inputs["input_ids"].shape[-1]} if "input_ids" in inputs else {}
-    return read | {"T": inputs["decoder_input_ids"].shape[-1]}
-
-
-def _size(
-    size: int, lengths: Mapping[str, int], had: int | None, others: Mapping[str, int]
-) -> int | Count:
-    """What a size follows, that was `had` in a pass of other lengths (None where not seen)."""
-    found = []
-    for letter, length in lengths.items():
-        more = length - others[letter]
-        if had is None or not more:
-            found += [Count(letter)] if size == length else []
-        elif size != had and (size - had) % more == 0 and (size - had) // more > 0:
-            times = (size - had) // more
-            found.append(Count(letter, times, size - times * length))
-    return min(found, key=lambda count: abs(count.plus), default=size)
 
 
 class _ValuesMadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -24,8 +24,8 @@ _BINARY = {"bool": 1, "int8": 1, "uint8": 1, "int16": 2, "float16": 2, "bfloat16
 _BINARY |= {"int64": 8, "float64": 8, "complex64": 8, "complex128": 16}
 _BINARY_OF_OTHERS = 4
 _A_TENSORS_NAME = 200
-_A_MODULES_LINE = 350  # its name, here and in the header, shapes and dtypes
-_HEADER = 1500
+_A_MODULES_LINE = 230  # its name, here and in the header, shapes and dtypes
+_HEADER = 800
 
 
 @dataclass(frozen=True)
