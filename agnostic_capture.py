@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from activations import __version__
-from activations.cli import Parser, Talk, run_command
+from activations.cli import Parser, Talk, leaving_in_time, run_command
 from activations.errors import ToolkitError, UsageError
 from activations.files import FORMATS, check_output, check_room, document_size, size_text
 
@@ -135,7 +135,7 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
         check_output(args.output, args.format)
     if args.model is None:
         talk.note("No --model given: taking the bundled demo_model.")
-    with talk.watching("Importing torch and transformers"):
+    with leaving_in_time(talk, at_once=True), talk.watching("Importing torch and transformers"):
         from activations import models, session, subjects
         from activations.inputs import Request
     models.quiet_libraries(progress=talk.shows_progress)
@@ -156,16 +156,18 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
     if args.list:
         _list(args, talk, options, request)
         return
-    subject = subjects.open_subject(args.model, options, request, talk.watching)
+    with leaving_in_time(talk):
+        subject = subjects.open_subject(args.model, options, request, talk.watching)
     if session.with_prompt(subject, request) is not request:
         talk.note(f"No --prompt given: taking {session.DEMO_PROMPT!r}.")
     selection = _choose(talk, subject, answers, layers)
     prospect = session.foresee(subject, selection, request, args.format)
     talk.note(_summary(args, subject, selection, prospect))
     check_room(args.output, prospect.size.bytes)
-    session.load_weights(subject, selection, request, options)  # with bars of the libraries' own
-    total = len(selection.names)
-    with talk.watching("Running", total) as update:
+    with leaving_in_time(talk):
+        session.load_weights(subject, selection, request, options)  # with the libraries' own bars
+    first = "(the model writes first)" if prospect.lengths.at_most else ""
+    with talk.watching("Running", len(selection.names), first) as update:
         made = session.run(subject, selection, request, options, update)
     for line in made.warnings:
         talk.warn(line)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _WIDEST_OUTPUT = 60
+_WIDTH_FOR_COUNTS, _WIDTH_FOR_OUTPUTS = 32, 56  # of a terminal
 HELP = (
     "An answer is a comma-separated list of: an index (0), a pattern "
     "(model.layers.{layer}.self_attn), the end of one that fits no other (self_attn), all, or "
@@ -180,7 +181,8 @@ def show_category(catalog: Catalog, category: str, file: TextIO) -> None:
     if is_terminal(file):
         from rich.console import Console
 
-        Console(file=file).print(_table(category, patterns))
+        console = Console(file=file)
+        console.print(_table(category, patterns, console.width))
         return
     width = max(len(pattern.text) for pattern in patterns)
     print(f"{TITLES[category]} ({_mark_legend(patterns)})", file=file)
@@ -202,20 +204,28 @@ def _outputs(pattern: Pattern) -> str:
     return text if len(text) <= _WIDEST_OUTPUT else text[: _WIDEST_OUTPUT - 1] + "…"
 
 
-def _table(category: str, patterns: Sequence[Pattern]) -> Table:
+def _table(category: str, patterns: Sequence[Pattern], width: int) -> Table:
+    """The patterns as a table.
+
+    On a narrow terminal what they put out is folded before the names, then left out, then the
+    counts are; the indices never fold.
+    """
     from rich.table import Table
     from rich.text import Text
 
+    longest = max(len(pattern.text) for pattern in patterns)
     table = Table(
         title=f"{TITLES[category]} ({_mark_legend(patterns)})", title_justify="left", box=None
     )
     table.add_column("", justify="right", style="bold", no_wrap=True)
     table.add_column("", no_wrap=True)
-    table.add_column("pattern", overflow="fold")
-    table.add_column("modules", justify="right", no_wrap=True)
-    table.add_column("puts out", overflow="fold", style="dim")
+    table.add_column("pattern", overflow="fold", min_width=max(1, min(longest, width - 36)))
+    if width >= _WIDTH_FOR_COUNTS:
+        table.add_column("modules", justify="right", no_wrap=True)
+    if width >= _WIDTH_FOR_OUTPUTS:
+        table.add_column("puts out", overflow="fold", style="dim")
     for i, pattern in enumerate(patterns):
         mark = "*" if pattern.weights else ""
         cells = [str(i), mark, pattern.text, str(len(pattern.names)), _outputs(pattern)]
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(Text(cell) for cell in cells[: len(table.columns)]))
     return table
