@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ if sys.platform != "win32":
 
 _PARTIAL = ".partial"
 _LONGEST_START = 200  # bytes of a temporary file's name
+_TRIES = 100  # in a second
 FORMATS = ("json", "safetensors")  # of a document
 
 
@@ -95,6 +97,7 @@ def replacing_together(
     for path in needed:
         check_writable(path)
         remove_leftovers(path)
+    for path in needed:
         check_room(path, sum(needed.values()))
     try:
         for path in needed:
@@ -103,7 +106,7 @@ def replacing_together(
         yield [partial.file for partial in partials]
         for partial in partials:
             partial.settle()
-        with undisturbed():
+        with undisturbed(), _one_at_a_time(partials[0].target.parent):
             for partial in partials:
                 partial.take_its_place()
             if obsolete is not None:
@@ -118,7 +121,10 @@ def replacing_together(
 
 def check_room(path: str | os.PathLike[str], needed: int) -> None:
     """Raise `ToolkitError` where a file of about `needed` bytes has no room on the disk."""
-    room = shutil.disk_usage(Path(os.path.realpath(path)).parent).free
+    try:
+        room = shutil.disk_usage(Path(os.path.realpath(path)).parent).free
+    except OSError as error:  # the folder went away
+        raise _cannot_write(path, error) from None
     if needed > room:
         raise ToolkitError(
             f"no room on the disk for '{path}': about {size_text(needed)} are needed and "
@@ -146,9 +152,9 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
     A run that is killed by SIGKILL, or by a power cut, cannot do it itself. Those of other paths
     are left to the next run that writes these.
     """
-    target = Path(os.path.realpath(path))
-    ours = re.compile(re.escape(_start(target)) + r"[a-z0-9_]{8}" + re.escape(_PARTIAL))
     with suppress(OSError):  # then there they stay
+        target = Path(os.path.realpath(path))
+        ours = re.compile(re.escape(_start(target)) + r"[a-z0-9_]{8}" + re.escape(_PARTIAL))
         for path_there in target.parent.iterdir():
             if ours.fullmatch(path_there.name):
                 _remove_unlocked(path_there)
@@ -177,6 +183,30 @@ def _locked(handle: int, wait: bool) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Of the runs that put files into this folder, so that those that belong together stay so.
+
+    Where that cannot be had in a second (a run was stopped here, or nothing can be locked), go on.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        for _ in range(_TRIES):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(1 / _TRIES)
+            except OSError:
+                break
+        yield
+    finally:
+        os.close(handle)
 
 
 def _start(target: Path) -> str:
@@ -280,22 +310,35 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
 
     Returns their paths. Raises `ToolkitError` where that cannot be done.
     """
-    is_new = not folder.exists()
-    try:
-        Path(os.path.realpath(folder)).mkdir(exist_ok=True)  # also where a link leads to nothing
-    except OSError as error:
-        raise _cannot_make(folder, error) from None
     paths = {folder / name: content for name, content in files.items()}
-    try:
-        with replacing_together({path: len(content) for path, content in paths.items()}) as opened:
-            for file, content in zip(opened, paths.values(), strict=True):
-                file.write(content)
-    except BaseException:
-        if is_new:
-            with suppress(OSError):  # somebody else put something there
-                folder.rmdir()
-        raise
+    sizes: dict[str | os.PathLike[str], int] = {
+        path: len(content) for path, content in paths.items()
+    }
+    with _made_if_need_be(folder), replacing_together(sizes) as opened:
+        for file, content in zip(opened, paths.values(), strict=True):
+            file.write(content)
     return list(paths)
+
+
+@contextmanager
+def _made_if_need_be(folder: Path) -> Iterator[None]:
+    """A folder, which goes again when the block raises and it was made for it."""
+    made: list[Path] = []
+    try:
+        with undisturbed():
+            real = Path(os.path.realpath(folder))  # also where a link leads to nothing yet
+            if not real.is_dir():
+                real.mkdir()
+                made.append(real)
+        yield
+    except BaseException as error:
+        with undisturbed():
+            for path in made:
+                with suppress(OSError):  # somebody else put something there
+                    path.rmdir()
+        if isinstance(error, OSError):
+            raise _cannot_make(folder, error) from None
+        raise
 
 
 def safe_name(name: str) -> str:

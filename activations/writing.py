@@ -12,7 +12,13 @@ import numpy as np
 import orjson
 
 from activations.errors import ToolkitError
-from activations.files import check_beside, path_beside, remove_leftovers, replacing_together
+from activations.files import (
+    check_beside,
+    check_writable,
+    path_beside,
+    remove_leftovers,
+    replacing_together,
+)
 from activations.observation import Element
 from activations.sizes import Numbers, document_bytes
 from activations.tensors import Tensor, map_leaves, walk
@@ -87,6 +93,7 @@ def _write_with_tensors(
 
 def _tensors_of(path: str | os.PathLike[str]) -> Path | None:
     """The tensors beside a document that is replaced by text: they belong to nothing then."""
+    check_writable(path)
     beside = path_beside(path)
     remove_leftovers(beside)
     if not beside.is_file():
