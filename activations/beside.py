@@ -21,6 +21,8 @@ import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
+from activations.signals import undisturbed
+
 _ONE_AT_A_TIME = threading.Lock()  # the function is registered for the whole process
 
 
@@ -47,11 +49,14 @@ def weights_beside(
                 weights = _eager_weights(module, *args, **kwargs)
             return output, weights
 
-        try:
-            AttentionInterface.register(implementation, with_weights)
-            yield
-        finally:
-            AttentionInterface.register(implementation, own)
+        with undisturbed() as door:
+            try:
+                AttentionInterface.register(implementation, with_weights)
+                door.open()
+                yield
+            finally:
+                door.shut = True
+                AttentionInterface.register(implementation, own)
 
 
 def _eager_weights(

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from activations.errors import ToolkitError
+from activations.signals import Terminated
 
 
 @contextmanager
@@ -21,6 +22,7 @@ def explained(name: str, part: str, attn_implementation: str | None = None) -> I
     except ToolkitError:
         raise
     except Exception as error:
+        _raise_interruption(error)
         raise ToolkitError(_explain(name, part, error, attn_implementation)) from error
 
 
@@ -133,6 +135,13 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     return found
 
 
+def _raise_interruption(error: BaseException) -> None:
+    """Python makes a RuntimeError of a Ctrl-C in some places, and libraries of theirs."""
+    for item in _chain(error):
+        if isinstance(item, (KeyboardInterrupt, Terminated)):
+            raise item
+
+
 def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (
@@ -148,6 +157,7 @@ def failures_explained() -> Iterator[None]:
     except ToolkitError:
         raise
     except Exception as error:
+        _raise_interruption(error)
         if out_of_memory(error):
             raise ToolkitError(
                 "out of memory in the forward pass. Shorten the prompt, use --dtype bfloat16, or "

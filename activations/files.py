@@ -99,22 +99,24 @@ def replacing_together(
         remove_leftovers(path)
     for path in needed:
         check_room(path, sum(needed.values()))
-    try:
-        for path in needed:
-            with undisturbed():
+    with undisturbed() as door:
+        try:
+            for path in needed:
                 partials.append(_Partial(path))
-        yield [partial.file for partial in partials]
-        for partial in partials:
-            partial.settle()
-        with undisturbed(), _one_at_a_time(partials[0].target.parent):
+            door.open()
+            yield [partial.file for partial in partials]
             for partial in partials:
-                partial.take_its_place()
-            if obsolete is not None:
-                obsolete.unlink(missing_ok=True)
-    except OSError as error:
-        raise _cannot_write(list(needed)[-1], error) from error
-    finally:
-        with undisturbed():
+                partial.settle()
+            door.shut = True
+            with _one_at_a_time(partials[0].target.parent):
+                for partial in partials:
+                    partial.take_its_place()
+                if obsolete is not None:
+                    obsolete.unlink(missing_ok=True)
+        except OSError as error:
+            raise _cannot_write(list(needed)[-1], error) from error
+        finally:
+            door.shut = True
             for partial in partials:
                 partial.discard()
 
@@ -324,21 +326,22 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
 def _made_if_need_be(folder: Path) -> Iterator[None]:
     """A folder, which goes again when the block raises and it was made for it."""
     made: list[Path] = []
-    try:
-        with undisturbed():
+    with undisturbed() as door:
+        try:
             real = Path(os.path.realpath(folder))  # also where a link leads to nothing yet
             if not real.is_dir():
                 real.mkdir()
                 made.append(real)
-        yield
-    except BaseException as error:
-        with undisturbed():
+            door.open()
+            yield
+            made.clear()  # it stays
+        except OSError as error:
+            raise _cannot_make(folder, error) from None
+        finally:
+            door.shut = True
             for path in made:
                 with suppress(OSError):  # somebody else put something there
                     path.rmdir()
-        if isinstance(error, OSError):
-            raise _cannot_make(folder, error) from None
-        raise
 
 
 def safe_name(name: str) -> str:

@@ -38,20 +38,16 @@ def record(
     calls: dict[str, list[Any]] = {name: [] for name in names}
     watch = progress or ignore
     recorders = {name: _recorder(name, calls[name], watch) for name in names}
-    with_gradients = [p for p in model.parameters() if p.requires_grad]
-    try:
+    _recording_model_class()  # takes seconds the first time, and may be interrupted
+    with undisturbed() as door:
         held = _intervenable(model, recorders)
-    finally:
-        # pyvene switches them off for good; PyTorch multiplies in another order without them, so
-        # that the last bit could differ from a run with hooks.
-        with undisturbed():
-            for parameter in with_gradients:
-                parameter.requires_grad_(True)
-    try:
-        with torch.no_grad(), stopping_before(model, stop_before):
-            held(base=dict(inputs))
-    finally:
-        held._remove_forward_hooks()  # pyvene's own `finally` may have been interrupted
+        try:
+            with torch.no_grad(), stopping_before(model, stop_before):
+                door.open()
+                held(base=dict(inputs))
+        finally:
+            door.shut = True
+            held._remove_forward_hooks()  # pyvene's own `finally` may have been interrupted
     return collect(calls)
 
 
@@ -66,17 +62,24 @@ def _recorder(
 
 
 def _intervenable(model: nn.Module, interventions: Mapping[str, Callable[..., None]]) -> Any:
+    """pyvene's model around it. Raises `ToolkitError` when it cannot be made."""
     representations = [
         {"component": f"{name}.output", "intervention": intervention}
         for name, intervention in interventions.items()
     ]
     recording_model = _recording_model_class()
+    with_gradients = [p for p in model.parameters() if p.requires_grad]
     try:
         return recording_model(representations, model)
     except Exception as error:
         raise ToolkitError(
             f"pyvene cannot hold this model ({type(error).__name__}: {error}). Use --backend hooks."
         ) from error
+    finally:
+        # pyvene switches them off for good; PyTorch multiplies in another order without them, so
+        # that the last bit could differ from a run with hooks.
+        for parameter in with_gradients:
+            parameter.requires_grad_(True)
 
 
 @functools.cache

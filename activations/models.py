@@ -269,24 +269,30 @@ def attention_implementation(model: Any, name: str | None) -> Iterator[None]:
     if set(before.values()) == {name}:
         yield
         return
-    try:
+    with undisturbed() as door:
         try:
-            model.set_attn_implementation(name)
-        except Exception as error:
-            raise ToolkitError(
-                f"this model does not run with attention '{name}': {first_line(error)}. "
-                "Use --attn-implementation eager."
-            ) from error
-        changed = name in _implementations(model.config).values()
-        if name != "eager" and not changed:  # transformers only logs it
-            raise ToolkitError(
-                f"this model does not take up attention '{name}' once it is loaded. Use "
-                f"--attn-implementation eager, or load it with attn_implementation='{name}'."
-            )
-        yield
-    finally:
-        with undisturbed():
+            _set_attention(model, name)
+            door.open()
+            yield
+        finally:
+            door.shut = True
             model.set_attn_implementation({key: value for key, value in before.items() if value})
+
+
+def _set_attention(model: Any, name: str) -> None:
+    try:
+        model.set_attn_implementation(name)
+    except Exception as error:
+        raise ToolkitError(
+            f"this model does not run with attention '{name}': {first_line(error)}. "
+            "Use --attn-implementation eager."
+        ) from error
+    changed = name in _implementations(model.config).values()
+    if name != "eager" and not changed:  # transformers only logs it
+        raise ToolkitError(
+            f"this model does not take up attention '{name}' once it is loaded. Use "
+            f"--attn-implementation eager, or load it with attn_implementation='{name}'."
+        )
 
 
 def _implementations(config: Any) -> dict[str, Any]:
@@ -297,15 +303,38 @@ def _implementations(config: Any) -> dict[str, Any]:
 
 @contextmanager
 def left_as_it_was(model: Any) -> Iterator[None]:
-    """Put a model into `eval()` mode and back, module by module."""
+    """Put a model into `eval()` mode and back, module by module.
+
+    Asked for attentions, transformers puts hooks into a model to stay; they go too. Interrupted
+    while it did that, it would put them there a second time, and hand out everything twice.
+    """
     training = [module for module in model.modules() if module.training]
-    try:
-        model.eval()
-        yield
-    finally:
-        with undisturbed():
+    marked = [module for module in model.modules() if _HOOKED in vars(module)]
+    own = {id(hook) for module in model.modules() for hook in module._forward_hooks.values()}
+    with undisturbed() as door:
+        try:
+            model.eval()
+            door.open()
+            yield
+        finally:
+            door.shut = True
             for module in training:
                 module.training = True
+            for module in model.modules():
+                _unhook(module, own)
+                if module not in marked:
+                    vars(module).pop(_HOOKED, None)
+
+
+# Where transformers notes that its hooks are there, and where they are defined.
+_HOOKED, _HOOKS = "_output_capturing_hooks_installed", "transformers.utils.output_capturing"
+
+
+def _unhook(module: Any, own: set[int]) -> None:
+    """Take away the hooks of transformers, but for those that were there before."""
+    for number, hook in list(module._forward_hooks.items()):
+        if getattr(hook, "__module__", "") == _HOOKS and id(hook) not in own:
+            del module._forward_hooks[number]
 
 
 @contextmanager

@@ -100,15 +100,16 @@ def hooked(
     And `on_entry(name)` before it, where that is given.
     """
     handles = []
-    try:
-        with undisturbed():  # one that is registered is also noted
+    with undisturbed() as door:
+        try:
             for name, module in find_modules(model, names).items():
                 handles.append(module.register_forward_hook(_hook(name, on_call)))
                 if on_entry is not None:
                     handles.append(module.register_forward_pre_hook(_entry_hook(name, on_entry)))
-        yield
-    finally:
-        with undisturbed():
+            door.open()
+            yield
+        finally:
+            door.shut = True
             for handle in handles:
                 handle.remove()
 

@@ -24,48 +24,103 @@ class Terminated(BaseException):
         self.exit_code = 128 + number
 
 
+_last = float("-inf")  # when one was last let through
+
+
+def _is_same_wish() -> bool:
+    """Whether one was let through moments ago: a second would cut the tidying up short.
+
+    Ctrl-C pressed twice, or a signal to the whole group of processes.
+    """
+    global _last
+    now = time.monotonic()
+    if now - _last < _SAME_WISH:
+        return True
+    _last = now
+    return False
+
+
+class Door:
+    """Where signals wait while it is shut. Opened for work, and shut again before tidying up:
+
+        with undisturbed() as door:
+            try:
+                ...  # what is to be undone
+                door.open()
+                yield
+            finally:
+                door.shut = True
+                ...  # undo it
+
+    `shut` is set without a call: only calls and loops let a signal in between.
+    """
+
+    def __init__(self) -> None:
+        self.shut = True
+        self.waiting: list[int] = []
+        self.others: dict[int, Any] = {}  # the handlers there were
+
+    def open(self) -> None:
+        self.shut = False
+        self.let_in()
+
+    def let_in(self) -> None:
+        """Pass on what came: the first of all, as they are one wish."""
+        if self.waiting:
+            number = self.waiting[0]
+            self.waiting.clear()
+            signal.raise_signal(number)
+
+    def __call__(self, number: int, frame: Any) -> None:
+        handler: Any = self
+        while isinstance(handler, Door):  # outwards
+            if handler.shut:
+                handler.waiting.append(number)
+                return
+            handler = handler.others[number]
+        if not callable(handler):  # what the system does by default
+            signal.signal(number, handler)
+            signal.raise_signal(number)
+        elif not _is_same_wish():
+            handler(number, frame)
+
+
+@contextmanager
+def undisturbed() -> Iterator[Door]:
+    """Let signals wait until the block is done or the door open. For moments, not for work."""
+    door = Door()
+    try:
+        with _handled_by(door) as door.others:
+            yield door
+            door.shut = True
+    finally:
+        door.let_in()
+
+
 @contextmanager
 def signals_raised() -> Iterator[None]:
     """Let signals unwind the stack, so that hooks and temporary files are removed.
 
-    A second one within moments is the same wish (Ctrl-C pressed twice, a signal to the whole
-    group): raised too, it would cut the tidying up short. Those that are ignored (nohup) stay so.
+    Those that are ignored (nohup) stay so.
     """
-    last = float("-inf")
-
-    def stop(number: int, frame: Any) -> None:
-        nonlocal last
-        if time.monotonic() - last < _SAME_WISH:
-            return
-        last = time.monotonic()
-        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
-
-    with _handled_by(stop):
+    global _last
+    _last = float("-inf")
+    door = Door()
+    door.shut = False
+    with _handled_by(door):
+        door.others = dict.fromkeys(SIGNALS, _stop)
         yield
 
 
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let signals wait until the block is done. For moments, not for work.
-
-    Ends by passing on what came: the first of them, as they are one wish.
-    """
-    held: list[int] = []
-
-    def hold(number: int, frame: Any) -> None:
-        held.append(number)
-
-    with _handled_by(hold):
-        yield
-    if held:
-        signal.raise_signal(held[0])
+def _stop(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
 
 @contextmanager
-def _handled_by(handler: Any) -> Iterator[None]:
+def _handled_by(handler: Any) -> Iterator[dict[int, Any]]:
     """Take signals by this handler; in the main thread, as no other gets any."""
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield {}
         return
     # None is a handler that is not Python's.
     before = {
@@ -76,7 +131,7 @@ def _handled_by(handler: Any) -> Iterator[None]:
     try:
         for number in before:
             signal.signal(number, handler)
-        yield
+        yield before
     finally:
         # SIGINT, the one that comes again and again, last: it would keep the others from it.
         for number, own in before.items():

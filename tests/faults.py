@@ -172,6 +172,12 @@ def kill_many_times(number: int) -> Callable[[], None]:
     return harm
 
 
+def interrupt_after(seconds: float, again: bool) -> None:
+    """A Ctrl-C at this time from now; once, or then again and again."""
+    signal.signal(signal.SIGALRM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.0005 if again else 0)
+
+
 # ---------------------------------------------------------------------------------- what was left
 
 
