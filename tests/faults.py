@@ -41,6 +41,10 @@ class Ended:
     err: list[str]
 
 
+def nothing() -> None:
+    """Is done."""
+
+
 class Child:
     """A forked child that runs `work` as a command would be run, in `folder`."""
 
@@ -50,6 +54,7 @@ class Child:
         work: Callable[[], Any],
         prepare: Callable[[], Any],
         name: str = "",
+        after: Callable[[], Any] = nothing,
     ) -> None:
         beside = f"{folder.name}{name}"
         self.streams = [folder.with_name(f"{beside}.{stream}") for stream in ("out", "err")]
@@ -58,6 +63,8 @@ class Child:
             code = 99
             try:
                 code = self._run(folder, work, prepare)
+                after()
+                sys.stdout.flush()
             finally:
                 os._exit(code)
 
@@ -76,9 +83,7 @@ class Child:
             finally:
                 sys.settrace(None)
 
-        code = cli.run_command(build_parser(), [], prepared)
-        sys.stdout.flush()
-        return code
+        return cli.run_command(build_parser(), [], prepared)
 
     def end(self) -> Ended:
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
@@ -86,10 +91,6 @@ class Child:
         for path in self.streams:
             path.unlink()
         return Ended(code, out, err)
-
-
-def nothing() -> None:
-    """No preparation."""
 
 
 def run(folder: Path, work: Callable[[], Any], prepare: Callable[[], Any] = nothing) -> Ended:
