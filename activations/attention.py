@@ -19,6 +19,7 @@ EXPECTED = "(batch, heads, seq_len, seq_len)"
 _KINDS = ("self", "encoder", "decoder", "cross")
 _KIND = re.compile(r"[a-z0-9_]{1,60}")
 _READS_TOKENS = ("self", "encoder", "text")  # other kinds have tokens under their own name alone
+_LITTLE = 1e-3  # of a row's weight
 _MANY = 1_000_000  # layers; more is no layer number
 _CROSS_NAME = re.compile(r"cross|encoder_attn|EncDec", re.IGNORECASE)
 
@@ -54,7 +55,8 @@ class Stack:
     attend (queries), columns those attended to (keys). `heads` are the heads' real numbers.
     `split` is the row and column at which a second sentence starts, `written` the one from which
     on the model wrote the text itself, if there is one. `start` is the position in the text of the
-    first row and column. `scores` is what `activations.scores` reckons, (layers, heads, scores).
+    first row and column; `has_whole_rows` says that hardly any weight went to tokens that were left
+    out. `scores` is what `activations.scores` reckons, (layers, heads, scores).
     """
 
     name: str
@@ -67,6 +69,7 @@ class Stack:
     split: int | None = None
     written: int | None = None
     start: int = 0
+    has_whole_rows: bool = True
     scores: np.ndarray | None = None
 
     @property
@@ -371,12 +374,19 @@ def _take_heads(stack: Stack, heads: Sequence[int]) -> Stack:
     )
 
 
+def _is_all_inside(weights: np.ndarray, start: int, end: int) -> bool:
+    """Whether rows start:end give all their weight to columns start:end, as causal ones do."""
+    rows = weights[:, start:end]
+    return bool((rows.sum(axis=-1) - rows[..., start:end].sum(axis=-1) < _LITTLE).all())
+
+
 def _take_tokens(stack: Stack, start: int, end: int) -> Stack:
     rows = stack.rows[start:end]
     split = None if stack.split is None else stack.split - start
     written = None if stack.written is None else max(stack.written - start, 0)
     return replace(
         stack,
+        has_whole_rows=all(_is_all_inside(weights, start, end) for weights in stack.weights),
         weights=tuple(weights[:, start:end, start:end] for weights in stack.weights),
         rows=rows,
         columns=stack.columns[start:end],

@@ -204,6 +204,7 @@ def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
             "second": stack.split,
             "written": stack.written,
             "start": stack.start,
+            "wholeRows": stack.has_whole_rows,
             "cross": stack.is_cross,
             "probabilities": all(map(are_weights, stack.weights)),
             "scores": _score_list(stack),
