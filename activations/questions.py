@@ -19,7 +19,7 @@ from activations.terminal import is_terminal
 if TYPE_CHECKING:
     from rich.table import Table
 
-_WIDEST_OUTPUT, _NARROWEST_OUTPUT = 60, 18
+_WIDEST_OUTPUT, _NARROWEST_OUTPUT = 60, 16
 _WIDTH_FOR_COUNTS, _WIDTH_FOR_OUTPUTS = 32, 56  # of a terminal
 HELP = (
     "An answer is a comma-separated list of: an index (0), a pattern "
