@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from activations.errors import ToolkitError, UsageError, ignore
 
 INTERRUPTED = 130
+_LONGEST_LINE = 2000  # characters; of a longer one the start and the end are shown
 
 
 class Talk:
@@ -68,7 +69,9 @@ class Talk:
             status.stop()
 
     def _say(self, line: str) -> None:
-        # One line, and no escape codes out of other people's names and files.
+        # One line, that can be read, and no escape codes out of other people's names and files.
+        if len(line) > _LONGEST_LINE:
+            line = f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
         shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
         print(shown, file=sys.stderr, flush=True)
 

@@ -212,7 +212,9 @@ def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
             "steps": steps,
         }
         parts = _sentence_parts(stack)
-        packed += [{**described, "name": n, "rows": r, "columns": c} for n, r, c in parts]
+        packed += [
+            {**described, "name": _encodable(n), "rows": r, "columns": c} for n, r, c in parts
+        ]
         first += len(stack.layers) * len(stack.heads) * rows * columns
     pieces.append(squeeze.flush())
     return packed, base64.b64encode(b"".join(pieces))
@@ -222,7 +224,9 @@ def _score_list(stack: Stack) -> Any:
     """Scores as JSON takes them: 6 decimals, None where one is not defined."""
     if stack.scores is None:
         return None
-    return np.where(np.isnan(stack.scores), None, stack.scores.round(6)).tolist()
+    scores = stack.scores.round(6).astype(object)
+    scores[np.isnan(stack.scores)] = None
+    return scores.tolist()
 
 
 def _sentence_parts(stack: Stack) -> list[tuple[str, tuple[int, int], tuple[int, int]]]:
@@ -265,8 +269,12 @@ def _showable(weights: np.ndarray) -> np.ndarray:
 
 def _text(value: str) -> str:
     """Escaped for HTML text and attributes. A carriage return would be read as a newline."""
-    printable = value.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
-    return html.escape(printable).replace("\r", "&#13;")
+    return html.escape(_encodable(value).replace("\0", "\ufffd")).replace("\r", "&#13;")
+
+
+def _encodable(value: str) -> str:
+    """JSON may hold halves of characters, which UTF-8 does not."""
+    return value.encode("utf-8", "replace").decode("utf-8")
 
 
 def _json_in_html(data: Mapping[str, Any]) -> str:
