@@ -13,9 +13,10 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from activations.errors import ToolkitError, UsageError, ignore
+from activations.tokens import printable
 
 INTERRUPTED = 130
 _LONGEST_LINE = 2000  # characters; of a longer one the start and the end are shown
@@ -72,8 +73,12 @@ class Talk:
         # One line, that can be read, and no escape codes out of other people's names and files.
         if len(line) > _LONGEST_LINE:
             line = f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
-        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-        print(shown, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
+
+
+def draws_tables(file: TextIO) -> bool:
+    """Whether it is a terminal that understands escape codes; all else gets plain text."""
+    return file.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
 
 
 class Parser(argparse.ArgumentParser):

@@ -6,12 +6,12 @@ or on a dumb terminal both are plain text, one line an answer. Everything goes t
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from activations.catalog import CATEGORIES, Catalog, Pattern
+from activations.cli import draws_tables
 from activations.errors import UsageError
 from activations.selection import format_spec, resolve_answer
 
@@ -77,7 +77,7 @@ def _instead(catalog: Catalog, answers: dict[str, str]) -> str:
 
 def _tell(line: str) -> None:
     """A line for the user; on a terminal wrapped between words."""
-    if not _fancy(sys.stderr):
+    if not draws_tables(sys.stderr):
         print(line, file=sys.stderr)
         return
     from rich.console import Console
@@ -161,7 +161,7 @@ def show_category(catalog: Catalog, category: str, file: TextIO) -> None:
     if not patterns:
         print(f"{_TITLES[category]}: none in this model.", file=file)
         return
-    if _fancy(file):
+    if draws_tables(file):
         from rich.console import Console
 
         Console(file=file).print(_table(category, patterns))
@@ -205,9 +205,5 @@ def _table(category: str, patterns: Sequence[Pattern]) -> Table:
     return table
 
 
-def _fancy(file: TextIO) -> bool:
-    return file.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-
-
 def _on_terminal() -> bool:
-    return sys.stdin.isatty() and _fancy(sys.stderr)
+    return sys.stdin.isatty() and draws_tables(sys.stderr)

@@ -903,7 +903,72 @@ VIEW_ERRORS: list[tuple[list[str], int, str]] = [
     (["--tokens", "1:1"], 2, "--tokens 1:1 is empty. Write first and end, as in 0:64."),
     (["--tokens", "1"], 2, "--tokens cannot read '1'. Write first and end, as in 0:64."),
     (["--view", "neuron"], 2, "--view does not know 'neuron'. Write head, model or head,model."),
+    (["--view", ""], 2, "--view does not know ''. Write head, model or head,model."),
     (["--min-weight", "1"], 2, "--min-weight takes a number from 0 up to, but not, 1."),
+    (["--figure", "x"], 2, "--figure cannot read 'x'. Write layer and head, as in 3.5."),
+    (["--figure", "0.0,"], 2, "--figure cannot read ''. Write layer and head, as in 3.5."),
+    (["--figure", "0.-1"], 2, "--figure cannot read '0.-1'. Write layer and head, as in 3.5."),
+    (["--figure", "3.1"], 2, "--figure 3.1: there is no layer 3. There are layers 0."),
+    (["--figure", "0.0,0.5"], 2, "--figure 0.5: layer 0 has no head 5. It has heads 0-1."),
+    (
+        ["--figure", "0.0", "--heads", "1"],
+        2,
+        "--figure 0.0: layer 0 has no head 0. It has heads 1.",
+    ),
+    (
+        ["--figure", "cross:0.0"],
+        2,
+        "--figure cross:0.0: there is no 'cross' attention. There is self.",
+    ),
+    (
+        ["--input", "long.json", "--figure", "0.0"],
+        2,
+        "--figure 0.0: 3001 tokens cannot be told apart in a figure. Take up to 3000 of them, as "
+        "in --tokens 0:3000.",
+    ),
+    (
+        ["--figure", "0.0", "--output-format", "gif"],
+        2,
+        "--output-format does not know 'gif'. Write svg, png or pdf.",
+    ),
+    (
+        ["--output-format", "png"],
+        2,
+        "--output-format is for figures. Leave it out, or add --figure.",
+    ),
+    (
+        ["--figure", "0.0", "--min-weight", "0.1"],
+        2,
+        "--min-weight is for pages. Leave it out, or add --view.",
+    ),
+    (
+        ["--figure", "0.0", "--output-format", ""],
+        2,
+        "--output-format does not know ''. Write svg, png or pdf.",
+    ),
+    (["--summary", ""], 2, "--summary does not know ''. Write table or csv."),
+    (["--summary", "json"], 2, "--summary does not know 'json'. Write table or csv."),
+    (
+        ["--summary", "--open"],
+        2,
+        "--open: --summary only prints. Leave it out, or add --view or --figure.",
+    ),
+    (
+        ["--summary", "csv", "--figure", "0.0"],
+        2,
+        "--summary csv prints nothing but the CSV. Write pages and figures by a command of their "
+        "own.",
+    ),
+    (
+        ["--summary", "--layers", "3"],
+        2,
+        "--layers: there is no layer 3 in the document. It has layers 0.",
+    ),
+    (
+        ["--figure", "0.0", "--output-dir", "a/b"],
+        1,
+        "--output-dir: the folder above 'a/b' does not exist. Make it, or name another.",
+    ),
     (["--output-dir", "good.json"], 1, "--output-dir: 'good.json' is a file. Name a folder."),
     (
         ["--output-dir", "a/b"],
@@ -1007,6 +1072,10 @@ def test_errors_of_the_view(
     document_with(
         Path("oblong.json"), [hidden, np.ones((1, 2, 2, 3)).tolist()], [*shape, [1, 2, 2, 3]]
     )
+    long = {"module": "m.0.self_attn", "element": [1], "layer": 0, "kind": "cross"}
+    document_with(Path("long.json"), [hidden, [[[[0.5] * 3001]]]], None)
+    data = json.loads(Path("long.json").read_text())
+    Path("long.json").write_text(json.dumps(data | {"attention_weights": [long]}))
     document_with(Path("batch.json"), [hidden, GOOD * 2], [*shape, [2, 2, 2, 2]])
     Path("cut.json").write_text(Path("good.json").read_text()[:-30])
     Path("text.json").write_text("hello")
@@ -1125,10 +1194,11 @@ def test_light_answers_import_nothing_heavy(script: str, tmp_path: Path) -> None
         "import sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         "for argv in (['--help'], ['--version'], ['--nonsense'], ['--auto-select', 'x'],\n"
-        "             ['--layers', 'x']):\n"
+        "             ['--layers', 'x'], ['--figure', 'x'], ['--summary', 'x']):\n"
         f"    module = __import__({script[:-3]!r})\n"
         "    module.main(argv)\n"
-        "heavy = {'torch', 'transformers', 'numpy', 'rich', 'bertviz'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'rich', 'bertviz', 'matplotlib'}\n"
+        "heavy &= set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     done = run_script("-c", code, cwd=tmp_path)
