@@ -23,6 +23,7 @@ _KINDS = ("self", "encoder", "decoder", "cross")
 _KIND = re.compile(r"[a-z0-9_]{1,60}")
 _READS_TOKENS = ("self", "encoder", "text")  # other kinds have tokens under their own name alone
 _MANY = 1_000_000  # layers; more is no layer number
+_MOST_PLACES = 10_000  # each takes room in the page, however small it is
 _CROSS_NAME = re.compile(r"cross|encoder_attn|EncDec", re.IGNORECASE)
 
 
@@ -91,6 +92,11 @@ def read_attention(document: Document, warn: Warn | None = None) -> list[Stack]:
     places = find_weights(document)
     if not places:
         raise ToolkitError(_nothing_there(document))
+    if len(places) > _MOST_PLACES:
+        raise ToolkitError(
+            f"'{document.path}' holds {len(places)} tensors of attention weights, and no view "
+            f"shows more than {_MOST_PLACES}. Capture fewer modules."
+        )
     found: list[tuple[Place, np.ndarray]] = []
     problems: dict[_Problem, list[str]] = {}
     for place in places:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from activations.tensor_file import TensorFile
 
 _OUTPUT = b', "output": '
+_MOST_ELEMENTS = 1000  # that a module hands out; what has more is a tensor with its rows
 _KEY = re.compile(rb'("(?:[^"\\]|\\.)*"): \{')
 
 
@@ -355,7 +357,7 @@ class Document:
         output = entry.get("output")
         if isinstance(output, (simdjson.Array, list)):
             elements: dict[Element, tuple[int, ...]] = {
-                (i,): first_shape(item) for i, item in enumerate(output)
+                (i,): first_shape(item) for i, item in enumerate(islice(output, _MOST_ELEMENTS))
             }
             return elements | {(): first_shape(output)}
         return {}

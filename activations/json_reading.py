@@ -18,6 +18,7 @@ from activations.observation import Element
 
 _PIECE = 8_000_000  # bytes of a file looked through at once
 _DEEPEST = 100  # lists and objects in each other, in a module's output
+_MANY_KEYS = 3000  # more modules than any capture has
 _MOST_DIMENSIONS = 64  # numpy has no more
 
 # ---------------------------------------------------------------------------------- file -> JSON
@@ -165,11 +166,15 @@ def plain(node: Any) -> Any:
 
 
 def members(node: Any) -> dict[str, Any] | None:
-    """The keys of a JSON object with what they hold; None where it is none.
-
-    Not looked up one by one: simdjson looks from the start each time, and stops at a NUL in a key.
-    """
-    return dict(node.items()) if isinstance(node, (simdjson.Object, dict)) else None
+    """The keys of a JSON object with what they hold, unread as yet; None where it is none."""
+    if not isinstance(node, simdjson.Object):
+        return node if isinstance(node, dict) else None
+    keys = list(node)
+    # simdjson looks for a key from the start each time, and takes a NUL for its end.
+    if len(keys) > _MANY_KEYS or any("\0" in key for key in keys):
+        found: dict[str, Any] = node.as_dict()
+        return found
+    return {key: node[key] for key in keys}
 
 
 def found_at(node: Any, path: Element) -> Any:

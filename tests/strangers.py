@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from odd_documents import Sent
@@ -129,29 +130,41 @@ def _not_json(word: str) -> None:
 
 
 def run_command(path: Path) -> str:
-    """bertviz_head_model_view.py in this process: pages, or one line and nothing else."""
-    folder, pages = path.parent, path.parent / "pages"
+    """bertviz_head_model_view.py in this process: its pages, then its table and a figure."""
+    said = _run_once(path, 2, [])
+    _run_once(path, 1, ["--summary", "table", "--figure", "0.0"])
+    return said
+
+
+def _run_once(path: Path, files: int, options: list[str]) -> str:
+    """Files and their paths, or one line and nothing else."""
+    folder, made = path.parent, path.parent / "pages"
     before = _seen(folder.parent)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = bertviz_head_model_view.main(["--input", str(path), "--output-dir", str(pages)])
+        code = bertviz_head_model_view.main(
+            ["--input", str(path), "--output-dir", str(made), *options]
+        )
     lines = err.getvalue().splitlines()
-    written = sorted(pages.iterdir()) if pages.exists() else []
+    written = sorted(made.iterdir()) if made.exists() else []
     try:
         _check_lines(code, lines)
         if code:
-            assert not pages.exists()
+            assert not made.exists()
             assert out.getvalue() == ""
         else:
-            assert sorted(out.getvalue().splitlines()) == [str(page) for page in written]
-            assert len(written) == 2
-            for page in written:
-                check_page(page.read_bytes())
+            assert sorted(out.getvalue().splitlines()[-len(written) :]) == list(map(str, written))
+            assert len(written) >= files
+            for file in written:
+                if file.suffix == ".html":
+                    check_page(file.read_bytes())
+                else:
+                    ElementTree.fromstring(file.read_text("utf-8"))
     finally:
-        for page in written:
-            page.unlink()
-        if pages.exists():
-            pages.rmdir()
+        for file in written:
+            file.unlink()
+        if made.exists():
+            made.rmdir()
     assert _seen(folder.parent) == before
     return lines[-1] if code else "shown"
 
