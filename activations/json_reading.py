@@ -281,7 +281,7 @@ _NUMPY_DTYPES = {
         "uint8",
         "bool",
     ]
-}
+} | {"complex128": np.dtype("float64")}  # pairs of numbers
 
 
 def to_array(node: Any, shape: Any, dtype: Any, fetch: Fetch, path: Element = ()) -> np.ndarray:
