@@ -18,7 +18,7 @@ import orjson
 from safetensors import SafetensorError, TensorSpec, safe_open, serialize_file
 
 from activations.errors import ToolkitError
-from activations.files import path_beside
+from activations.files import leads_away, path_beside
 from activations.observation import Element
 from activations.tensors import Tensor
 
@@ -53,16 +53,6 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], i
         for key, tensor in tensors.items()
     }
     serialize_file(specs, path, {"document": id})
-
-
-def leads_away(beside: Path, document: Path) -> bool:
-    """Whether the tensors are a link to a file that does not lie beside the document.
-
-    A document may be a link too (the hub's cache is made of them): where both lead to one folder,
-    they lie beside each other.
-    """
-    folders = {document.parent.resolve(), document.resolve().parent}
-    return beside.resolve().parent not in folders
 
 
 def is_ours(path: str | os.PathLike[str]) -> bool:

@@ -377,6 +377,18 @@ def test_a_link_that_leads_away_is_not_followed(tmp_path: Path) -> None:
         read_shown(load(theirs))
 
 
+def test_nothing_is_written_where_it_would_not_be_read(tmp_path: Path) -> None:
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+    pair(tmp_path / "mine")
+    before = (tmp_path / "mine" / "x.safetensors").read_bytes()
+    (tmp_path / "theirs" / "x.safetensors").symlink_to("../mine/x.safetensors")
+    with pytest.raises(ToolkitError, match="is a link that leads out of its folder"):
+        pair(tmp_path / "theirs")
+    assert os.listdir(tmp_path / "theirs") == ["x.safetensors"]
+    assert (tmp_path / "mine" / "x.safetensors").read_bytes() == before
+
+
 def test_links_to_two_files_that_lie_beside_each_other(tmp_path: Path) -> None:
     (tmp_path / "blobs").mkdir()
     (tmp_path / "snapshot").mkdir()
