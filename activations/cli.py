@@ -6,6 +6,7 @@ Results go to stdout; everything else, progress and questions too, to stderr.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -115,10 +116,19 @@ def run_command(parser: Parser, argv: list[str] | None, work: Work) -> int:
     except MemoryError as error:
         line = "out of memory. Choose fewer modules, --layers or --tokens."
         return _failed(error, line, 1, debug, talk)
-    except Exception as error:
-        line = f"unexpected: {type(error).__name__}: {error}. With --debug you see where."
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            return _unexpected(error, debug, talk)
+        line = f"'{error.filename}' is too long for the name of a file. Name another."
         return _failed(error, line, 1, debug, talk)
+    except Exception as error:
+        return _unexpected(error, debug, talk)
     return 0
+
+
+def _unexpected(error: Exception, debug: bool, talk: Talk) -> int:
+    line = f"unexpected: {type(error).__name__}: {error}. With --debug you see where."
+    return _failed(error, line, 1, debug, talk)
 
 
 def _failed(error: BaseException, line: str, code: int, debug: bool, talk: Talk) -> int:

@@ -160,6 +160,16 @@ def path_beside(document: str | os.PathLike[str]) -> Path:
     return path.with_name(f"{stem}.safetensors")
 
 
+def is_folder(name: str) -> bool:
+    """Whether there is a folder of this name; of one that no file can have, there is none."""
+    return os.path.isdir(name)  # noqa: PTH112  Path.is_dir raises where a name is too long
+
+
+def is_file(name: str) -> bool:
+    """Whether there is a file of this name; of one that no file can have, there is none."""
+    return os.path.isfile(name)  # noqa: PTH113  Path.is_file raises where a name is too long
+
+
 def leads_away(beside: Path, document: Path) -> bool:
     """Whether the tensors are a link to a file that does not lie beside the document.
 

@@ -80,7 +80,11 @@ def _name_tokens(document: Document, warn: Warn) -> None:
 
         tokenizer = load_tokenizer(open_checkpoint(document.model))
         for names, ids in missing:
-            document.header[names] = tokenizer.convert_ids_to_tokens(_ids(document, ids))
+            found = _ids(document, ids)
+            tokens = tokenizer.convert_ids_to_tokens(found)
+            document.header[names] = [  # None for an id that this tokenizer has not
+                f"#{i}" if token is None else token for i, token in zip(found, tokens, strict=True)
+            ]
     except (ToolkitError, ImportError, LookupError, TypeError, ValueError, OverflowError):
         warn(
             f"the document has no tokens and the tokenizer of '{document.model}' cannot be loaded; "

@@ -270,6 +270,34 @@ def test_halves_of_characters_in_a_name(workplace: Path, view: Run) -> None:
     assert (outcome.code, len(outcome.out)) == (0, 2), outcome.err
 
 
+# ------------------------------------------------------------------------------ models and tokens
+
+
+@pytest.mark.parametrize("model", ["x" * 300, "x/" + "y" * 5000, "a\0b", "\ud800", "", "..", "-x"])
+def test_models_that_cannot_be(workplace: Path, view: Run, model: str) -> None:
+    Path("x.json").write_text(minimal(model=model, input_ids=[[1, 2]]))
+    outcome = view("--input", "x.json", "--output-dir", ".")
+    assert (outcome.code, len(outcome.err)) == (0, 1)
+    assert outcome.err[0].startswith("warning: the document has no tokens and the tokenizer of '")
+
+
+def test_ids_that_the_tokenizer_has_not(workplace: Path, checkpoints: Any) -> None:
+    model = str(checkpoints("llama"))
+    Path("x.json").write_text(minimal(model=model, input_ids=[[1, 9_999_999]]))
+    first, last = read_shown(load("x.json")).stacks[0].rows
+    assert not first.startswith("#")
+    assert last == "#9999999"
+
+
+@pytest.mark.parametrize("flag", ["--input", "--output-dir"])
+def test_names_that_no_file_can_have(workplace: Path, view: Run, flag: str) -> None:
+    Path("agnostic_activations.json").write_text(minimal(tokens=["a", "b"]))
+    outcome = view(flag, "x" * 300)
+    assert (outcome.code, len(outcome.err)) == (1, 1)
+    assert outcome.err[0].startswith(f"error: '{'x' * 300}' ")
+    assert "unexpected" not in outcome.err[0]
+
+
 # ------------------------------------------------------------------------- lines of our own layout
 
 
