@@ -255,7 +255,8 @@ def _change(node: Any, key: Any, rng: random.Random) -> None:
         case 3:
             node[key] = [node[key]]
         case 4 if isinstance(node[key], list) and node[key]:
-            node[key] = node[key] * rng.choice([2, 3, 50])
+            # Not fifty times what was made fifty times before.
+            node[key] = node[key] * rng.choice([2, 3, 50 if len(repr(node[key])) < 1000 else 2])
         case _:
             node[key] = other
 
