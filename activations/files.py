@@ -30,13 +30,7 @@ def replacing(path: str | os.PathLike[str], needed: int = 0) -> Iterator[BinaryI
     """
     target = Path(os.path.realpath(path))  # a symbolic link stays one: what it points to changes
     check_writable(path)
-    room = shutil.disk_usage(target.parent).free
-    if needed > room:
-        raise ToolkitError(
-            f"no room on the disk for '{path}': about {size_text(needed)} are needed and "
-            f"{size_text(room)} are free. Free some, choose fewer modules or layers, or write "
-            "elsewhere."
-        )
+    check_room(path, needed)
     handle, name = tempfile.mkstemp(
         dir=target.parent, prefix=f".{target.name[:100]}.", suffix=_PARTIAL
     )
@@ -54,6 +48,17 @@ def replacing(path: str | os.PathLike[str], needed: int = 0) -> Iterator[BinaryI
                 "or write elsewhere."
             ) from error
         raise
+
+
+def check_room(path: str | os.PathLike[str], needed: int) -> None:
+    """Raise `ToolkitError` where a file of about `needed` bytes has no room on the disk."""
+    room = shutil.disk_usage(Path(os.path.realpath(path)).parent).free
+    if needed > room:
+        raise ToolkitError(
+            f"no room on the disk for '{path}': about {size_text(needed)} are needed and "
+            f"{size_text(room)} are free. Free some, choose fewer modules or layers, or write "
+            "elsewhere."
+        )
 
 
 def check_output(path: str | os.PathLike[str], format: str) -> None:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from activations.attention import Stack, Warn
-from activations.cli import draws_tables
 from activations.errors import ignore
 from activations.heads import HeadName
 from activations.scores import SCORES
 from activations.selection import describe_numbers
+from activations.terminal import is_terminal
 from activations.tokens import printable
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _write_csv(heads: Sequence[HeadScores], file: TextIO) -> None:
 def _show_table(heads: Sequence[HeadScores], file: TextIO) -> None:
     header = [name.replace("_", " ") for name in _HEADER]
     rows = [head.cells(".3f", "-") for head in heads]
-    if draws_tables(file):
+    if is_terminal(file):
         from rich.console import Console
 
         Console(file=file).print(_table(header, rows))
