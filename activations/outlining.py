@@ -1,93 +1,82 @@
-"""What modules put out in two passes of unlike length -> outlines: shapes, and what they follow.
+"""What modules put out in two passes of unlike length -> which sizes follow the text, and how.
 
-With one pass only, a width of 11 could not be told from 11 tokens.
+With one pass only, a width of 11 could not be told from 11 tokens. Pure functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
-
-from activations.observation import Element, WeightsSource
+from activations.observation import Element
 from activations.shapes import Count, Shape
+from activations.tensors import map_leaves, walk
 
-Place = tuple[str, Element]  # the module and where in its output
+
+@dataclass(frozen=True)
+class Seen:
+    """A short pass: its numbers of tokens, by the letters of `Count`, and what came out.
+
+    `outputs` has each module's output from its first call: `Shape`s of mere numbers, nested in
+    lists and dicts.
+    """
+
+    lengths: Mapping[str, int]
+    outputs: Mapping[str, Any]
 
 
 def outlines(
-    outputs: Mapping[str, Any],
-    lengths: Mapping[str, int],
-    others: Mapping[Place, torch.Tensor],
-    other_lengths: Mapping[str, int],
-    causal: set[Place],
+    seen: Seen, other: Seen, causal: Collection[tuple[str, Element]]
 ) -> tuple[dict[str, Any], set[str]]:
-    """`Shape`s in the place of tensors in each module's output, nested as it nested them.
+    """The outputs of `seen`, with `Count`s in the place of sizes that follow the text.
 
-    `others` are the tensors of a pass of `other_lengths`. And the names of modules of which that
-    shows only that sizes follow the text, not how (Reformer fills it up to whole chunks).
+    `causal` says where, by module and element, the weights of a causal attention are. And the
+    names of modules of which the two passes show only that sizes follow the text, not how
+    (Reformer fills it up to whole chunks).
     """
     unexplained: set[str] = set()
 
-    def shape(name: str, tensor: torch.Tensor, element: Element) -> Shape:
-        other = others.get((name, element))
-        sizes: list[int | Count] = []
-        for i, size in enumerate(tensor.shape):
-            before = None if other is None or other.dim() != tensor.dim() else other.shape[i]
-            sizes.append(_size(size, lengths, before, other_lengths))
-            if isinstance(sizes[-1], int) and before not in (None, size):
+    def outline(name: str, output: Any) -> Any:
+        there = dict(walk(other.outputs.get(name)))
+
+        def explain(leaf: Any, path: Element) -> Any:
+            if not isinstance(leaf, Shape):
+                return leaf
+            before = _sizes_before(leaf, there.get(path))
+            sizes = tuple(
+                _size(size, seen.lengths, had, other.lengths)
+                for size, had in zip(leaf.sizes, before, strict=True)
+            )
+            if any(
+                size == number and had not in (None, number)
+                for size, number, had in zip(sizes, leaf.sizes, before, strict=True)
+            ):
                 unexplained.add(name)
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        return Shape(tuple(sizes), dtype, (name, element) in causal)
+            return Shape(sizes, leaf.dtype, (name, path) in causal)
 
-    def outline(name: str, output: Any, element: Element = ()) -> Any:
-        if isinstance(output, torch.Tensor):
-            return shape(name, output, element)
-        if isinstance(output, Mapping):
-            pairs = ((str(key), value) for key, value in output.items())
-            return {key: outline(name, value, (*element, key)) for key, value in pairs}
-        if isinstance(output, (tuple, list)):
-            return [outline(name, item, (*element, i)) for i, item in enumerate(output)]
-        return None if output is None else type(output).__name__
+        return map_leaves(output, explain)
 
-    return {name: outline(name, output) for name, output in outputs.items()}, unexplained
+    return {name: outline(name, output) for name, output in seen.outputs.items()}, unexplained
+
+
+def _sizes_before(shape: Shape, other: Any) -> tuple[Any, ...]:
+    """The sizes at the same place in the other pass; None for each where there is no such."""
+    if isinstance(other, Shape) and len(other.sizes) == len(shape.sizes):
+        return other.sizes
+    return (None,) * len(shape.sizes)
 
 
 def _size(
-    size: int, lengths: Mapping[str, int], other: int | None, other_lengths: Mapping[str, int]
+    size: Any, lengths: Mapping[str, int], had: Any, other_lengths: Mapping[str, int]
 ) -> int | Count:
-    """What a size follows, that was `other` in the other pass (None where it was not there)."""
+    """What a size follows that was `had` in the other pass (None where that is not known)."""
     found = []
     for letter, length in lengths.items():
         more = length - other_lengths[letter]
-        if other is None or not more:
+        if had is None or not more:
             found += [Count(letter)] if size == length else []
-        elif size != other and (size - other) % more == 0 and (size - other) // more > 0:
-            times = (size - other) // more
+        elif size != had and (size - had) % more == 0 and (size - had) // more > 0:
+            times = (size - had) // more
             found.append(Count(letter, times, size - times * length))
     return min(found, key=lambda count: abs(count.plus), default=size)
-
-
-def lengths_of(inputs: Mapping[str, torch.Tensor]) -> dict[str, int]:
-    """How many tokens a pass is about, by the letters of `Count`."""
-    read = {"input_ids": "T"}
-    if "decoder_input_ids" in inputs:
-        read = {"input_ids": "S", "decoder_input_ids": "T"}
-    return {letter: inputs[name].shape[-1] for name, letter in read.items() if name in inputs}
-
-
-def causal_places(model: nn.Module, sources: Iterable[WeightsSource]) -> set[Place]:
-    """Where the weights of a causal attention are handed out, in the first calls.
-
-    An attention module says itself whether it is causal; those that hand its weights on do not.
-    """
-    sources = list(sources)
-    says = {source.module: _is_causal(model.get_submodule(source.module)) for source in sources}
-    causal = {source.tensor for source in sources if says[source.module]}
-    return {(s.module, s.element) for s in sources if not s.call and s.tensor in causal}
-
-
-def _is_causal(module: nn.Module) -> bool:
-    return getattr(module, "is_causal", None) is True

@@ -14,7 +14,7 @@ import inspect
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -23,8 +23,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from activations.observation import Element, Module, Observation, WeightsSource
-from activations.outlining import causal_places, lengths_of, outlines
+from activations.outlining import Seen, outlines
 from activations.recording import hooked
+from activations.shapes import Shape
 
 PROBE_TOKENS = 11
 PROBE_TARGET_TOKENS = 7
@@ -60,13 +61,7 @@ def observe(model: nn.Module, media: Mapping[str, torch.Tensor] | None = None) -
     needs_flag = any((s.module, s.call, s.element) not in given_unasked for s in sources)
     # Outputs as the real pass will give them, which asks for attentions only where that is needed.
     shown, other = (asked, plain) if needs_flag or before != after else (plain, asked)
-    outputs, unexplained = outlines(
-        shown.first,
-        shown.lengths,
-        {(name, element): tensor for name, call, element, tensor in other.seen if not call},
-        other.lengths,
-        causal_places(model, sources),
-    )
+    outputs, unexplained = outlines(shown.in_shapes(), other.in_shapes(), _causal(model, sources))
     return Observation(
         modules=list_modules(model),
         calls=asked.calls,
@@ -161,7 +156,7 @@ class _Pass:
         self.seen: _Seen = []
         self.entered: dict[str, int] = {}
         self.left: dict[str, int] = {}
-        self.lengths = lengths_of(inputs)
+        self._lengths = _lengths(inputs)
         self.unsure: set[str] = set()
         self._running: list[str] = []
         self._picked_at: int | None = None  # how deep the module lies that picked rows
@@ -175,6 +170,9 @@ class _Pass:
             warnings.simplefilter("ignore")
             with hooked(model, names, self._on_call, self._on_entry):
                 self.returned = model(**inputs, **options)
+
+    def in_shapes(self) -> Seen:
+        return Seen(self._lengths, {name: _in_shapes(out) for name, out in self.first.items()})
 
     def _on_entry(self, name: str) -> None:
         self.entered.setdefault(name, next(self._clock))
@@ -196,6 +194,25 @@ class _Pass:
         self.calls[name] = call + 1
         self.first.setdefault(name, output)
         self.seen.extend((name, call, element, tensor) for element, tensor in _tensors(output))
+
+
+def _lengths(inputs: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """How many tokens a pass is about, by the letters of `activations.shapes.Count`."""
+    read = {"input_ids": "T"}
+    if "decoder_input_ids" in inputs:
+        read = {"input_ids": "S", "decoder_input_ids": "T"}
+    return {letter: inputs[name].shape[-1] for name, letter in read.items() if name in inputs}
+
+
+def _in_shapes(output: Any) -> Any:
+    """An output with a `Shape` in the place of each tensor, and a class's name of other things."""
+    if isinstance(output, torch.Tensor):
+        return Shape(tuple(output.shape), str(output.dtype).removeprefix("torch."))
+    if isinstance(output, Mapping):
+        return {str(key): _in_shapes(value) for key, value in output.items()}
+    if isinstance(output, (tuple, list)):
+        return [_in_shapes(item) for item in output]
+    return None if output is None else type(output).__name__
 
 
 def _tensors(output: Any, path: Element = ()) -> list[tuple[Element, torch.Tensor]]:
@@ -294,6 +311,16 @@ def _attentions(returned: Any) -> Iterator[tuple[str, list[torch.Tensor]]]:
             tower = re.sub(r"(_model)?_outputs?$", "", str(key))  # vision_model_output
             for kind, tensors in _attentions(value):
                 yield tower if kind == "self" else f"{tower}_{kind}", tensors
+
+
+def _causal(model: nn.Module, sources: Sequence[WeightsSource]) -> set[tuple[str, Element]]:
+    """Where, by module and element, the weights of a causal attention are handed out.
+
+    An attention module says itself whether it is causal; those that hand its weights on do not.
+    """
+    says = {s.module: getattr(model.get_submodule(s.module), "is_causal", None) for s in sources}
+    causal = {source.tensor for source in sources if says[source.module] is True}
+    return {(s.module, s.element) for s in sources if not s.call and s.tensor in causal}
 
 
 class _ValuesMadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
