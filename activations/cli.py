@@ -6,6 +6,7 @@ Results go to stdout; everything else, progress and questions too, to stderr.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ from activations.terminal import is_terminal
 from activations.tokens import printable
 
 INTERRUPTED = 130
+_LONGEST_LINE = 2000  # characters; of a longer one the start and the end are shown
 _SECONDS_TO_LEAVE = 1.0  # by itself, once it is interrupted
 
 
@@ -82,7 +84,9 @@ class Talk:
             yield update
 
     def _say(self, line: str) -> None:
-        # One line, and no escape codes out of other people's names and files.
+        # One line, that can be read, and no escape codes out of other people's names and files.
+        if len(line) > _LONGEST_LINE:
+            line = f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
         print(printable(line), file=sys.stderr, flush=True)
 
 
@@ -120,10 +124,19 @@ def run_command(parser: Parser, argv: list[str] | None, work: Work) -> int:
     except MemoryError as error:
         line = "out of memory. Choose fewer modules, --layers or --tokens."
         return _failed(error, line, 1, debug, talk)
-    except Exception as error:
-        line = f"unexpected: {type(error).__name__}: {error}. With --debug you see where."
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            return _unexpected(error, debug, talk)
+        line = f"'{error.filename}' is too long for the name of a file. Name another."
         return _failed(error, line, 1, debug, talk)
+    except Exception as error:
+        return _unexpected(error, debug, talk)
     return 0
+
+
+def _unexpected(error: Exception, debug: bool, talk: Talk) -> int:
+    line = f"unexpected: {type(error).__name__}: {error}. With --debug you see where."
+    return _failed(error, line, 1, debug, talk)
 
 
 def _failed(error: BaseException, line: str, code: int, debug: bool, talk: Talk) -> int:

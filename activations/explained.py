@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from activations.errors import ToolkitError
+from activations.files import is_file, is_folder
 
 
 @contextmanager
@@ -51,14 +52,14 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
             f"'{name}' does not run with attention '{attn_implementation}' ({first_line(error)}). "
             "Use --attn-implementation eager."
         )
-    if Path(name).is_file():
+    if is_file(name):
         return f"'{name}' is a file. Name the checkpoint's folder with --model."
-    if Path(name).is_dir() and not (Path(name) / "config.json").exists():
+    if is_folder(name) and not (Path(name) / "config.json").exists():
         return (
             f"the folder '{name}' is no checkpoint: it has no config.json. Name a folder made by "
             "save_pretrained()."
         )
-    if part == "configuration" and not Path(name).is_dir():
+    if part == "configuration" and not is_folder(name):
         return _explain_missing(name, kinds, error)
     if kinds & _OUT_OF_REACH:
         return f"this machine does not have the {part} of '{name}', and {_NO_HUB}."

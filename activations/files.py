@@ -86,6 +86,11 @@ def check_beside(document: str | os.PathLike[str]) -> None:
 
     beside = path_beside(document)
     check_writable(beside)
+    if leads_away(beside, Path(document)):
+        raise ToolkitError(
+            f"'{beside}' is a link that leads out of its folder, and would not be followed by who "
+            "reads it. Remove it, or name another --output."
+        )
     if beside.exists() and not is_ours(beside):
         raise ToolkitError(
             f"'{beside}' would be replaced by the tensors of '{document}', and is no file of this "
@@ -158,6 +163,26 @@ def path_beside(document: str | os.PathLike[str]) -> Path:
     path = Path(document)
     stem = path.stem if path.suffix == ".json" else path.name
     return path.with_name(f"{stem}.safetensors")
+
+
+def is_folder(name: str) -> bool:
+    """Whether there is a folder of this name; of one that no file can have, there is none."""
+    return os.path.isdir(name)  # noqa: PTH112  Path.is_dir raises where a name is too long
+
+
+def is_file(name: str) -> bool:
+    """Whether there is a file of this name; of one that no file can have, there is none."""
+    return os.path.isfile(name)  # noqa: PTH113  Path.is_file raises where a name is too long
+
+
+def leads_away(beside: Path, document: Path) -> bool:
+    """Whether the tensors are a link to a file that does not lie beside the document.
+
+    A document may be a link too (the hub's cache is made of them): where both lead to one folder,
+    they lie beside each other.
+    """
+    folders = {document.parent.resolve(), document.resolve().parent}
+    return beside.resolve().parent not in folders
 
 
 def document_size(path: str | os.PathLike[str], format: str) -> int:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -24,6 +23,7 @@ from transformers.models.auto import modeling_auto
 
 from activations.errors import ToolkitError, UsageError, nearest, quoted_list
 from activations.explained import explained, first_line
+from activations.files import is_folder
 from activations.inputs import paired
 
 _WAYS_TO_SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # accelerate's
@@ -73,7 +73,7 @@ def open_checkpoint(
 def _where(name: str, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
     """What every loading call is told."""
     found: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
-    if not Path(name).is_dir() and not _hub_in_reach():
+    if not is_folder(name) and not _hub_in_reach():
         # Otherwise each file is asked for six times, with pauses: half a minute of silence.
         found["local_files_only"] = True
     return found

@@ -62,7 +62,7 @@ def _texts(document: Document) -> tuple[tuple[str, str], ...]:
     """What the model read beside the prompt."""
     names = {"text_pair": "Second", "target": "Target", "image": "Image", "audio": "Audio"}
     header = document.header
-    return tuple((name, str(header[key])) for key, name in names.items() if header.get(key))
+    return tuple((name, header[key]) for key, name in names.items() if header.get(key))
 
 
 def _name_tokens(document: Document, warn: Warn) -> None:
@@ -80,7 +80,11 @@ def _name_tokens(document: Document, warn: Warn) -> None:
 
         tokenizer = load_tokenizer(open_checkpoint(document.model))
         for names, ids in missing:
-            document.header[names] = tokenizer.convert_ids_to_tokens(_ids(document, ids))
+            found = _ids(document, ids)
+            tokens = tokenizer.convert_ids_to_tokens(found)
+            document.header[names] = [  # None for an id that this tokenizer has not
+                f"#{i}" if token is None else token for i, token in zip(found, tokens, strict=True)
+            ]
     except (ToolkitError, ImportError, LookupError, TypeError, ValueError, OverflowError):
         warn(
             f"the document has no tokens and the tokenizer of '{document.model}' cannot be loaded; "
@@ -92,7 +96,5 @@ def _name_tokens(document: Document, warn: Warn) -> None:
 
 def _ids(document: Document, key: str) -> list[object]:
     """The first text's ids, whether they stand in a batch or alone."""
-    row = document.header[key]
-    if isinstance(row, list) and row and isinstance(row[0], list):
-        row = row[0]
-    return row if isinstance(row, list) else []
+    rows: list[object] = document.header[key]
+    return rows[0] if rows and isinstance(rows[0], list) else rows

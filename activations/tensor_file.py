@@ -18,9 +18,13 @@ import orjson
 from safetensors import SafetensorError, TensorSpec, safe_open, serialize_file
 
 from activations.errors import ToolkitError
-from activations.files import path_beside
+from activations.files import leads_away, path_beside
 from activations.observation import Element
 from activations.tensors import Tensor
+
+# What a document's tensors are of, in safetensors' words; complex numbers are pairs of these.
+_DTYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}
+_DTYPES |= {"F16", "BF16", "F32", "F64"}
 
 
 def key_of(module: str, element: Element) -> str:
@@ -70,7 +74,14 @@ class TensorFile:
         self.path = path_beside(document)
         import ml_dtypes  # noqa: F401  numpy knows bfloat16 by name then
 
+        if leads_away(self.path, document):
+            raise ToolkitError(
+                f"'{self.path}' leads out of the folder of '{document}', and is not followed. Put "
+                "the file itself there."
+            )
         try:
+            if self.path.exists() and not self.path.is_file():
+                raise OSError("it is no ordinary file")  # a pipe would be waited for
             self._file = cast(Any, safe_open(self.path, framework="np"))
         except FileNotFoundError:
             raise ToolkitError(
@@ -87,9 +98,18 @@ class TensorFile:
                 "Capture again."
             )
 
-    def numbers(self, key: str) -> np.ndarray:
-        """The tensor's values as `Tensor.numbers` gives them. Raises `ValueError` if not there."""
+    def numbers(self, key: str, module: str, element: Element) -> np.ndarray:
+        """The values of a module's tensor as `Tensor.numbers` gives them.
+
+        Each stands there under its own name, so that a document cannot make much out of little by
+        naming one many times. Raises `ValueError` if it is not there, or not as it should be.
+        """
+        if key != key_of(module, element):
+            raise ValueError(f"it refers to a tensor of another name, '{key}'")
         try:
+            dtype = self._file.get_slice(key).get_dtype()
+            if dtype not in _DTYPES:
+                raise ValueError(f"no document has tensors of {dtype}, as '{self.path.name}' does")
             values = self._file.get_tensor(key)
         except SafetensorError:
             raise ValueError(f"the tensor '{key}' is not in '{self.path.name}'") from None

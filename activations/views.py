@@ -213,7 +213,9 @@ def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
             "steps": steps,
         }
         parts = _sentence_parts(stack)
-        packed += [{**described, "name": n, "rows": r, "columns": c} for n, r, c in parts]
+        packed += [
+            {**described, "name": _encodable(n), "rows": r, "columns": c} for n, r, c in parts
+        ]
         first += len(stack.layers) * len(stack.heads) * rows * columns
     pieces.append(squeeze.flush())
     return packed, base64.b64encode(b"".join(pieces))
@@ -268,8 +270,12 @@ def showable(weights: np.ndarray) -> np.ndarray:
 
 def _text(value: str) -> str:
     """Escaped for HTML text and attributes. A carriage return would be read as a newline."""
-    printable = value.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
-    return html.escape(printable).replace("\r", "&#13;")
+    return html.escape(_encodable(value).replace("\0", "\ufffd")).replace("\r", "&#13;")
+
+
+def _encodable(value: str) -> str:
+    """JSON may hold halves of characters, which UTF-8 does not."""
+    return value.encode("utf-8", "replace").decode("utf-8")
 
 
 def _json_in_html(data: Mapping[str, Any]) -> str:
