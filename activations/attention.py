@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -109,18 +109,26 @@ def read_attention(document: Document, warn: Warn | None = None) -> list[Stack]:
     for problem, wheres in problems.items():
         more = f" (and {len(wheres) - 1} more)" if len(wheres) > 1 else ""
         warn(f"{problem.title}{wheres[0]}{more} {problem.fact}. Left out.")
-    own = [(place, weights) for place, weights in found if not _handed_on(place, weights, found)]
-    return _stacked(document, own, warn)
+    return _stacked(document, _without_handed_on(found), warn)
 
 
-def _handed_on(place: Place, weights: np.ndarray, found: list[tuple[Place, np.ndarray]]) -> bool:
-    """Whether an outer module hands out the same weights (BERT's attention does)."""
-    return any(
-        place.kind == other.kind
-        and place.module.startswith(f"{other.module}.")
-        and np.array_equal(weights, seen, equal_nan=True)
-        for other, seen in found
-    )
+def _without_handed_on(found: list[tuple[Place, np.ndarray]]) -> list[tuple[Place, np.ndarray]]:
+    """Leave out weights that an outer module hands out too (BERT's attention does)."""
+    held: dict[tuple[str, str], list[np.ndarray]] = {}
+    for place, weights in found:
+        held.setdefault((place.kind, place.module), []).append(weights)
+
+    def outer(place: Place) -> Iterator[np.ndarray]:
+        at = place.module.find(".")
+        while at >= 0:
+            yield from held.get((place.kind, place.module[:at]), ())
+            at = place.module.find(".", at + 1)
+
+    return [
+        (place, weights)
+        for place, weights in found
+        if not any(np.array_equal(weights, seen, equal_nan=True) for seen in outer(place))
+    ]
 
 
 # --------------------------------------------------------------------------------- where they are
