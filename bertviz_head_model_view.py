@@ -74,7 +74,7 @@ def write_views(args: argparse.Namespace, talk: Talk) -> None:
     folder = _output_folder(args.output_dir)
 
     from activations.document import load
-    from activations.files import replacing
+    from activations.files import check_inside, replacing
     from activations.showing import read_shown
     from activations.views import build_pages, page_name
 
@@ -88,6 +88,8 @@ def write_views(args: argparse.Namespace, talk: Talk) -> None:
             f"--output-dir: '{args.output_dir}' cannot be made ({error.strerror}). Name another."
         ) from None
     paths = {view: folder / page_name(view, shown.caption.model) for view in views}
+    for path in paths.values():
+        check_inside(path, folder)
     with ExitStack() as both:  # all pages are written whole before the first takes its place
         for view, path in paths.items():
             both.enter_context(replacing(path, needed=len(pages[view]))).write(pages[view])

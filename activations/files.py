@@ -100,6 +100,15 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise ToolkitError(f"'{path}' is not an ordinary file. Name another.")
 
 
+def check_inside(path: Path, folder: Path) -> None:
+    """Refuse a link that leads out of the folder: the file's name came out of a document."""
+    if path.is_symlink() and Path(os.path.realpath(path)).parent != Path(os.path.realpath(folder)):
+        raise ToolkitError(
+            f"'{path}' is a link that leads out of its folder. Remove it, or name another "
+            "--output-dir."
+        )
+
+
 def _settle(name: str, mode: int) -> None:
     """Flush a file to the disk. By its name: safetensors may have put another file in its place."""
     handle = os.open(name, os.O_RDONLY)

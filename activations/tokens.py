@@ -58,13 +58,17 @@ def _text(token: str, byte_level: bool) -> str:
 
 
 def _shown(text: str) -> str:
-    """Spaces and control characters as something that can be seen.
+    """Spaces and control characters as something that can be seen."""
+    return spelled("".join(_VISIBLE.get(c, c) for c in text))
 
-    Controls that turn the direction of the text around are spelled out: they would reorder the
-    page around them.
+
+def spelled(text: str) -> str:
+    """The text with its control characters spelled out.
+
+    Those that turn the direction of the text around would reorder the words around them; halves of
+    a surrogate pair cannot be written at all.
     """
     return "".join(
-        _VISIBLE.get(c)
-        or (f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c)
+        f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c
         for c in text
     )
