@@ -19,12 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from activations import __version__
-from activations.cli import Parser, Talk, run_command
+from activations.cli import Parser, Talk, leaving_in_time, run_command
 from activations.errors import ToolkitError, UsageError
-from activations.files import FORMATS, check_output, document_size, size_text
+from activations.files import FORMATS, check_output, check_room, document_size, size_text
 
 if TYPE_CHECKING:
+    from activations.inputs import Request
     from activations.media import Audio, Image
+    from activations.selection import Selection
+    from activations.session import Capture, Prospect
+    from activations.subjects import Options, Subject
 
 DEVICES = "auto, cpu, cuda, cuda:0 or mps"
 
@@ -118,7 +122,7 @@ def build_parser() -> Parser:
 
 def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
     """List the model's patterns, or choose, run the prompt once and write the document."""
-    from activations.selection import parse_numbers, parse_spec, select
+    from activations.selection import parse_numbers, parse_spec
 
     # All that can be known without a model comes first: it costs seconds to import torch.
     answers = None if args.auto_select is None else parse_spec(args.auto_select)
@@ -131,11 +135,9 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
         check_output(args.output, args.format)
     if args.model is None:
         talk.note("No --model given: taking the bundled demo_model.")
-    with talk.watching("Importing") as update:
-        update("torch and transformers")
+    with leaving_in_time(talk, at_once=True), talk.watching("Importing torch and transformers"):
         from activations import models, session, subjects
         from activations.inputs import Request
-        from activations.questions import ask, show_catalog
     models.quiet_libraries(progress=talk.shows_progress)
     models.pick_device(args.device)
     models.parse_device_map(args.device_map)
@@ -152,24 +154,70 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
         prompt, args.text_pair, args.target, args.max_new_tokens, args.chat, image, audio
     )
     if args.list:
-        subject, warning = subjects.list_subject(args.model, options, request)
-        if warning:
-            talk.warn(warning)
-        show_catalog(subject.catalog, sys.stdout)
+        _list(args, talk, options, request)
         return
-    subject = subjects.open_subject(args.model, options, request)
+    with leaving_in_time(talk):
+        subject = subjects.open_subject(args.model, options, request, talk.watching)
     if session.with_prompt(subject, request) is not request:
         talk.note(f"No --prompt given: taking {session.DEMO_PROMPT!r}.")
-    if answers is None:
-        answers = ask(subject.catalog)
-    selection = select(subject.catalog, answers, layers)
-    chosen = len(selection.names)
-    talk.note(f"Capturing {chosen} module{'' if chosen == 1 else 's'} of {subject.name}.")
-    with talk.watching("Running") as update:
+    selection = _choose(talk, subject, answers, layers)
+    prospect = session.foresee(subject, selection, request, args.format)
+    talk.note(_summary(args, subject, selection, prospect))
+    check_room(args.output, prospect.size.bytes)
+    with leaving_in_time(talk):
+        session.load_weights(subject, selection, request, options)  # with the libraries' own bars
+    first = "(the model writes first)" if prospect.lengths.at_most else ""
+    with talk.watching("Running", len(selection.names), first) as update:
         made = session.run(subject, selection, request, options, update)
     for line in made.warnings:
         talk.warn(line)
-    with talk.watching("Writing") as update:
+    _write(args, talk, made)
+
+
+def _list(args: argparse.Namespace, talk: Talk, options: Options, request: Request) -> None:
+    from activations.questions import show_catalog
+    from activations.subjects import list_subject
+
+    subject, warning = list_subject(args.model, options, request)
+    if warning:
+        talk.warn(warning)
+    show_catalog(subject.catalog, sys.stdout)
+
+
+def _choose(
+    talk: Talk, subject: Subject, answers: dict[str, str] | None, layers: list[int] | None
+) -> Selection:
+    """What `answers` select; without any the user is asked, and told what to say the next time."""
+    from activations.announcing import chosen_lines
+    from activations.questions import ask
+    from activations.selection import format_spec, select
+
+    if answers is not None:
+        return select(subject.catalog, answers, layers)
+    answers = ask(subject.catalog)
+    selection = select(subject.catalog, answers, layers)
+    talk.note("")
+    for line in chosen_lines(selection):
+        talk.note(line)
+    talk.note(f'The same without questions: --auto-select "{format_spec(answers)}"')
+    return selection
+
+
+def _summary(
+    args: argparse.Namespace, subject: Subject, selection: Selection, prospect: Prospect
+) -> str:
+    from activations.announcing import run_line, tokens_in_words
+
+    manner = [] if args.backend == "hooks" else [f"through {args.backend}"]
+    manner += [] if args.attn_implementation is None else [f"{args.attn_implementation} attention"]
+    manner += [] if args.dtype == "auto" else [args.dtype]
+    tokens = tokens_in_words(prospect.lengths, subject.catalog.observation.positions)
+    return run_line(subject.name, len(selection.names), tokens, manner, prospect.size)
+
+
+def _write(args: argparse.Namespace, talk: Talk, made: Capture) -> None:
+    total = sum(map(len, made.captured.values()))
+    with talk.watching("Writing", total) as update:
         made.save(args.output, update, args.format, release=True)
     size = size_text(document_size(args.output, args.format))
     count = len(made.header.get("tokens", ()))

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""Draw the attention weights of a captured document: bertviz's head view and model view as HTML.
+"""Draw the attention weights of a captured document: bertviz's head view and model view as HTML,
+single heads as figures, the scores of all heads as a table.
 
 python bertviz_head_model_view.py
 python bertviz_head_model_view.py --input capture.json --output-dir pages --view head
 python bertviz_head_model_view.py --layers 0,4-7 --heads 0-3 --tokens 0:64
+python bertviz_head_model_view.py --summary
+python bertviz_head_model_view.py --figure 1.2,3.1 --output-format pdf
 """
 
 from __future__ import annotations
@@ -11,17 +14,26 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from contextlib import ExitStack
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from activations import __version__
 from activations.cli import Parser, Talk, run_command
-from activations.errors import ToolkitError, UsageError
+from activations.errors import UsageError
+
+if TYPE_CHECKING:
+    from activations.heads import HeadName
+    from activations.showing import Shown
+
+FORMATS = ("svg", "png", "pdf")  # of figures
+SUMMARIES = ("table", "csv")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command. Returns the exit code: 0 done, 1 could not be done, 2 wrong usage."""
-    return run_command(build_parser(), argv, write_views)
+    return run_command(build_parser(), argv, show_attention)
 
 
 def build_parser() -> Parser:
@@ -41,9 +53,22 @@ def build_parser() -> Parser:
         "--output-dir",
         metavar="DIR",
         default="bertviz",
-        help="where the pages go; made if its parent is there (bertviz)",
+        help="where pages and figures go; made if its parent is there (bertviz)",
     )
-    add("--view", metavar="VIEWS", default="head,model", help="head, model or both (head,model)")
+    add(
+        "--view",
+        metavar="VIEWS",
+        help="pages: head, model or both (head,model; none with --figure or --summary)",
+    )
+    add("--figure", metavar="HEADS", help="figures of these heads, as in 3.5,cross:0.1")
+    add("--output-format", metavar="FORMAT", help="of the figures: svg, png or pdf (svg)")
+    add(
+        "--summary",
+        metavar="FORMAT",
+        nargs="?",
+        const="table",
+        help="print the scores of every head, over the whole text: table or csv (table)",
+    )
     add("--layers", metavar="LIST", help="only these layers, as in 0,4-7")
     add("--heads", metavar="LIST", help="only these heads, as in 0-3")
     add("--tokens", metavar="FROM:TO", help="only these token positions, as in 0:64")
@@ -51,52 +76,118 @@ def build_parser() -> Parser:
         "--min-weight",
         metavar="W",
         type=float,
-        default=0.01,
-        help="lines with a weight of W or less are not drawn; the numbers stay (0.01)",
+        help="lines of pages with a weight of W or less are not drawn; the numbers stay (0.01)",
     )
-    add("--open", action="store_true", help="open the pages in the browser")
+    add("--open", action="store_true", help="open what is written in the browser")
     add("--quiet", action="store_true", help="print only results, warnings and errors")
     add("--debug", action="store_true", help="show the traceback of an error")
     add("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 
 
-def write_views(args: argparse.Namespace, talk: Talk) -> None:
-    """Read the document, write the pages, print their paths."""
-    from activations.selection import parse_numbers
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line asks for: which files to make of which part, and how."""
 
-    views = _views(args.view)
-    if not 0 <= args.min_weight < 1:
-        raise UsageError("--min-weight takes a number from 0 up to, but not, 1.")
-    layers = None if args.layers is None else parse_numbers(args.layers, "--layers")
-    heads = None if args.heads is None else parse_numbers(args.heads, "--heads")
-    tokens = None if args.tokens is None else _token_range(args.tokens)
-    folder = _output_folder(args.output_dir)
+    views: list[str]
+    figures: list[HeadName]
+    output_format: str
+    summary: str | None
+    min_weight: float
+    layers: list[int] | None
+    heads: list[int] | None
+    tokens: tuple[int, int] | None
+
+
+def show_attention(args: argparse.Namespace, talk: Talk) -> None:
+    """Read the document, write pages and figures, print the summary and the paths."""
+    wanted = read_wanted(args)
 
     from activations.document import load
-    from activations.files import check_inside, replacing
+    from activations.files import check_output_folder, write_together
     from activations.showing import read_shown
-    from activations.views import build_pages, page_name
 
+    if wanted.views or wanted.figures:
+        check_output_folder(args.output_dir)
     with load(args.input) as document:
-        shown = read_shown(document, layers, heads, tokens, talk.warn)
-    pages = build_pages(views, shown.caption, shown.stacks, args.min_weight)
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise ToolkitError(
-            f"--output-dir: '{args.output_dir}' cannot be made ({error.strerror}). Name another."
-        ) from None
-    paths = {view: folder / page_name(view, shown.caption.model) for view in views}
-    for path in paths.values():
-        check_inside(path, folder)
-    with ExitStack() as both:  # all pages are written whole before the first takes its place
-        for view, path in paths.items():
-            both.enter_context(replacing(path, needed=len(pages[view]))).write(pages[view])
-    for path in paths.values():
+        shown = read_shown(document, wanted.layers, wanted.heads, wanted.tokens, talk.warn)
+    files = {**make_pages(wanted, shown), **make_figures(wanted, shown, talk)}
+    paths = write_together(Path(args.output_dir), files) if files else []
+    if wanted.summary:
+        from activations.summary import show_summary
+
+        show_summary(shown.stacks, wanted.summary, sys.stdout, talk.warn)
+    for path in paths:
         talk.result(str(path))
         if args.open:
             _open(path, talk)
+
+
+def make_pages(wanted: Wanted, shown: Shown) -> dict[str, bytes]:
+    """{file name: its content} of the pages that are wanted."""
+    if not wanted.views:
+        return {}
+    from activations.views import build_pages, page_name
+
+    pages = build_pages(wanted.views, shown.caption, shown.stacks, wanted.min_weight)
+    return {page_name(view, shown.caption.model): page for view, page in pages.items()}
+
+
+def make_figures(wanted: Wanted, shown: Shown, talk: Talk) -> dict[str, bytes]:
+    """{file name: its content} of the figures that are wanted."""
+    if not wanted.figures:
+        return {}
+    from activations.figure import build_figures
+
+    return build_figures(
+        wanted.figures, shown.caption, shown.stacks, wanted.output_format, talk.warn
+    )
+
+
+# ------------------------------------------------------------------------------ the command line
+
+
+def read_wanted(args: argparse.Namespace) -> Wanted:
+    """The arguments, read and checked against each other. Raises `UsageError`."""
+    from activations.heads import parse_heads
+    from activations.selection import parse_numbers
+
+    pages_too = args.view is not None or (args.figure is None and args.summary is None)
+    wanted = Wanted(
+        views=_views("head,model" if args.view is None else args.view) if pages_too else [],
+        figures=[] if args.figure is None else parse_heads(args.figure, "--figure"),
+        output_format=_one_of(FORMATS, args.output_format, "--output-format") or "svg",
+        summary=_one_of(SUMMARIES, args.summary, "--summary"),
+        min_weight=0.01 if args.min_weight is None else args.min_weight,
+        layers=None if args.layers is None else parse_numbers(args.layers, "--layers"),
+        heads=None if args.heads is None else parse_numbers(args.heads, "--heads"),
+        tokens=None if args.tokens is None else _token_range(args.tokens),
+    )
+    if not 0 <= wanted.min_weight < 1:
+        raise UsageError("--min-weight takes a number from 0 up to, but not, 1.")
+    _refuse_what_has_no_meaning(args, wanted)
+    return wanted
+
+
+def _refuse_what_has_no_meaning(args: argparse.Namespace, wanted: Wanted) -> None:
+    if args.output_format is not None and not wanted.figures:
+        raise UsageError("--output-format is for figures. Leave it out, or add --figure.")
+    if args.min_weight is not None and not wanted.views:
+        raise UsageError("--min-weight is for pages. Leave it out, or add --view.")
+    if args.open and not (wanted.views or wanted.figures):
+        raise UsageError("--open: --summary only prints. Leave it out, or add --view or --figure.")
+    if wanted.summary == "csv" and (wanted.views or wanted.figures):
+        raise UsageError(
+            "--summary csv prints nothing but the CSV. Write pages and figures by a command of "
+            "their own."
+        )
+
+
+def _one_of(known: Sequence[str], text: str | None, flag: str) -> str | None:
+    if text is not None and text not in known:
+        listed = f"{', '.join(known[:-1])} or {known[-1]}"
+        raise UsageError(f"{flag} does not know '{text}'. Write {listed}.")
+    return text
 
 
 def _views(text: str) -> list[str]:
@@ -113,17 +204,6 @@ def _token_range(text: str) -> tuple[int, int]:
     if int(match[2]) <= int(match[1]):
         raise UsageError(f"--tokens {text} is empty. Write first and end, as in 0:64.")
     return int(match[1]), int(match[2])
-
-
-def _output_folder(name: str) -> Path:
-    folder = Path(name)
-    if folder.exists() and not folder.is_dir():
-        raise ToolkitError(f"--output-dir: '{name}' is a file. Name a folder.")
-    if not folder.exists() and not folder.resolve().parent.is_dir():
-        raise ToolkitError(
-            f"--output-dir: the folder above '{name}' does not exist. Make it, or name another."
-        )
-    return folder
 
 
 def _open(path: Path, talk: Talk) -> None:

@@ -16,6 +16,7 @@ from functools import cached_property
 from itertools import takewhile
 
 from activations.observation import Module, Observation, WeightsSource
+from activations.shapes import in_words
 
 CATEGORIES = ("attention", "mlp", "other")
 
@@ -107,7 +108,8 @@ def _pattern(
     observation: Observation,
 ) -> Pattern:
     names = tuple(module.name for module, _ in members)
-    described = next((name for name in names if name in observation.outputs), names[0])
+    shown = next((name for name in names if name in observation.outputs), None)
+    unseen = "not called" if observation.probed else ""
     return Pattern(
         text=text,
         category=category,
@@ -116,7 +118,7 @@ def _pattern(
         placeholders=tuple(members[0][1]),
         class_name=members[0][0].class_name,
         weights=category == "attention" and any(name in holders for name in names),
-        outputs=observation.outputs.get(described, "not called" if observation.probed else ""),
+        outputs=unseen if shown is None else in_words(observation.outputs[shown]),
     )
 
 

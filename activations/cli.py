@@ -16,8 +16,11 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from activations.errors import ToolkitError, UsageError, ignore
+from activations.terminal import is_terminal
+from activations.tokens import printable
 
 INTERRUPTED = 130
+_SECONDS_TO_LEAVE = 1.0  # by itself, once it is interrupted
 
 
 class Talk:
@@ -39,38 +42,48 @@ class Talk:
     def error(self, line: str) -> None:
         self._say(f"error: {line}")
 
+    def interrupted(self) -> None:
+        if self.shows_progress:
+            # What is left of others' bars is wiped out, and their hidden cursor shown again.
+            print("\r\x1b[J\x1b[?25h", end="", file=sys.stderr)
+        self.error("interrupted.")
+
     @property
     def shows_progress(self) -> bool:
         """Progress is for people: on a terminal, and not with --quiet."""
-        return not self.quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        return not self.quiet and is_terminal(sys.stderr)
 
     @contextmanager
-    def watching(self, what: str) -> Iterator[Callable[[str], None]]:
-        """On a terminal, say what takes a while: `what`, and the name last given to the result.
+    def watching(
+        self, what: str, total: int = 0, first: str = ""
+    ) -> Iterator[Callable[[str], None]]:
+        """On a terminal, say what takes a while, and how far it is; `first` before anything is.
 
-        Shown from the first name on, so that other people's progress bars can come before.
+        The result takes the name of each thing that is done, of `total` in all; a name that comes
+        again counts once. No other bar can be shown in the meantime.
         """
         if not self.shows_progress:
             yield ignore
             return
         from rich.console import Console
-        from rich.markup import escape
+        from rich.text import Text
 
-        status = Console(stderr=True).status(what)
+        status = Console(stderr=True).status(Text(f"{what} {first}".rstrip()))
+        seen: set[str] = set()
 
         def update(name: str) -> None:
-            status.start()
-            status.update(f"{what} {escape(name)}")
+            seen.add(name)
+            so_far = f"{what} {len(seen)}/{total} " if total else f"{what} "
+            room = status.console.width - 3 - len(so_far)  # on one line, behind the wheel
+            shown = name if len(name) <= room else "…" + name[len(name) - max(room, 1) + 1 :]
+            status.update(Text(so_far + shown))
 
-        try:
+        with status:
             yield update
-        finally:
-            status.stop()
 
     def _say(self, line: str) -> None:
         # One line, and no escape codes out of other people's names and files.
-        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-        print(shown, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 class Parser(argparse.ArgumentParser):
@@ -96,7 +109,7 @@ def run_command(parser: Parser, argv: list[str] | None, work: Work) -> int:
     except SystemExit as stop:  # --help, --version, SIGTERM
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
-        talk.error("interrupted.")
+        talk.interrupted()
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of stdout went away; what is left to flush at exit goes nowhere.
@@ -118,6 +131,51 @@ def _failed(error: BaseException, line: str, code: int, debug: bool, talk: Talk)
         traceback.print_exception(error)
     talk.error(line)
     return code
+
+
+@contextmanager
+def leaving_in_time(talk: Talk, at_once: bool = False) -> Iterator[None]:
+    """End the process a moment after Ctrl-C or SIGTERM, whatever libraries do with it.
+
+    huggingface_hub downloads in threads, and waits for all of them before it lets a
+    `KeyboardInterrupt` through, which may take an hour; what is downloaded so far is kept, and
+    taken up by the next run. torch goes on without numpy if that is interrupted while it is
+    imported, and fails later: imports are ended `at_once`. For work that leaves no file of ours
+    unfinished.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    timers: list[threading.Timer] = []
+
+    def leave(number: int) -> None:
+        if number == signal.SIGINT:
+            sys.stderr = sys.__stderr__  # not through a wheel that may be turning
+            talk.interrupted()
+        os._exit(128 + number)
+
+    def on_signal(number: int, frame: Any) -> None:
+        if at_once:
+            leave(number)
+        timer = threading.Timer(_SECONDS_TO_LEAVE, leave, [number])
+        timer.daemon = True
+        timer.start()
+        timers.append(timer)
+        handler = handlers[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    try:
+        for number, handler in handlers.items():
+            if callable(handler):  # not where it is ignored (nohup)
+                signal.signal(number, on_signal)
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for timer in timers:
+            timer.cancel()
 
 
 @contextmanager

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,13 +30,7 @@ def replacing(path: str | os.PathLike[str], needed: int = 0) -> Iterator[BinaryI
     """
     target = Path(os.path.realpath(path))  # a symbolic link stays one: what it points to changes
     check_writable(path)
-    room = shutil.disk_usage(target.parent).free
-    if needed > room:
-        raise ToolkitError(
-            f"no room on the disk for '{path}': about {size_text(needed)} are needed and "
-            f"{size_text(room)} are free. Free some, choose fewer modules or layers, or write "
-            "elsewhere."
-        )
+    check_room(path, needed)
     handle, name = tempfile.mkstemp(
         dir=target.parent, prefix=f".{target.name[:100]}.", suffix=_PARTIAL
     )
@@ -53,6 +48,17 @@ def replacing(path: str | os.PathLike[str], needed: int = 0) -> Iterator[BinaryI
                 "or write elsewhere."
             ) from error
         raise
+
+
+def check_room(path: str | os.PathLike[str], needed: int) -> None:
+    """Raise `ToolkitError` where a file of about `needed` bytes has no room on the disk."""
+    room = shutil.disk_usage(Path(os.path.realpath(path)).parent).free
+    if needed > room:
+        raise ToolkitError(
+            f"no room on the disk for '{path}': about {size_text(needed)} are needed and "
+            f"{size_text(room)} are free. Free some, choose fewer modules or layers, or write "
+            "elsewhere."
+        )
 
 
 def check_output(path: str | os.PathLike[str], format: str) -> None:
@@ -100,13 +106,52 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise ToolkitError(f"'{path}' is not an ordinary file. Name another.")
 
 
-def check_inside(path: Path, folder: Path) -> None:
+def _check_inside(path: Path, folder: Path) -> None:
     """Refuse a link that leads out of the folder: the file's name came out of a document."""
     if path.is_symlink() and Path(os.path.realpath(path)).parent != Path(os.path.realpath(folder)):
         raise ToolkitError(
             f"'{path}' is a link that leads out of its folder. Remove it, or name another "
             "--output-dir."
         )
+
+
+def check_output_folder(name: str) -> None:
+    """Refuse an `--output-dir` that could not be made, before any work is done for it."""
+    folder = Path(name)
+    if folder.exists() and not folder.is_dir():
+        raise ToolkitError(f"--output-dir: '{name}' is a file. Name a folder.")
+    if not folder.exists() and not folder.resolve().parent.is_dir():
+        raise ToolkitError(
+            f"--output-dir: the folder above '{name}' does not exist. Make it, or name another."
+        )
+
+
+def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write these files (by their names) into a folder, made if need be: all of them or none.
+
+    Returns their paths. Raises `ToolkitError` where that cannot be done.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ToolkitError(
+            f"--output-dir: '{folder}' cannot be made ({error.strerror}). Name another."
+        ) from None
+    paths = [folder / name for name in files]
+    for path in paths:
+        _check_inside(path, folder)
+    with ExitStack() as all_of_them:  # each is written whole before the first takes its place
+        for path, content in zip(paths, files.values(), strict=True):
+            all_of_them.enter_context(replacing(path, needed=len(content))).write(content)
+    return paths
+
+
+def safe_name(name: str) -> str:
+    """`Qwen/Qwen2.5-0.5B` -> `Qwen_Qwen2.5-0.5B`: runs of other characters become `_`.
+
+    For a part of a file's name: never a path, never too long.
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:180]
 
 
 def _settle(name: str, mode: int) -> None:

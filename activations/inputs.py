@@ -11,6 +11,7 @@ import torch
 from activations.errors import UsageError
 from activations.explained import tokenizer_explained
 from activations.probe import accepts, input_device
+from activations.sizes import Lengths
 
 if TYPE_CHECKING:
     from activations.media import Audio, Image
@@ -173,13 +174,41 @@ def _check_text(request: Request) -> None:
 def check_lengths_written(config: Any, tokenizer: Any, request: Request, prompt: int) -> None:
     """Raise `UsageError` when the target, or what follows `prompt` tokens, is too long."""
     if request.target is not None:
-        labels = tokenizer(text_target=request.target)["input_ids"]
-        ends = bool(labels) and labels[-1] in tokenizer.all_special_ids
-        check_length("the target (--target) is", len(labels) + (not ends), config, "decoder")
+        count = _target_length(tokenizer, request.target)
+        check_length("the target (--target) is", count, config, "decoder")
     if request.max_new_tokens is not None:
         before, side = (1, "decoder") if paired(config) else (prompt, "prompt")
         what = f"with --max-new-tokens {request.max_new_tokens} the text is"
         check_length(what, before + request.max_new_tokens, config, side)
+
+
+def _target_length(tokenizer: Any, target: str) -> int:
+    """How many tokens the decoder reads: a start takes the place of the mark of the end."""
+    labels = tokenizer(text_target=target)["input_ids"]
+    ends = bool(labels) and labels[-1] in tokenizer.all_special_ids
+    return len(labels) + (not ends)
+
+
+def lengths(model: Any, tokenizer: Any, request: Request, read: int | None) -> Lengths:
+    """How many tokens the pass will be about, where the tokenizer made `read` of the text.
+
+    A model without weights will do. Raises `UsageError` where it cannot write and is asked to.
+    """
+    if has_decoder(model, request):
+        if request.target is not None:
+            return Lengths(read, _target_length(tokenizer, request.target))
+        if model.can_generate():
+            return Lengths(read, 1 + _count_to_write(model.config, request), at_most=True)
+        return Lengths(read, read or 1)
+    if request.max_new_tokens:
+        return Lengths((read or 0) + request.max_new_tokens, at_most=True)
+    return Lengths(read)
+
+
+def _count_to_write(config: Any, request: Request) -> int:
+    """How many tokens a decoder may write after its start."""
+    room = (_longest(config, "decoder") or DEFAULT_NEW_TOKENS + 1) - 1
+    return request.max_new_tokens or min(DEFAULT_NEW_TOKENS, room)
 
 
 # How many tokens a side takes, as configurations call it: T5 and BART have one name for both, LED
@@ -226,9 +255,7 @@ def add_decoder(inputs: Inputs, model: Any, tokenizer: Any, request: Request) ->
         labels = tokenizer(text_target=request.target, return_tensors="pt")["input_ids"]
         ids = _shifted_right(model, tokenizer, labels.to(input_device(model)))
     elif model.can_generate():
-        room = (_longest(model.config, "decoder") or DEFAULT_NEW_TOKENS + 1) - 1  # after the start
-        count = request.max_new_tokens or min(DEFAULT_NEW_TOKENS, room)
-        start_id = _decoder_start(model)
+        count, start_id = _count_to_write(model.config, request), _decoder_start(model)
         ids = _generate(model, inputs.tensors, count, decoder_start_token_id=start_id)
     elif "input_ids" in inputs.tensors:  # a classifier's decoder reads what its encoder does (BART)
         ids = _with_start(model, inputs.tensors["input_ids"][:, :-1])

@@ -134,11 +134,16 @@ def _known_class(mapping: str, config: Any) -> str | None:
     return str((known[0] if isinstance(known, tuple) else known).__name__)  # funnel has two
 
 
-def skeleton(checkpoint: Checkpoint) -> Any:
-    """The model without weights, on the meta device, with eager attention, in `eval()` mode."""
+def skeleton(checkpoint: Checkpoint, dtype: str = "auto") -> Any:
+    """The model without weights, on the meta device, with eager attention, in `eval()` mode.
+
+    In the dtype its configuration names, unless another is asked for.
+    """
     loader = getattr(transformers, checkpoint.class_name)
     # The grouped kernels for experts run only in bfloat16, and not at all on some machines.
     options: dict[str, Any] = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    if dtype != "auto":
+        options["dtype"] = getattr(torch, dtype)
     if checkpoint.class_name.startswith("Auto"):
         make = loader.from_config
         options["trust_remote_code"] = checkpoint.trust_remote_code

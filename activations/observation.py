@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 # Where a tensor stands inside what a module returned: () is the output itself, (1,) element 1 of a
 # tuple, (2, 0) an element of an element, ("attentions",) an entry of a dict or ModelOutput.
@@ -47,7 +48,11 @@ class WeightsSource:
 class Observation:
     """A model's modules (in the model's order, without the root) and what a short pass showed.
 
-    `calls` counts the calls of each module, `outputs` describes in words what it returned.
+    `calls` counts the calls of each module, `outputs` outlines what it returned from the first:
+    `activations.shapes.Shape`s in the place of tensors, nested in lists and dicts; None, and the
+    names of other classes. `unsure` names modules whose calls or shapes cannot be told beforehand:
+    they follow the data (an expert gets the rows that were picked for it), or the length of the
+    text in a way that two passes do not show.
     `positions` counts the rows and columns of a kind's attention matrices, where all are alike.
     `lost` names the kinds of attention the model returns and no module hands out: it changes them
     afterwards (Longformer, LED's encoder, CPM-Ant).
@@ -60,7 +65,8 @@ class Observation:
 
     modules: tuple[Module, ...]
     calls: dict[str, int] = field(default_factory=dict)
-    outputs: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    unsure: frozenset[str] = frozenset()
     weights: tuple[WeightsSource, ...] = ()
     positions: dict[str, int] = field(default_factory=dict)
     lost: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ import inspect
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -23,10 +23,14 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from activations.observation import Element, Module, Observation, WeightsSource
+from activations.outlining import Seen, outlines
 from activations.recording import hooked
+from activations.shapes import Shape
 
 PROBE_TOKENS = 11
 PROBE_TARGET_TOKENS = 7
+_FEWER_TOKENS = 8  # by 3 and by 2, which tells what follows the one from what follows the other
+_FEWER_TARGET_TOKENS = 5
 _MAX_VALUES_MADE_UP = 20_000
 
 # (module name, call number, element, tensor)
@@ -37,14 +41,16 @@ def observe(model: nn.Module, media: Mapping[str, torch.Tensor] | None = None) -
     """Run two short passes and report the modules, their calls, outputs and attention weights.
 
     The first pass asks for nothing; it also lets models that replace modules of their own in
-    their first pass do so (big_bird). The second passes `output_attentions=True`. `media` is what
-    the model gets beside a few tokens, or instead of them: an image or audio as tensors.
+    their first pass do so (big_bird). The second has more tokens, which tells what sizes follow
+    the text, and passes `output_attentions=True`. `media` is what the model gets beside a few
+    tokens, or instead of them: an image or audio as tensors.
 
     Raises whatever the model raises; the model must be in `eval()` mode.
     """
     inputs = probe_inputs(model, media or {})
+    fewer = probe_inputs(model, media or {}, _FEWER_TOKENS, _FEWER_TARGET_TOKENS)
     before = {name: id(module) for name, module in model.named_modules()}
-    plain = _Pass(model, inputs, {})
+    plain = _Pass(model, fewer, {})
     after = {name: id(module) for name, module in model.named_modules()}
     flag = {"output_attentions": True} if accepts(model, "output_attentions") else {}
     asked = _Pass(model, inputs, flag)
@@ -52,16 +58,21 @@ def observe(model: nn.Module, media: Mapping[str, torch.Tensor] | None = None) -
     found = {source.tensor for source in sources}
     returned = [(k, i) for k, tensors in _attentions(asked.returned) for i in range(len(tensors))]
     given_unasked = {(name, call, element) for name, call, element, _ in plain.seen}
+    needs_flag = any((s.module, s.call, s.element) not in given_unasked for s in sources)
+    # Outputs as the real pass will give them, which asks for attentions only where that is needed.
+    shown, other = (asked, plain) if needs_flag or before != after else (plain, asked)
+    outputs, unexplained = outlines(shown.in_shapes(), other.in_shapes(), _causal(model, sources))
     return Observation(
         modules=list_modules(model),
         calls=asked.calls,
-        outputs={name: describe(output, inputs) for name, output in asked.first.items()},
+        outputs=outputs,
+        unsure=frozenset(asked.unsure | unexplained),
         weights=sources,
         positions=positions,
         entered=asked.entered,
         left=asked.left,
         lost=tuple(dict.fromkeys(kind for kind, i in returned if (kind, i) not in found)),
-        needs_flag=any((s.module, s.call, s.element) not in given_unasked for s in sources),
+        needs_flag=needs_flag,
         warm_up=before != after,
     )
 
@@ -73,21 +84,26 @@ def list_modules(model: nn.Module) -> tuple[Module, ...]:
     )
 
 
-def probe_inputs(model: Any, media: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def probe_inputs(
+    model: Any,
+    media: Mapping[str, torch.Tensor],
+    tokens: int = PROBE_TOKENS,
+    target_tokens: int = PROBE_TARGET_TOKENS,
+) -> dict[str, torch.Tensor]:
     """What any model can be tried on: (1, 11) `input_ids`, (1, 7) `decoder_input_ids`, and `media`.
 
     A model that reads no text gets no `input_ids`; nor do media that bring their own.
     """
     device = input_device(model)
     inputs = {name: value.to(device) for name, value in media.items()}
-    ids = torch.ones(1, PROBE_TOKENS, dtype=torch.long, device=device)
+    ids = torch.ones(1, tokens, dtype=torch.long, device=device)
     if reads_text(model) and "input_ids" not in inputs:
         inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        count = PROBE_TARGET_TOKENS
+        count = target_tokens
         if not model.can_generate():
             # A classifier's decoder reads what its encoder reads, and looks for its end (BART).
-            count = PROBE_TOKENS
+            count = tokens
             end = model.config.eos_token_id
             if isinstance(end, int) and 0 <= end < model.get_input_embeddings().num_embeddings:
                 ids[:, -1] = end
@@ -140,26 +156,63 @@ class _Pass:
         self.seen: _Seen = []
         self.entered: dict[str, int] = {}
         self.left: dict[str, int] = {}
+        self._lengths = _lengths(inputs)
+        self.unsure: set[str] = set()
+        self._running: list[str] = []
+        self._picked_at: int | None = None  # how deep the module lies that picked rows
         self._clock = count()
         if accepts(model, "use_cache"):
             options = {**options, "use_cache": False}
         if accepts(model, "return_dict"):
             options = {**options, "return_dict": True}  # the attentions are found by their keys
         names = list(self.calls)
-        with torch.no_grad(), _ValuesMadeUp(), warnings.catch_warnings():
+        with torch.no_grad(), _ValuesMadeUp(self._on_rows_picked), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with hooked(model, names, self._on_call, self._on_entry):
                 self.returned = model(**inputs, **options)
 
+    def in_shapes(self) -> Seen:
+        return Seen(self._lengths, {name: _in_shapes(out) for name, out in self.first.items()})
+
     def _on_entry(self, name: str) -> None:
         self.entered.setdefault(name, next(self._clock))
+        if self._picked_at is not None:
+            self.unsure.add(name)
+        self._running.append(name)
+
+    def _on_rows_picked(self) -> None:
+        """What the running module calls from here on may get those rows, as many as there are."""
+        depth = len(self._running)
+        self._picked_at = depth if self._picked_at is None else min(depth, self._picked_at)
 
     def _on_call(self, name: str, output: Any) -> None:
+        self._running.pop()
+        if self._picked_at is not None and len(self._running) < self._picked_at:
+            self._picked_at = None
         self.left[name] = next(self._clock)
         call = self.calls[name]
         self.calls[name] = call + 1
         self.first.setdefault(name, output)
         self.seen.extend((name, call, element, tensor) for element, tensor in _tensors(output))
+
+
+def _lengths(inputs: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """How many tokens a pass is about, by the letters of `activations.shapes.Count`."""
+    read = {"input_ids": "T"}
+    if "decoder_input_ids" in inputs:
+        read = {"input_ids": "S", "decoder_input_ids": "T"}
+    return {letter: inputs[name].shape[-1] for name, letter in read.items() if name in inputs}
+
+
+def _in_shapes(output: Any) -> Any:
+    """An output with a `Shape` in the place of each tensor, and a class's name of other things."""
+    if isinstance(output, torch.Tensor):
+        return Shape(tuple(output.shape), str(output.dtype).removeprefix("torch."))
+    if isinstance(output, Mapping):
+        return {str(key): _in_shapes(value) for key, value in output.items()}
+    if isinstance(output, (tuple, list)):
+        return [_in_shapes(item) for item in output]
+    return None if output is None else type(output).__name__
 
 
 def _tensors(output: Any, path: Element = ()) -> list[tuple[Element, torch.Tensor]]:
@@ -260,25 +313,14 @@ def _attentions(returned: Any) -> Iterator[tuple[str, list[torch.Tensor]]]:
                 yield tower if kind == "self" else f"{tower}_{kind}", tensors
 
 
-def describe(output: Any, inputs: dict[str, torch.Tensor]) -> str:
-    """A module's output in words: `[1,T,896]`, `([1,T,896], [1,14,T,T])`.
+def _causal(model: nn.Module, sources: Sequence[WeightsSource]) -> set[tuple[str, Element]]:
+    """Where, by module and element, the weights of a causal attention are handed out.
 
-    T stands for the number of tokens; with an encoder and a decoder, S for the encoder's. Patches
-    and frames are counted as they are: their number is the model's own.
+    An attention module says itself whether it is causal; those that hand its weights on do not.
     """
-    if isinstance(output, torch.Tensor):
-        letters = {}
-        if "decoder_input_ids" in inputs:
-            letters[inputs["decoder_input_ids"].shape[-1]] = "T"
-        if "input_ids" in inputs:
-            letters[inputs["input_ids"].shape[-1]] = "S" if letters else "T"
-        return "[" + ",".join(letters.get(size, str(size)) for size in output.shape) + "]"
-    if isinstance(output, Mapping):
-        items = [f"{key}: {describe(value, inputs)}" for key, value in output.items()]
-        return "{" + ", ".join(items) + "}"
-    if isinstance(output, (tuple, list)):
-        return "(" + ", ".join(describe(item, inputs) for item in output) + ")"
-    return "None" if output is None else type(output).__name__
+    says = {s.module: getattr(model.get_submodule(s.module), "is_causal", None) for s in sources}
+    causal = {source.tensor for source in sources if says[source.module] is True}
+    return {(s.module, s.element) for s in sources if not s.call and s.tensor in causal}
 
 
 class _ValuesMadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -288,16 +330,23 @@ class _ValuesMadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
     with a number accordingly; rows to pick (`nonzero`, `x[mask]`) are one row. The structure of the
     outputs, which is all the probe reads, does not depend on them. The count is bounded, since a
     loop may wait for a value that never comes.
+
+    On any device `on_rows_picked` is called where the data decides how many rows there are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_rows_picked: Callable[[], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._made_up = 0
+        self._on_rows_picked = on_rows_picked
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         tensor = args[0] if args and isinstance(args[0], torch.Tensor) else None
+        if func in _COUNTING or (
+            func is torch.ops.aten.index.Tensor and any(map(_is_mask, args[1]))
+        ):
+            self._on_rows_picked()
         if tensor is not None and tensor.device.type == "meta":
             if func is torch.ops.aten._local_scalar_dense.default:
                 self._made_up += 1
@@ -320,6 +369,7 @@ class _ValuesMadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
+_COUNTING = (torch.ops.aten.nonzero.default, torch.ops.aten.masked_select.default)
 _PICKING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default)
 
 

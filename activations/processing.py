@@ -117,9 +117,13 @@ def with_stand_ins(model: Any, request: Request) -> Request:
 # ------------------------------------------------------------------------------ what a model gets
 
 
-def try_model(model: Any, processor: Any, request: Request) -> Observation:
-    """Observe the model on what it is to read; see `activations.probe.observe`."""
-    tensors = _tensors(model, _process(model, processor, request))
+def prepare(model: Any, processor: Any, request: Request) -> dict[str, torch.Tensor]:
+    """What the processor makes of an image or audio and the text beside it, for this model."""
+    return _tensors(model, _process(model, processor, request))
+
+
+def try_model(model: Any, tensors: Mapping[str, torch.Tensor]) -> Observation:
+    """Observe the model on what was prepared for it; see `activations.probe.observe`."""
     texts = ("input_ids", "attention_mask", "token_type_ids")
     media = {name: value for name, value in tensors.items() if name not in texts}
     if len(media) < len(tensors) and reads_text(model):
@@ -138,9 +142,9 @@ def encode(
     Raises `UsageError` when the request asks for what this model cannot do, `ToolkitError` when
     the processor fails.
     """
-    tensors = _tensors(model, _process(model, processor, request))
+    tensors = prepare(model, processor, request)
     inputs = Inputs(tensors, [])
-    read = tensors["input_ids"].shape[-1] if "input_ids" in tensors else 0
+    read = count_tokens(tensors) or 0
     check_lengths_written(model.config, tokenizer, request, read)
     if read:
         inputs.tokens = spell(tokenizer, tensors["input_ids"][0])
@@ -152,6 +156,11 @@ def encode(
     if request.audio is not None:
         _warn_of_a_cut(inputs, processor, request)
     return inputs
+
+
+def count_tokens(tensors: Mapping[str, torch.Tensor]) -> int | None:
+    """How many tokens the text is among what was prepared; None where there is none."""
+    return tensors["input_ids"].shape[-1] if "input_ids" in tensors else None
 
 
 def _process(model: Any, processor: Any, request: Request) -> Mapping[str, Any]:

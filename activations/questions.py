@@ -6,20 +6,21 @@ or on a dumb terminal both are plain text, one line an answer. Everything goes t
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from activations.announcing import TITLES
 from activations.catalog import CATEGORIES, Catalog, Pattern
 from activations.errors import UsageError
 from activations.selection import format_spec, resolve_answer
+from activations.terminal import is_terminal
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_TITLES = {"attention": "Attention", "mlp": "MLP", "other": "Other"}
 _WIDEST_OUTPUT = 60
+_WIDTH_FOR_COUNTS, _WIDTH_FOR_OUTPUTS = 32, 56  # of a terminal
 HELP = (
     "An answer is a comma-separated list of: an index (0), a pattern "
     "(model.layers.{layer}.self_attn), the end of one that fits no other (self_attn), all, or "
@@ -33,24 +34,25 @@ def ask(catalog: Catalog) -> dict[str, str]:
     A bad answer says why and is asked again. Raises `UsageError` when standard input ends early.
     """
     answers: dict[str, str] = {}
-    on_terminal = _on_terminal()
+    read = _terminal_reader() if sys.stdin.isatty() and is_terminal(sys.stderr) else _read_plain
     _tell(HELP)
     for category in CATEGORIES:
         print(file=sys.stderr)
         show_category(catalog, category, sys.stderr)
-        answers[category] = _ask_until_good(catalog, category, answers, on_terminal)
+        answers[category] = _ask_until_good(catalog, category, answers, read)
     return answers
 
 
-def _ask_until_good(
-    catalog: Catalog, category: str, answers: dict[str, str], on_terminal: bool
-) -> str:
+Reader = Callable[[str, Sequence[Pattern]], str]  # (question, what it is about) -> the answer
+
+
+def _ask_until_good(catalog: Catalog, category: str, answers: dict[str, str], read: Reader) -> str:
     if not catalog.of(category):
         return ""
-    question = f"{_TITLES[category]} to capture (? for help): "
+    question = f"{TITLES[category]} to capture (? for help): "
     while True:
         try:
-            answer = (_ask_terminal if on_terminal else _ask_plain)(question, catalog, category)
+            answer = read(question, catalog.of(category))
         except EOFError:
             raise UsageError(
                 "standard input ended before all questions were answered. Answer beforehand with "
@@ -75,9 +77,14 @@ def _instead(catalog: Catalog, answers: dict[str, str]) -> str:
     return format_spec(completed if any(completed.values()) else defaults)
 
 
+def _default_answers(catalog: Catalog) -> dict[str, str]:
+    """What to suggest to somebody who gave no answer: the first attention and MLP pattern."""
+    return {c: "0" if catalog.of(c) and c != "other" else "" for c in CATEGORIES}
+
+
 def _tell(line: str) -> None:
     """A line for the user; on a terminal wrapped between words."""
-    if not _fancy(sys.stderr):
+    if not is_terminal(sys.stderr):
         print(line, file=sys.stderr)
         return
     from rich.console import Console
@@ -86,12 +93,10 @@ def _tell(line: str) -> None:
     Console(stderr=True, highlight=False).print(Text(line))
 
 
-def _default_answers(catalog: Catalog) -> dict[str, str]:
-    """What to suggest to somebody who gave no answer: the first attention and MLP pattern."""
-    return {c: "0" if catalog.of(c) and c != "other" else "" for c in CATEGORIES}
+# --------------------------------------------------------------------------------------- reading
 
 
-def _ask_plain(question: str, catalog: Catalog, category: str) -> str:
+def _read_plain(question: str, patterns: Sequence[Pattern]) -> str:
     print(question, end="", file=sys.stderr, flush=True)
     line = sys.stdin.readline()
     if not sys.stdin.isatty():
@@ -101,47 +106,59 @@ def _ask_plain(question: str, catalog: Catalog, category: str) -> str:
     return line
 
 
-def _ask_terminal(question: str, catalog: Catalog, category: str) -> str:
+def _terminal_reader() -> Reader:
+    """Reads with completion by the tab key; the arrow keys bring earlier answers back."""
     from prompt_toolkit import PromptSession
-    from prompt_toolkit.completion import CompleteEvent, Completer, Completion, WordCompleter
+    from prompt_toolkit.completion import CompleteEvent, Completer, Completion
     from prompt_toolkit.document import Document
     from prompt_toolkit.output import create_output
 
-    patterns = catalog.of(category)
-    words = ["all", *(["weights"] if any(p.weights for p in patterns) else [])]
-    words += [str(i) for i in range(len(patterns))] + completions(patterns)
-    meta = {str(i): pattern.text for i, pattern in enumerate(patterns)}
-    completer = WordCompleter(words, meta_dict=meta, WORD=True)
-
-    class LastItem(Completer):
+    class Items(Completer):
         """Completes what comes after the last comma."""
+
+        def __init__(self, patterns: Sequence[Pattern]) -> None:
+            self._items = completions(patterns)
 
         def get_completions(
             self, document: Document, complete_event: CompleteEvent
         ) -> Iterable[Completion]:
-            item = document.text_before_cursor.rpartition(",")[2].lstrip()
-            yield from completer.get_completions(Document(item), complete_event)
+            begun = document.text_before_cursor.rpartition(",")[2].lstrip()
+            for text, meaning in self._items.items():
+                if text.startswith(begun):
+                    yield Completion(text, -len(begun), display_meta=meaning)
 
     session: PromptSession[str] = PromptSession(
-        completer=LastItem(),
         complete_while_typing=False,  # or a tab key pressed at once would only open the menu
         output=create_output(stdout=sys.stderr),
     )
-    return session.prompt(question)
+    return lambda question, patterns: session.prompt(question, completer=Items(patterns))
 
 
-def completions(patterns: Sequence[Pattern]) -> list[str]:
-    """Each pattern's shortest unique suffix and its whole name."""
-    found = []
+def completions(patterns: Sequence[Pattern]) -> dict[str, str]:
+    """What an answer may be made of, and what each means.
+
+    `all` and `weights`, the indices, then each pattern's shortest unique suffix and its whole name.
+    """
+    found = {"all": f"all {len(patterns)} patterns"}
+    if any(pattern.weights for pattern in patterns):
+        found["weights"] = "what holds the attention weights"
+    found |= {str(i): pattern.text for i, pattern in enumerate(patterns)}
     for pattern in patterns:
-        parts = pattern.text.split(".")
-        for size in range(1, len(parts) + 1):
-            suffix = ".".join(parts[-size:])
-            if sum(f".{other.text}".endswith(f".{suffix}") for other in patterns) == 1:
-                found.append(suffix)
-                break
-        found.append(pattern.text)
-    return list(dict.fromkeys(found))
+        suffix = _shortest_suffix(pattern, patterns)
+        if suffix is not None:
+            found.setdefault(suffix, pattern.text)
+        mark = "attention weights, " if pattern.weights else ""
+        found[pattern.text] = f"{mark}{len(pattern.names)} x {_outputs(pattern)}".rstrip()
+    return found
+
+
+def _shortest_suffix(pattern: Pattern, patterns: Sequence[Pattern]) -> str | None:
+    parts = pattern.text.split(".")
+    for size in range(1, len(parts)):
+        suffix = ".".join(parts[-size:])
+        if sum(f".{other.text}".endswith(f".{suffix}") for other in patterns) == 1:
+            return suffix
+    return None
 
 
 # ---------------------------------------------------------------------------------------- tables
@@ -159,15 +176,16 @@ def show_category(catalog: Catalog, category: str, file: TextIO) -> None:
     """One category's numbered patterns: module count, what they put out, a mark for weights."""
     patterns = catalog.of(category)
     if not patterns:
-        print(f"{_TITLES[category]}: none in this model.", file=file)
+        print(f"{TITLES[category]}: none in this model.", file=file)
         return
-    if _fancy(file):
+    if is_terminal(file):
         from rich.console import Console
 
-        Console(file=file).print(_table(category, patterns))
+        console = Console(file=file)
+        console.print(_table(category, patterns, console.width))
         return
     width = max(len(pattern.text) for pattern in patterns)
-    print(f"{_TITLES[category]} ({_mark_legend(patterns)})", file=file)
+    print(f"{TITLES[category]} ({_mark_legend(patterns)})", file=file)
     for i, pattern in enumerate(patterns):
         mark = "*" if pattern.weights else " "
         count = f"{len(pattern.names)} x"
@@ -186,28 +204,28 @@ def _outputs(pattern: Pattern) -> str:
     return text if len(text) <= _WIDEST_OUTPUT else text[: _WIDEST_OUTPUT - 1] + "…"
 
 
-def _table(category: str, patterns: Sequence[Pattern]) -> Table:
+def _table(category: str, patterns: Sequence[Pattern], width: int) -> Table:
+    """The patterns as a table.
+
+    On a narrow terminal what they put out is folded before the names, then left out, then the
+    counts are; the indices never fold.
+    """
     from rich.table import Table
     from rich.text import Text
 
+    longest = max(len(pattern.text) for pattern in patterns)
     table = Table(
-        title=f"{_TITLES[category]} ({_mark_legend(patterns)})", title_justify="left", box=None
+        title=f"{TITLES[category]} ({_mark_legend(patterns)})", title_justify="left", box=None
     )
     table.add_column("", justify="right", style="bold", no_wrap=True)
     table.add_column("", no_wrap=True)
-    table.add_column("pattern", overflow="fold")
-    table.add_column("modules", justify="right", no_wrap=True)
-    table.add_column("puts out", overflow="fold", style="dim")
+    table.add_column("pattern", overflow="fold", min_width=max(1, min(longest, width - 36)))
+    if width >= _WIDTH_FOR_COUNTS:
+        table.add_column("modules", justify="right", no_wrap=True)
+    if width >= _WIDTH_FOR_OUTPUTS:
+        table.add_column("puts out", overflow="fold", style="dim")
     for i, pattern in enumerate(patterns):
         mark = "*" if pattern.weights else ""
         cells = [str(i), mark, pattern.text, str(len(pattern.names)), _outputs(pattern)]
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(Text(cell) for cell in cells[: len(table.columns)]))
     return table
-
-
-def _fancy(file: TextIO) -> bool:
-    return file.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-
-
-def _on_terminal() -> bool:
-    return sys.stdin.isatty() and _fancy(sys.stderr)

@@ -3,8 +3,8 @@
 Each is a mean over the tokens that attend, of the attention weights that go to
 
 * `previous_token`: the token before (every token but the first has one);
-* `induction`: the tokens that followed earlier occurrences of the attending token (over the tokens
-  that occurred before; Olsson et al. 2022, "In-context Learning and Induction Heads");
+* `induction`: the tokens that followed earlier occurrences of the attending token, but for itself
+  (over the tokens that have such; Olsson et al. 2022, "In-context Learning and Induction Heads");
 * `same_token`: tokens spelled as the attending one, itself included;
 * `first_token`: the first token of the text, where many heads rest (every token but the first);
 

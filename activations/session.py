@@ -16,13 +16,14 @@ from activations.catalog import CATEGORIES, weights_sources
 from activations.document import Document, load
 from activations.errors import ToolkitError, UsageError
 from activations.explained import failures_explained
-from activations.files import check_output
-from activations.inputs import Inputs, Request, encode, tokenize
+from activations.files import check_output, check_room
+from activations.inputs import Inputs, Request, encode, lengths, tokenize
 from activations.media import read_audio, read_image
 from activations.observation import Observation, WeightsSource
 from activations.offloaded import nothing_missing
 from activations.selection import Selection, parse_spec
 from activations.selection import select as choose
+from activations.sizes import Estimate, Lengths, expected_size
 from activations.subjects import Options, Subject, open_subject, subject_of
 from activations.tensors import Tensor, at
 from activations.writing import FORMAT, count_non_finite, write_document
@@ -120,6 +121,7 @@ def capture(
             )
         subject = subject_of(model, tokenizer, processor, request)
     selection = choose(subject.catalog, answers, layers)
+    check_room(output, foresee(subject, selection, request, format).size.bytes)
     run(subject, selection, request, options).save(output, format=format, release=True)
     return load(output)
 
@@ -129,6 +131,63 @@ def with_prompt(subject: Subject, request: Request) -> Request:
     if request.prompt is None and subject.processor is None:
         return replace(request, prompt=DEMO_PROMPT)
     return request
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What a run will be about, as far as that can be told beforehand."""
+
+    lengths: Lengths
+    size: Estimate
+
+
+def foresee(
+    subject: Subject, selection: Selection, request: Request, format: str = "json"
+) -> Prospect:
+    """How many tokens will be read and how large the document will be. Loads no weights.
+
+    Raises `UsageError` when the text does not fit the model.
+    """
+    request = with_prompt(subject, request)
+    model = subject.outline if subject.model is None else subject.model
+    with failures_explained():
+        read = _tokenize(subject, request, model.config)
+        told = lengths(model, subject.tokenizer, request, read)
+    observation = subject.catalog.observation
+    return Prospect(told, expected_size(observation, selection.names, told, format))
+
+
+def load_weights(
+    subject: Subject, selection: Selection, request: Request, options: Options
+) -> None:
+    """Load the model, unless that is done; `run` does so too. Raises `ToolkitError`."""
+    if subject.checkpoint is None:
+        return
+    # The tokenizer first: it is quick, may be missing, and tells whether the text fits.
+    _tokenize(subject, with_prompt(subject, request), subject.checkpoint.config)
+    if subject.model is None:
+        subject.model, subject.warnings = models.load_model(
+            subject.checkpoint,
+            _implementation(selection, options),
+            options.dtype,
+            options.device,
+            options.device_map,
+        )
+    subject.outline = None
+
+
+def _implementation(selection: Selection, options: Options) -> str | None:
+    """The attention that is asked for; None for the model's own."""
+    return options.attn_implementation or ("eager" if selection.wants_attention else None)
+
+
+def _tokenize(subject: Subject, request: Request, config: Any) -> int | None:
+    """How many tokens the text is. Raises `UsageError` when it does not fit the model."""
+    if subject.processor is not None:
+        return subject.read
+    if subject.tokenizer is None and subject.checkpoint is not None:
+        subject.tokenizer = models.load_tokenizer(subject.checkpoint)
+    return int(tokenize(config, subject.tokenizer, request)["input_ids"].shape[-1])
 
 
 def run(
@@ -147,8 +206,8 @@ def run(
     options, request = options or Options(), with_prompt(subject, request)
     observation = subject.catalog.observation
     sources = weights_sources(observation.weights, selection.names)
-    implementation = options.attn_implementation or ("eager" if selection.wants_attention else None)
-    _load(subject, request, options, implementation)
+    implementation = _implementation(selection, options)
+    load_weights(subject, selection, request, options)
     model = subject.model
     with (
         models.left_as_it_was(model),
@@ -203,20 +262,6 @@ def run(
         + (_lost(observation) if selection.wants_attention else [])
         + _warnings(recorded.not_called, non_finite),
     )
-
-
-def _load(subject: Subject, request: Request, options: Options, implementation: str | None) -> None:
-    if subject.checkpoint is None:
-        return
-    # The tokenizer first: it is quick, may be missing, and tells whether the text fits.
-    if subject.processor is None:
-        if subject.tokenizer is None:
-            subject.tokenizer = models.load_tokenizer(subject.checkpoint)
-        tokenize(subject.checkpoint.config, subject.tokenizer, request)
-    if subject.model is None:
-        subject.model, subject.warnings = models.load_model(
-            subject.checkpoint, implementation, options.dtype, options.device, options.device_map
-        )
 
 
 def _encode(subject: Subject, request: Request) -> Inputs:

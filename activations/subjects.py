@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,11 +44,16 @@ class Options:
             raise UsageError("--device and --device-map exclude each other. Give one of them.")
 
 
+Watching = Callable[[str], AbstractContextManager[Any]]
+
+
 @dataclass
 class Subject:
     """A model under study: what it is made of, and itself once loaded.
 
-    `processor` makes inputs of an image or audio; None where a tokenizer does it all.
+    `outline` is the model without weights that was tried in its place. `processor` makes inputs of
+    an image or audio; None where a tokenizer does it all. `read` counts the tokens it made of the
+    text beside these.
     """
 
     name: str
@@ -55,20 +62,27 @@ class Subject:
     model: Any = None
     tokenizer: Any = None
     processor: Any = None
+    outline: Any = None
+    read: int | None = None
     warnings: list[str] = field(default_factory=list)
 
 
 def open_subject(
-    name: str | None, options: Options | None = None, request: Request | None = None
+    name: str | None,
+    options: Options | None = None,
+    request: Request | None = None,
+    watching: Watching = nullcontext,
 ) -> Subject:
     """Find out what a checkpoint's model is made of, without loading its weights if possible.
 
-    Raises `UsageError` when the model does not read what the request gives it.
+    `watching(what)` is entered while the model is tried, for a sign of life. Raises `UsageError`
+    when the model does not read what the request gives it.
     """
     options, request = options or Options(), request or Request()
     checkpoint = _open(name, options)
     try:
-        return _study(name, models.skeleton(checkpoint), checkpoint, request)
+        with watching("Trying the model without its weights"):
+            return _study(name, models.skeleton(checkpoint, options.dtype), checkpoint, request)
     except ToolkitError:
         raise
     except Exception:
@@ -129,13 +143,21 @@ def _study(
             if not stand_in:
                 raise UsageError(processing.needs_media(model)) from None
             return subject
-        return Subject(name or DEMO_NAME, catalog, checkpoint)
+        return Subject(name or DEMO_NAME, catalog, checkpoint, outline=model)
     processor = models.load_processor(checkpoint, needed)
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None and has_decoder(model, request):
         tokenizer = models.load_tokenizer(checkpoint)
-    catalog = build_catalog(processing.try_model(model, processor, request))
-    return Subject(name or DEMO_NAME, catalog, checkpoint, tokenizer=tokenizer, processor=processor)
+    tensors = processing.prepare(model, processor, request)
+    return Subject(
+        name or DEMO_NAME,
+        build_catalog(processing.try_model(model, tensors)),
+        checkpoint,
+        tokenizer=tokenizer,
+        processor=processor,
+        outline=model,
+        read=processing.count_tokens(tensors),
+    )
 
 
 def _beside_a_stand_in(
@@ -175,12 +197,16 @@ def subject_of(
         models.attention_implementation(model, "eager"),
         failures_explained(),
     ):
+        tensors = {} if processor is None else processing.prepare(model, processor, request)
         observation = (
-            probe.observe(model)
-            if processor is None
-            else processing.try_model(model, processor, request)
+            probe.observe(model) if processor is None else processing.try_model(model, tensors)
         )
     tokenizer = getattr(processor, "tokenizer", None) if tokenizer is None else tokenizer
     return Subject(
-        name, build_catalog(observation), model=model, tokenizer=tokenizer, processor=processor
+        name,
+        build_catalog(observation),
+        model=model,
+        tokenizer=tokenizer,
+        processor=processor,
+        read=processing.count_tokens(tensors),
     )

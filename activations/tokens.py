@@ -28,6 +28,11 @@ def readable(tokens: Sequence[str]) -> list[str]:
     return [_shown(_text(token, byte_level)) or "∅" for token in tokens]
 
 
+def printable(text: str) -> str:
+    """The text with what cannot be printed spelled out: `\\x1b`. No escape code is left in it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def is_byte_level(tokens: Sequence[str]) -> bool:
     """Whether these tokens are spelled in bytes.
 

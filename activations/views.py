@@ -29,6 +29,7 @@ import orjson
 
 from activations.attention import Stack, are_weights
 from activations.errors import ToolkitError
+from activations.files import safe_name
 from activations.scores import SCORES
 from activations.selection import describe_numbers
 from activations.tokens import readable, spelled
@@ -78,9 +79,8 @@ class Caption:
 
 
 def page_name(view: str, model: str) -> str:
-    """`attention_head_view_Qwen_Qwen2.5-0.5B.html`: runs of other characters become `_`."""
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", model)[:180]
-    return f"attention_{view}_view_{safe}.html"
+    """`attention_head_view_Qwen_Qwen2.5-0.5B.html`."""
+    return f"attention_{view}_view_{safe_name(model)}.html"
 
 
 def build_pages(
@@ -222,7 +222,9 @@ def _score_list(stack: Stack) -> Any:
     """Scores as JSON takes them: 6 decimals, None where one is not defined."""
     if stack.scores is None:
         return None
-    return np.where(np.isnan(stack.scores), None, stack.scores.round(6)).tolist()
+    scores = stack.scores.round(6).astype(object)
+    scores[np.isnan(stack.scores)] = None
+    return scores.tolist()
 
 
 def _sentence_parts(stack: Stack) -> list[tuple[str, tuple[int, int], tuple[int, int]]]:
@@ -238,7 +240,7 @@ def _sentence_parts(stack: Stack) -> list[tuple[str, tuple[int, int], tuple[int,
 
 
 def _scale(layers: Sequence[np.ndarray]) -> tuple[float, float]:
-    shown = [weights[_showable(weights)] for weights in layers]
+    shown = [weights[showable(weights)] for weights in layers]
     low = min((float(w.min()) for w in shown if w.size), default=0.0)
     high = max((float(w.max()) for w in shown if w.size), default=0.0)
     largest = NOT_A_NUMBER - 1
@@ -248,13 +250,13 @@ def _scale(layers: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def _quantised(weights: np.ndarray, base: float, steps: float) -> np.ndarray:
-    shown = _showable(weights)
+    shown = showable(weights)
     # float64: in float32 0.00005 could round to either side.
     q = np.rint((np.where(shown, weights, base).astype(np.float64) - base) * steps)
     return np.where(shown, q, NOT_A_NUMBER).astype("<u2")
 
 
-def _showable(weights: np.ndarray) -> np.ndarray:
+def showable(weights: np.ndarray) -> np.ndarray:
     """Finite, and not the huge negative number that masks a raw score (squeezebert)."""
     shown: np.ndarray = np.isfinite(weights) & (weights > _MASKED)
     return shown

@@ -23,8 +23,8 @@ import bertviz_head_model_view  # noqa: E402
 
 # file name -> page, place in it, width and height in CSS pixels
 PICTURES = {
-    "head_view.png": ("head", "#layer=3&head=1", 560, 1040),
-    "model_view.png": ("model", "#layer=1&head=2", 1100, 1360),
+    "head_view.png": ("head", "#layer=3&head=1", 1200, 1060),
+    "model_view.png": ("model", "#layer=1&head=2", 1600, 1413),
 }
 
 
@@ -47,7 +47,7 @@ def main() -> None:
                 page = browser.new_page(viewport=size, color_scheme="light")
                 path = Path(folder) / f"attention_{view}_view_demo_model.html"
                 page.goto(path.as_uri() + place)
-                page.wait_for_selector("#opened a")
+                page.wait_for_selector("#heat svg")
                 page.evaluate("scrollTo(0, 0)")
                 page.screenshot(path=ROOT / "docs" / name)
                 print(f"docs/{name}")

@@ -24,7 +24,7 @@ from conftest import Run
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 import activations
-from activations import ToolkitError, UsageError, load, session
+from activations import ToolkitError, UsageError, load, models, session
 from activations.cli import Talk
 from activations.explained import explained
 
@@ -489,6 +489,133 @@ def test_answers_that_end_early(
     assert capture("--model", checkpoints("llama"), "--auto-select", instead).code == 0
 
 
+def test_a_summary_and_how_to_say_the_same(
+    checkpoints: Checkpoints, workplace: Path, capture: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("1, self_attn\n0,down_proj,2-4\n\n"))
+    argv = ["--model", checkpoints("llama"), "--prompt", "The cat", "--layers", "0,2"]
+    done = capture(*argv, "--dtype", "bfloat16", "--backend", "pyvene")
+    assert done.code == 0, done.err
+    repeat = done.err.index(
+        'The same without questions: --auto-select "attn:1, self_attn;mlp:0,down_proj,2-4;other:"'
+    )
+    assert done.err[repeat - 2 : repeat] == [
+        "Attention: model.layers.{layer}.self_attn (2 modules), "
+        "model.layers.{layer}.self_attn.q_proj (2 modules)",
+        "MLP: model.layers.{layer}.mlp (2 modules), model.layers.{layer}.mlp.up_proj (2 modules), "
+        "model.layers.{layer}.mlp.down_proj (2 modules), model.layers.{layer}.mlp.act_fn "
+        "(2 modules)",
+    ]
+    assert re.fullmatch(
+        rf"Capturing 12 modules of {checkpoints('llama')}, 2 tokens, through pyvene, bfloat16: "
+        r"about \d+ kB\.",
+        done.err[repeat + 1],
+    )
+    names = load(DOCUMENT).names
+    spec = re.search(r'"(.*)"', done.err[repeat])
+    assert spec
+    assert capture(*argv, "--auto-select", spec[1]).code == 0
+    assert load(DOCUMENT).names == names
+
+
+@pytest.mark.parametrize(
+    ("family", "argv", "told"),
+    [
+        ("llama", ["--max-new-tokens", "9"], "up to 11 tokens: up to"),
+        ("bert", ["--text-pair", "the mat", "--attn-implementation", "eager"], "8 tokens, eager"),
+        ("t5", ["--target", "the mat"], "2 encoder and 4 decoder tokens: about"),
+        ("t5", [], "2 encoder and up to 17 decoder tokens: up to"),
+        ("switch_transformers", ["--target", "the"], "2 encoder and 3 decoder tokens: at least"),
+    ],
+)
+def test_how_many_tokens_are_foretold(
+    family: str,
+    argv: list[str],
+    told: str,
+    checkpoints: Checkpoints,
+    workplace: Path,
+    capture: Run,
+) -> None:
+    command = ["--model", checkpoints(family), "--prompt", "The cat", *argv]
+    done = capture(*command, "--auto-select", "attn:all;mlp:all")
+    assert done.code == 0, done.err
+    assert sum(told in line for line in done.err if line.startswith("Capturing")) == 1, done.err
+
+
+def test_quiet_leaves_the_result(checkpoints: Checkpoints, workplace: Path, capture: Run) -> None:
+    argv = ["--model", checkpoints("llama"), "--prompt", "The cat", "--auto-select", "attn:0"]
+    done = capture(*argv, "--quiet")
+    assert (done.code, done.out, done.err) == (0, [DOCUMENT], [])
+
+
+def nothing_loads(monkeypatch: pytest.MonkeyPatch, *parts: str) -> None:
+    def load(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("loaded")
+
+    for part in parts:
+        monkeypatch.setattr(models, part, load)
+
+
+def test_nothing_selected_is_told_before_anything_is_loaded(
+    checkpoints: Checkpoints, workplace: Path, capture: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing_loads(monkeypatch, "load_model", "load_tokenizer")
+    for answers in ("\n\n\n", ",\n , \n\n"):
+        monkeypatch.setattr("sys.stdin", io.StringIO(answers))
+        done = capture("--model", checkpoints("llama"), "--prompt", "The cat")
+        assert (done.code, done.out) == (2, [])
+        assert done.err[-1].startswith("error: nothing selected. Choose at least one pattern")
+        assert not any(line.startswith("The same") for line in done.err)
+
+
+def test_no_room_is_told_before_the_weights_are_loaded(
+    checkpoints: Checkpoints, workplace: Path, capture: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing_loads(monkeypatch, "load_model")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 1000))
+    argv = ["--model", checkpoints("llama"), "--prompt", "The cat", "--auto-select", "attn:0"]
+    for format in ("json", "safetensors"):
+        done = capture(*argv, "--format", format)
+        assert done.code == 1
+        assert re.fullmatch(
+            rf"error: no room on the disk for '{DOCUMENT}': about \d\.\d kB are needed and 1\.0 kB "
+            r"are free\. Free some, choose fewer modules or layers, or write elsewhere\.",
+            done.err[-1],
+        )
+    with pytest.raises(ToolkitError, match="no room on the disk"):
+        activations.capture(checkpoints("llama"), "The cat", output="x.json")
+    assert os.listdir() == []
+
+
+def test_leaving_while_a_library_waits_for_its_threads() -> None:
+    """As huggingface_hub does for its downloads: an hour, if need be."""
+    code = (
+        "import sys, time\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from activations.cli import leaving_in_time, run_command\n"
+        "from agnostic_capture import build_parser\n"
+        "def work(args, talk):\n"
+        "    with leaving_in_time(talk), ThreadPoolExecutor() as pool:\n"
+        "        pool.submit(time.sleep, 60)\n"
+        "        print('started', flush=True)\n"
+        "        time.sleep(60)\n"
+        "sys.exit(run_command(build_parser(), [], work))\n"
+    )
+    for number, said in ((signal.SIGINT, "error: interrupted.\n"), (signal.SIGTERM, "")):
+        child = subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == "started\n"
+        child.send_signal(number)
+        _, errors = child.communicate(timeout=20)
+        assert (child.returncode, errors) == (128 + number, said)
+
+
 def test_list(checkpoints: Checkpoints, workplace: Path, capture: Run) -> None:
     done = capture("--model", checkpoints("bert"), "--list")
     assert done.code == 0
@@ -780,7 +907,7 @@ def test_sigterm_unwinds(
     def killed(name: str, *args: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def watching(self: Talk, what: str) -> Any:
+    def watching(self: Talk, what: str, *more: Any) -> Any:
         return contextlib.nullcontext(killed if what == "Writing" else lambda name: None)
 
     monkeypatch.setattr(Talk, "watching", watching)
@@ -903,7 +1030,72 @@ VIEW_ERRORS: list[tuple[list[str], int, str]] = [
     (["--tokens", "1:1"], 2, "--tokens 1:1 is empty. Write first and end, as in 0:64."),
     (["--tokens", "1"], 2, "--tokens cannot read '1'. Write first and end, as in 0:64."),
     (["--view", "neuron"], 2, "--view does not know 'neuron'. Write head, model or head,model."),
+    (["--view", ""], 2, "--view does not know ''. Write head, model or head,model."),
     (["--min-weight", "1"], 2, "--min-weight takes a number from 0 up to, but not, 1."),
+    (["--figure", "x"], 2, "--figure cannot read 'x'. Write layer and head, as in 3.5."),
+    (["--figure", "0.0,"], 2, "--figure cannot read ''. Write layer and head, as in 3.5."),
+    (["--figure", "0.-1"], 2, "--figure cannot read '0.-1'. Write layer and head, as in 3.5."),
+    (["--figure", "3.1"], 2, "--figure 3.1: there is no layer 3. There are layers 0."),
+    (["--figure", "0.0,0.5"], 2, "--figure 0.5: layer 0 has no head 5. It has heads 0-1."),
+    (
+        ["--figure", "0.0", "--heads", "1"],
+        2,
+        "--figure 0.0: layer 0 has no head 0. It has heads 1.",
+    ),
+    (
+        ["--figure", "cross:0.0"],
+        2,
+        "--figure cross:0.0: there is no 'cross' attention. There is self.",
+    ),
+    (
+        ["--input", "long.json", "--figure", "0.0"],
+        2,
+        "--figure 0.0: 3001 tokens cannot be told apart in a figure. Take up to 3000 of them, as "
+        "in --tokens 0:3000.",
+    ),
+    (
+        ["--figure", "0.0", "--output-format", "gif"],
+        2,
+        "--output-format does not know 'gif'. Write svg, png or pdf.",
+    ),
+    (
+        ["--output-format", "png"],
+        2,
+        "--output-format is for figures. Leave it out, or add --figure.",
+    ),
+    (
+        ["--figure", "0.0", "--min-weight", "0.1"],
+        2,
+        "--min-weight is for pages. Leave it out, or add --view.",
+    ),
+    (
+        ["--figure", "0.0", "--output-format", ""],
+        2,
+        "--output-format does not know ''. Write svg, png or pdf.",
+    ),
+    (["--summary", ""], 2, "--summary does not know ''. Write table or csv."),
+    (["--summary", "json"], 2, "--summary does not know 'json'. Write table or csv."),
+    (
+        ["--summary", "--open"],
+        2,
+        "--open: --summary only prints. Leave it out, or add --view or --figure.",
+    ),
+    (
+        ["--summary", "csv", "--figure", "0.0"],
+        2,
+        "--summary csv prints nothing but the CSV. Write pages and figures by a command of their "
+        "own.",
+    ),
+    (
+        ["--summary", "--layers", "3"],
+        2,
+        "--layers: there is no layer 3 in the document. It has layers 0.",
+    ),
+    (
+        ["--figure", "0.0", "--output-dir", "a/b"],
+        1,
+        "--output-dir: the folder above 'a/b' does not exist. Make it, or name another.",
+    ),
     (["--output-dir", "good.json"], 1, "--output-dir: 'good.json' is a file. Name a folder."),
     (
         ["--output-dir", "a/b"],
@@ -1007,6 +1199,10 @@ def test_errors_of_the_view(
     document_with(
         Path("oblong.json"), [hidden, np.ones((1, 2, 2, 3)).tolist()], [*shape, [1, 2, 2, 3]]
     )
+    long = {"module": "m.0.self_attn", "element": [1], "layer": 0, "kind": "cross"}
+    document_with(Path("long.json"), [hidden, [[[[0.5] * 3001]]]], None)
+    data = json.loads(Path("long.json").read_text())
+    Path("long.json").write_text(json.dumps(data | {"attention_weights": [long]}))
     document_with(Path("batch.json"), [hidden, GOOD * 2], [*shape, [2, 2, 2, 2]])
     Path("cut.json").write_text(Path("good.json").read_text()[:-30])
     Path("text.json").write_text("hello")
@@ -1125,10 +1321,11 @@ def test_light_answers_import_nothing_heavy(script: str, tmp_path: Path) -> None
         "import sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         "for argv in (['--help'], ['--version'], ['--nonsense'], ['--auto-select', 'x'],\n"
-        "             ['--layers', 'x']):\n"
+        "             ['--layers', 'x'], ['--figure', 'x'], ['--summary', 'x']):\n"
         f"    module = __import__({script[:-3]!r})\n"
         "    module.main(argv)\n"
-        "heavy = {'torch', 'transformers', 'numpy', 'rich', 'bertviz'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'rich', 'bertviz', 'matplotlib'}\n"
+        "heavy &= set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     done = run_script("-c", code, cwd=tmp_path)

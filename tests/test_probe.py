@@ -16,6 +16,7 @@ from activations.catalog import build_catalog, weights_sources
 from activations.observation import Observation
 from activations.probe import observe, probe_inputs
 from activations.recording import record
+from activations.shapes import in_words
 from activations.tensors import at
 
 
@@ -131,7 +132,8 @@ def test_the_skeleton_calls_what_the_model_calls() -> None:
 
 def test_what_a_module_puts_out_in_words() -> None:
     observation: Observation = observe(tiny.model("t5"))
-    assert observation.outputs["encoder.block.0.layer.0"] == "([1,S,32], [1,4,S,S], [1,4,S,S])"
-    assert observation.outputs["decoder.block.0.layer.1"] == "([1,T,32], [1,4,T,S], [1,4,T,S])"
+    words = {name: in_words(output) for name, output in observation.outputs.items()}
+    assert words["encoder.block.0.layer.0"] == "([1,S,32], [1,4,S,S], [1,4,S,S])"
+    assert words["decoder.block.0.layer.1"] == "([1,T,32], [1,4,T,S], [1,4,T,S])"
     assert observation.calls["shared"] == 0
     assert "shared" not in observation.outputs

@@ -78,7 +78,7 @@ def test_every_command_runs(
     assert len(commands) > 12
     for command in commands:
         words = shlex.split(command)
-        if words[0] == "python" and words[1] in mains:
+        if words[0] == "python" and words[1] in mains and ">" not in words:
             # The interactive one is answered as the README shows.
             monkeypatch.setattr("sys.stdin", io.StringIO("0\n\n\n"))
             done = mains[words[1]](*words[2:])

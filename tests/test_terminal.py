@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -14,7 +15,7 @@ import pytest
 from activations import load
 
 ROOT = Path(__file__).parent.parent
-TAB, CONTROL_C, CONTROL_D = "\t", "\x03", "\x04"
+TAB, CONTROL_C, CONTROL_D, CONTROL_U, UP = "\t", "\x03", "\x04", "\x15", "\x1b[A"
 # pexpect does not answer when it is asked where the cursor stands.
 QUIET = {"TERM": "xterm", "HF_HUB_OFFLINE": "1", "PROMPT_TOOLKIT_NO_CPR": "1"}
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -22,15 +23,19 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 @pytest.fixture
 def start(checkpoints: Callable[[str], Path], tmp_path: Path) -> Callable[..., pexpect.spawn]:
-    def spawn(**environment: str) -> pexpect.spawn:
-        argv = [str(ROOT / "agnostic_capture.py"), "--model", str(checkpoints("llama"))]
+    command = [str(ROOT / "agnostic_capture.py")]
+
+    def spawn(
+        *more: str, width: int = 120, command: list[str] = command, **environment: str
+    ) -> pexpect.spawn:
+        argv = [*command, "--model", str(checkpoints("llama")), "--prompt", "The cat sat", *more]
         return pexpect.spawn(
             sys.executable,
-            [*argv, "--prompt", "The cat sat"],
+            argv,
             cwd=tmp_path,
             env={**os.environ, **QUIET, **environment},
             encoding="utf-8",
-            dimensions=(50, 120),
+            dimensions=(50, width),
             timeout=30,
         )
 
@@ -62,12 +67,30 @@ def test_questions_with_completion_and_a_second_try(
     child.expect("An answer is a comma-separated list")
     answer(child, "MLP", "down_proj\r")
     answer(child, "Other", "\r")
+    child.expect('The same without questions: --auto-select "attn:q_proj,0;mlp:down_proj;other:"')
+    child.expect("Capturing 9 modules of .*: about ")
     child.expect("agnostic_activations.json")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
     parts = {name.rpartition(".")[2] for name in load(tmp_path / "agnostic_activations.json").names}
     assert parts == {"self_attn", "q_proj", "down_proj"}
+
+
+def test_completions_say_what_they_mean(start: Callable[..., pexpect.spawn]) -> None:
+    child = start()
+    answer(child, "Attention", "0,", TAB)
+    child.expect("weights +.*what holds the attention weights")  # after a comma too
+    child.expect(r"3 +.*model.layers.\{layer\}.self_attn.v_proj")
+    child.send(CONTROL_U + "v" + TAB)
+    child.expect("v_proj")
+    child.send("\r")
+    answer(child, "MLP", UP)
+    child.expect("v_proj")  # earlier answers come back
+    child.send(CONTROL_C)
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
 
 
 @pytest.mark.parametrize(("key", "code"), [(CONTROL_C, 130), (CONTROL_D, 2)])
@@ -99,8 +122,86 @@ def test_a_dumb_terminal_gets_plain_text(
     assert child.exitstatus == 0
 
 
-def test_no_color(start: Callable[..., pexpect.spawn]) -> None:
-    child = start(NO_COLOR="1")
-    child.expect("Attention to capture")
-    assert not re.search(r"\x1b\[(3|4|9)\d", child.before)
-    child.close(force=True)
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:[349]\d|10\d)(?:;\d+)*m")
+
+
+@pytest.mark.parametrize("coloured", [False, True])
+def test_no_color(start: Callable[..., pexpect.spawn], coloured: bool) -> None:
+    """Neither rich's tables and wheel nor prompt_toolkit's menu have any, to the last line."""
+    child = start(**({} if coloured else {"NO_COLOR": "1"}))
+    seen = io.StringIO()
+    child.logfile_read = seen
+    answer(child, "Attention", TAB, TAB, CONTROL_U + "0\r")
+    answer(child, "MLP", "\r")
+    answer(child, "Other", "\r")
+    child.expect("agnostic_activations.json")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    assert bool(COLOUR.search(seen.getvalue())) == coloured
+
+
+def test_progress_on_a_terminal(start: Callable[..., pexpect.spawn]) -> None:
+    child = start("--auto-select", "attn:0")
+    for line in (
+        "Importing torch and transformers",
+        "Trying the model without its weights",
+        "Capturing 3 modules",
+        "Loading weights: 100%",
+        "Running 3/3 model.layers.2.self_attn",
+        "Writing 3/3 model.layers.2.self_attn",
+    ):
+        child.expect(line)
+    child.expect(pexpect.EOF)
+    assert_a_cursor(child.before)
+
+
+@pytest.mark.parametrize("how", ["--quiet", "dumb"])
+def test_no_progress_for_nobody(start: Callable[..., pexpect.spawn], how: str) -> None:
+    argv = ["--auto-select", "attn:0"]
+    child = start(*argv, how) if how == "--quiet" else start(*argv, TERM=how)
+    child.expect(pexpect.EOF)
+    lines = child.before.splitlines()
+    assert lines[-1] == "agnostic_activations.json"
+    assert len(lines) == (1 if how == "--quiet" else 4)
+    assert "\x1b" not in child.before
+
+
+@pytest.mark.parametrize("phase", ["Importing", "Trying", "Loading", "Running", "Writing"])
+def test_leaving_while_it_works(
+    start: Callable[..., pexpect.spawn], tmp_path: Path, phase: str
+) -> None:
+    slowly = str(ROOT / "tests" / "slowly.py")
+    command = [str(ROOT / "agnostic_capture.py")]
+    child = start(
+        "--auto-select", "attn:0", command=command if phase == "Importing" else [slowly, phase]
+    )
+    child.expect("Loading weights: 100%" if phase == "Loading" else phase)
+    child.send(CONTROL_C)
+    child.expect(pexpect.EOF)
+    child.close()
+    shown = ESCAPES.sub("", child.before)
+    assert child.exitstatus == 130, shown
+    assert shown.endswith("error: interrupted.\r\n")
+    assert "Traceback" not in shown
+    assert_a_cursor(child.before)
+    assert os.listdir(tmp_path) == []
+
+
+def assert_a_cursor(text: str) -> None:
+    """Whatever was hidden is shown again in the end."""
+    assert text.rfind("\x1b[?25h") >= text.rfind("\x1b[?25l")
+
+
+@pytest.mark.parametrize("width", [24, 80])
+def test_a_narrow_terminal_folds_names_and_never_indices(
+    start: Callable[..., pexpect.spawn], width: int
+) -> None:
+    child = start("--list", width=width)
+    child.expect(pexpect.EOF)
+    rows = ESCAPES.sub("", child.before).splitlines()
+    assert max(map(len, rows)) <= width
+    indices = [int(row[:3]) for row in rows if row[:3].strip().isdecimal()]
+    assert indices == [*range(5), *range(5), *range(8)]
+    names = "".join(row[6 : 6 + 44].split("  ")[0].strip() for row in rows if row[:1] == " ")
+    assert "model.layers.{layer}.post_attention_layernorm" in names.replace(" ", "")

@@ -63,6 +63,8 @@ const HeadView = (() => {
   // After the lines: some heads may have been switched while they were made.
   function finish() {
     markHeads();
+    const [square] = squares();
+    State.svg.style.minWidth = `${State.stack.heads.length * square.getAttribute("width")}px`; // all of them
     const of = (side) => Array.from(State.svg.querySelectorAll(`#${side} > g:last-of-type > g`));
     const heads = () => headsOn().flatMap((isOn, i) => (isOn ? [i] : []));
     Tokens.dress([of("left"), of("right")], () => ({ layer: layers()[0], heads: heads() }));

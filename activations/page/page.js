@@ -18,6 +18,7 @@
     byId("without-first").checked = withoutFirst;
     byId("without-first-label").hidden = !Weights.hasFirst(base);
     byId("filter").value = String(Page.stacks.indexOf(base));
+    showThreshold();
     Scores.fill(base, openHead);
     show();
   }
@@ -184,19 +185,21 @@
   }
 
   // The slider goes by the root of the weight: most weights are small.
+  const highest = () => (base.probabilities ? 1 : Math.max(base.base + 65534 / base.steps, 0));
+
+  function showThreshold() {
+    const slider = byId("threshold");
+    slider.value = 100 * Math.sqrt(State.least / (highest() || 1));
+    slider.setAttribute("aria-valuetext", decimals(State.least));
+    byId("threshold-value").textContent = decimals(State.least);
+  }
+
   function startThreshold() {
     const slider = byId("threshold");
-    const top = () => (base.probabilities ? 1 : Math.max(base.base + 65534 / base.steps, 0));
-    const tell = () => {
-      byId("threshold-value").textContent = decimals(State.least);
-      slider.setAttribute("aria-valuetext", decimals(State.least));
-    };
     let waiting = 0;
-    slider.value = 100 * Math.sqrt(State.least / (top() || 1));
-    tell();
     slider.addEventListener("input", () => {
-      State.least = top() * (slider.value / 100) ** 2;
-      tell();
+      State.least = highest() * (slider.value / 100) ** 2;
+      showThreshold();
       clearTimeout(waiting);
       waiting = setTimeout(show, 60); // not for every step on the way
     });
@@ -233,6 +236,7 @@
     }
     startFilter();
     startWays();
+    startThreshold();
     startSaving();
     view.start();
     Closer.start();
@@ -240,7 +244,6 @@
     Scores.start();
     Theme.start(new URLSearchParams(location.hash.slice(1)).get("theme"), () => { remember(); show(); });
     readAddress();
-    startThreshold();
     addEventListener("hashchange", readAddress);
     narrow.addEventListener("change", () => { if (view === ModelView) show(); });
   }
