@@ -12,7 +12,7 @@ from activations.attention import Stack, Warn, read_attention, take
 from activations.document import Document
 from activations.errors import ToolkitError, UsageError, ignore
 from activations.scores import with_scores
-from activations.tokens import spelled
+from activations.tokens import printable
 from activations.views import Caption
 
 
@@ -41,7 +41,7 @@ def read_shown(
     notes: list[str] = []
 
     def note(line: str) -> None:
-        shown = spelled(line)  # it may name modules, and must not be reordered by them
+        shown = printable(line)  # it may name modules, and must not be reordered by them
         if shown not in notes:
             notes.append(shown)
             warn(line)

@@ -63,17 +63,13 @@ def _text(token: str, byte_level: bool) -> str:
 
 
 def _shown(text: str) -> str:
-    """Spaces and control characters as something that can be seen."""
-    return spelled("".join(_VISIBLE.get(c, c) for c in text))
+    """Spaces and control characters as something that can be seen.
 
-
-def spelled(text: str) -> str:
-    """The text with its control characters spelled out.
-
-    Those that turn the direction of the text around would reorder the words around them; halves of
-    a surrogate pair cannot be written at all.
+    Controls that turn the direction of the text around are spelled out: they would reorder the
+    page around them.
     """
     return "".join(
-        f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c
+        _VISIBLE.get(c)
+        or (f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c)
         for c in text
     )

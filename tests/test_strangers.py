@@ -25,7 +25,7 @@ import bertviz_head_model_view
 from activations import load, views
 from activations.attention import Stack
 from activations.tensors import Tensor
-from activations.tokens import readable, spelled
+from activations.tokens import printable, readable
 from activations.views import Caption, build_pages
 from activations.writing import FORMAT, write_document
 
@@ -124,12 +124,12 @@ def test_all_is_shown_as_typed(pages: dict[str, Path], open_page: Open, view: st
     title = f"Attention {view} view: {as_html(EVERYTHING)}"
     assert tab.page.evaluate("document.querySelector('title').textContent") == title
     notes = tab.page.locator("#notes li").all_text_contents()
-    assert any(spelled(INJECTIONS[7]) in note and "Left out." in note for note in notes)
+    assert any(printable(INJECTIONS[7]) in note and "Left out." in note for note in notes)
     assert any("no finite numbers" in note for note in notes)
     options = tab.page.evaluate("Array.from(filter.options, e => e.textContent)")
     for injection in INJECTIONS[:6]:
-        assert sum(spelled(f"m.{injection}.layers") in option for option in options) == 1
-        assert spelled(injection) in str(tab.page.locator("#facts").text_content())
+        assert sum(printable(f"m.{injection}.layers") in option for option in options) == 1
+        assert printable(injection) in str(tab.page.locator("#facts").text_content())
     assert {"  proto  ", "Constructor", "Cross", "Decoder"} <= {
         option.split(",")[0] for option in options
     }
@@ -186,15 +186,20 @@ SPACE = "{http://www.w3.org/2000/svg}"
 DRAWN = {"svg", "g", "title", "rect", "line", "text", "tspan", "path", "image"}
 
 
+def assert_asks_nothing(root: ET.Element) -> None:
+    for element in root.iter():
+        assert element.tag not in (f"{SPACE}script", f"{SPACE}foreignObject", f"{SPACE}a")
+        for name, value in element.attrib.items():
+            assert not name.lower().startswith("on")
+            assert not re.search(r"url\((?!#)", value)
+            assert not name.endswith("href") or value.startswith(("data:image/png;base64,", "#"))
+
+
 def assert_plain_picture(svg: bytes) -> list[str]:
     """Well-formed, of nothing but shapes and words; the titles of its texts."""
     root = ET.fromstring(svg)
-    for element in root.iter():
-        assert element.tag.removeprefix(SPACE) in DRAWN
-        for name, value in element.attrib.items():
-            assert not name.lower().startswith("on")
-            assert "url(" not in value
-            assert not name.endswith("href") or value.startswith("data:image/png;base64,")
+    assert {element.tag.removeprefix(SPACE) for element in root.iter()} <= DRAWN
+    assert_asks_nothing(root)
     (title, *_) = root.findall(f"{SPACE}title")
     assert str(title.text).startswith("Attention ")
     return [str(text.findtext(f"{SPACE}title")) for text in root.iter(f"{SPACE}text")]
@@ -601,3 +606,23 @@ def test_halves_of_characters(workplace: Path, view: Run) -> None:
     page = Path(done.out[0]).read_text(encoding="utf-8")
     assert r"m.{layer}.\ud800a" in page
     assert load("d.json")._repr_html_().startswith("<iframe")
+
+
+def test_figures_and_summary(pages: dict[str, Path], workplace: Path, view: Run) -> None:
+    """Well-formed, of shapes and words; on the terminal no escape code, in a table no formula."""
+    document = pages["head"].parent.parent / "d.json"
+    argv = ["--input", document, "--output-dir", ".", "--figure", "cross:0.0,decoder:0.1"]
+    for form in ("svg", "png", "pdf"):
+        done = view(*argv, "--output-format", form)
+        assert done.code == 0, done.err
+        for path in map(Path, done.out):
+            assert path.parent == Path()
+            assert re.fullmatch(rf"attention_figure_[\w.-]+\.{form}", path.name, re.A)
+            if form == "svg":
+                assert_asks_nothing(ET.fromstring(path.read_bytes()))
+    for form in ("table", "csv"):
+        done = view("--input", document, "--summary", form)
+        assert done.code == 0
+        assert all(line.isprintable() for line in done.out)
+        for row in csv.reader(done.out):
+            assert not any(cell[:1] in tuple("=+@\t\r") for cell in row)
