@@ -6,12 +6,14 @@ Neither is imported here: exceptions are told by their class's name and their wo
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from activations.errors import ToolkitError
 from activations.files import is_file, is_folder
+from activations.panics import panics_raised
 
 
 @contextmanager
@@ -74,7 +76,37 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
             f"'{name}' has no processor that can be loaded. Save one beside the model with "
             "processor.save_pretrained()."
         )
-    return f"the {part} of '{name}' cannot be loaded: {first_line(error)}"
+    return _cannot(part, name, error)
+
+
+def _cannot(part: str, name: str, error: Exception) -> str:
+    what, advice = _known(error) or (first_line(error), "")
+    if not advice and any(isinstance(item, ImportError) for item in _chain(error)):
+        advice = "Install what is missing, or get another checkpoint."
+    return f"the {part} of '{name}' cannot be loaded: {what}. {advice or _REPAIR}"
+
+
+_REPAIR = "The files may be damaged or incomplete: get or save the checkpoint again."
+
+
+def _known(error: Exception) -> tuple[str, str] | None:
+    """What is wrong with a checkpoint's files, and advice, where libraries say it at length."""
+    text = "\n".join(str(item) for item in _chain(error))
+    if any(type(item).__name__ == "UnpicklingError" for item in _chain(error)):
+        return (
+            "they are a pickle file that is broken or holds more than tensors; as it could run "
+            "code, it is not read",
+            "Get the checkpoint as safetensors.",
+        )
+    if "ignore_mismatched_sizes" in text:
+        return "their sizes are not those that its config.json says", ""
+    if "does not recognize this architecture" in text or "Unrecognized model in" in text:
+        return (
+            "this version of transformers does not know its model_type",
+            "Check its config.json, or upgrade transformers.",
+        )
+    field = re.search(r"alidation error for (?:field|validator) .*\n\s*(?:\w+: )?(.*)", text)
+    return field and (field[1][:200].rstrip("."), "Mend its config.json.")
 
 
 # huggingface_hub's and its HTTP library's, by name
@@ -104,7 +136,7 @@ def _explain_missing(name: str, kinds: set[str], error: Exception) -> str:
             f"model not found: '{name}' is not on this machine and {_NO_HUB}. "
             "Check the name and the network, or give a local folder with --model."
         )
-    return f"the configuration of '{name}' cannot be loaded: {first_line(error)}"
+    return _cannot("configuration", name, error)
 
 
 def looks_like_path(name: str) -> bool:
@@ -162,4 +194,20 @@ def failures_explained() -> Iterator[None]:
             )
         raise ToolkitError(
             f"the model failed in its forward pass: {first_line(error)}. {hint}"
+        ) from error
+
+
+@contextmanager
+def tokenizer_explained(chat: bool = False) -> Iterator[None]:
+    """What a tokenizer raises that was loaded, or its chat template -> one line."""
+    try:
+        with panics_raised():
+            yield
+    except ToolkitError:
+        raise
+    except Exception as error:
+        what = "tokenizer or its chat template" if chat else "tokenizer"
+        advice = "Leave --chat out, or get" if chat else "Get"
+        raise ToolkitError(
+            f"the checkpoint's {what} fails: {first_line(error)}. {advice} the checkpoint again."
         ) from error

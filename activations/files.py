@@ -111,6 +111,15 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise ToolkitError(f"'{path}' is not an ordinary file. Name another.")
 
 
+def _check_inside(path: Path, folder: Path) -> None:
+    """Refuse a link that leads out of the folder: the file's name came out of a document."""
+    if path.is_symlink() and Path(os.path.realpath(path)).parent != Path(os.path.realpath(folder)):
+        raise ToolkitError(
+            f"'{path}' is a link that leads out of its folder. Remove it, or name another "
+            "--output-dir."
+        )
+
+
 def check_output_folder(name: str) -> None:
     """Refuse an `--output-dir` that could not be made, before any work is done for it."""
     folder = Path(name)
@@ -134,6 +143,8 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
             f"--output-dir: '{folder}' cannot be made ({error.strerror}). Name another."
         ) from None
     paths = [folder / name for name in files]
+    for path in paths:
+        _check_inside(path, folder)
     with ExitStack() as all_of_them:  # each is written whole before the first takes its place
         for path, content in zip(paths, files.values(), strict=True):
             all_of_them.enter_context(replacing(path, needed=len(content))).write(content)

@@ -12,6 +12,7 @@ from activations.attention import Stack, Warn, read_attention, take
 from activations.document import Document
 from activations.errors import ToolkitError, UsageError, ignore
 from activations.scores import with_scores
+from activations.tokens import printable
 from activations.views import Caption
 
 
@@ -40,8 +41,9 @@ def read_shown(
     notes: list[str] = []
 
     def note(line: str) -> None:
-        if line not in notes:
-            notes.append(line)
+        shown = printable(line)  # it may name modules, and must not be reordered by them
+        if shown not in notes:
+            notes.append(shown)
             warn(line)
 
     chosen = take(read_attention(document, note), layers, heads)

@@ -32,7 +32,7 @@ from activations.errors import ToolkitError
 from activations.files import safe_name
 from activations.scores import SCORES
 from activations.selection import describe_numbers
-from activations.tokens import readable
+from activations.tokens import printable, readable
 
 VIEWS = {"head": "Attention head view", "model": "Attention model view"}
 SCRIPTS = (  # each knows those before it
@@ -156,7 +156,7 @@ def _text_row(name: str, text: str) -> str:
     )
     if len(text) > _LONG_TEXT or text.count("\n") > _LONG_TEXT // 40:
         start = " ".join(text[:_LONG_TEXT].split())[: _LONG_TEXT // 4]
-        label = f"{_text(start)}… ({len(text):,} characters)"
+        label = f"<bdi>{_text(start)}</bdi>… ({len(text):,} characters)"
         whole = f"<details><summary>{label}</summary>{whole}</details>"
     return f"<div><dt>{_text(name)}</dt><dd>{whole}</dd></div>\n"
 
@@ -170,7 +170,7 @@ def _facts(stacks: Sequence[Stack]) -> str:
             size = f"{len(stack.rows)} x {len(stack.columns)} tokens"
         layers = "layer" if len(stack.layers) == 1 else "layers"
         heads = "head" if len(stack.heads) == 1 else "heads"
-        name, *rest = stack.name.split(", ")
+        name, *rest = printable(stack.name).split(", ")
         if rest and "{layer}" in rest[-1]:  # one of several modules in a layer
             name += f" ({rest[-1]})"
         parts.append(
@@ -234,7 +234,7 @@ def _sentence_parts(stack: Stack) -> list[tuple[str, tuple[int, int], tuple[int,
     """The filters bertviz offers for a pair of sentences: (name, rows, columns)."""
     rows, columns = (0, len(stack.rows)), (0, len(stack.columns))
     if stack.split is None:
-        return [(stack.name, rows, columns)]
+        return [(printable(stack.name), rows, columns)]  # of modules, whose names are anyone's
     sides = {"A": (0, stack.split), "B": (stack.split, len(stack.rows))}
     arrows = [("A", "A"), ("B", "B"), ("A", "B"), ("B", "A")]
     return [("All", rows, columns)] + [

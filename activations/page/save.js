@@ -5,6 +5,7 @@ const Save = (() => {
   // What stylesheets decide, written into the picture: as attributes, which need no stylesheet.
   const STYLED = ["fill", "stroke", "stroke-width", "opacity", "font-family", "font-size", "font-style",
     "font-weight", "text-anchor", "text-decoration-line"];
+  const NO_XML = /[^\t\n\r -\uD7FF\uE000-\uFFFD\u{10000}-\u{10FFFF}]/gu; // may not stand in XML at all
   const OURS = ["class", "style", "id", "role", "tabindex", "aria-label", "aria-pressed", "aria-selected"];
 
   // A drawing that is shown in the page -> {text, width, height}: SVG that stands alone.
@@ -44,7 +45,8 @@ const Save = (() => {
       svgElement("g", filter && filter !== "none" ? { filter } : {}, ...children),
       svgElement("text", { x: x + 8, y: y + picture + 10, fill: ink, "font-size": "11px", "font-family": fontFamily }, caption),
     );
-    return { text: new XMLSerializer().serializeToString(svg), width, height };
+    const text = new XMLSerializer().serializeToString(svg).replace(NO_XML, "\uFFFD");
+    return { text, width, height };
   }
 
   // The table of small pictures as one.
