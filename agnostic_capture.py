@@ -245,8 +245,9 @@ def _read_prompt_file(name: str) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         raise UsageError(f"--prompt-file: '{name}' is not text in UTF-8. Convert it.") from None
-    except OSError as error:
-        raise ToolkitError(f"--prompt-file: '{name}' cannot be read: {error.strerror}.") from None
+    except (OSError, ValueError) as error:  # a NUL in the name
+        why = getattr(error, "strerror", None) or error
+        raise ToolkitError(f"--prompt-file: '{name}' cannot be read: {why}.") from None
 
 
 def _media(args: argparse.Namespace) -> tuple[Image | None, Audio | None]:

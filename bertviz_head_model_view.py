@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from activations import __version__
 from activations.cli import Parser, Talk, run_command
-from activations.errors import UsageError
+from activations.errors import UsageError, unknown_value
 
 if TYPE_CHECKING:
     from activations.heads import HeadName
@@ -163,6 +163,9 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
         heads=None if args.heads is None else parse_numbers(args.heads, "--heads"),
         tokens=None if args.tokens is None else _token_range(args.tokens),
     )
+    for flag, name in (("--input", args.input), ("--output-dir", args.output_dir)):
+        if not name:
+            raise UsageError(f"{flag} is empty. Leave it out, or name one.")
     if not 0 <= wanted.min_weight < 1:
         raise UsageError("--min-weight takes a number from 0 up to, but not, 1.")
     _refuse_what_has_no_meaning(args, wanted)
@@ -185,8 +188,7 @@ def _refuse_what_has_no_meaning(args: argparse.Namespace, wanted: Wanted) -> Non
 
 def _one_of(known: Sequence[str], text: str | None, flag: str) -> str | None:
     if text is not None and text not in known:
-        listed = f"{', '.join(known[:-1])} or {known[-1]}"
-        raise UsageError(f"{flag} does not know '{text}'. Write {listed}.")
+        raise unknown_value(flag, text, known)
     return text
 
 

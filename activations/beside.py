@@ -47,8 +47,8 @@ def weights_beside(
                 weights = _eager_weights(module, *args, **kwargs)
             return output, weights
 
-        AttentionInterface.register(implementation, with_weights)
         try:
+            AttentionInterface.register(implementation, with_weights)
             yield
         finally:
             AttentionInterface.register(implementation, own)

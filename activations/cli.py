@@ -12,11 +12,21 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
-from activations.errors import ToolkitError, UsageError, ignore
+from activations.errors import (
+    ToolkitError,
+    UsageError,
+    ignore,
+    nearest,
+    quoted_list,
+    unknown_value,
+)
+from activations.signals import Terminated, signals_raised
+from activations.streams import check_standard_output, standard_output_fails, standard_streams
 from activations.terminal import is_terminal
 from activations.tokens import printable
 
@@ -87,7 +97,8 @@ class Talk:
         # One line, that can be read, and no escape codes out of other people's names and files.
         if len(line) > _LONGEST_LINE:
             line = f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
-        print(printable(line), file=sys.stderr, flush=True)
+        with suppress(OSError):  # nobody reads it; the work goes on, and the exit code tells
+            print(printable(line), file=sys.stderr, flush=True)
 
 
 class Parser(argparse.ArgumentParser):
@@ -96,47 +107,91 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}. See --help.")
 
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            raise UsageError(self._unknown(unknown[0]))
+        return found
+
+    def _unknown(self, text: str) -> str:
+        if not text.startswith("-"):
+            return f"'{text}' belongs to no option. Put quotes around a text of several words."
+        flag = text.partition("=")[0]
+        known = (name[2:] for name in self._option_string_actions if name.startswith("--"))
+        close = nearest(flag.lstrip("-"), known)
+        hint = f"Did you mean {quoted_list(f'--{name}' for name in close)}?" if close else ""
+        return f"there is no option '{flag}'. {hint or 'See --help.'}"
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        # argparse's own words differ from one version of Python to the next
+        if action.choices is not None and value not in action.choices:
+            raise unknown_value(action.option_strings[0], value, list(action.choices))
+
 
 Work = Callable[[argparse.Namespace, Talk], Any]
 
 
 def run_command(parser: Parser, argv: list[str] | None, work: Work) -> int:
     """Parse, work, and answer with the exit code: 0, 1, 2, or 130 when interrupted."""
-    asked = sys.argv[1:] if argv is None else argv
-    debug, talk = "--debug" in asked, Talk()
+    talk = Talk()
     try:
-        with _sigterm_as_exit():
-            args = parser.parse_args(asked)
-            debug, talk = args.debug, Talk(args.quiet)
-            work(args, talk)
-            sys.stdout.flush()
-    except SystemExit as stop:  # --help, --version, SIGTERM
-        return stop.code if isinstance(stop.code, int) else 0
+        check_standard_output()
+    except ToolkitError as error:
+        return _failed(error, str(error), error.exit_code, False, talk)
+    with standard_streams(), signals_raised():
+        return _run(parser, sys.argv[1:] if argv is None else argv, work, talk)
+
+
+def _run(parser: Parser, argv: list[str], work: Work, talk: Talk) -> int:
+    debug = "--debug" in argv
+    try:
+        args = parser.parse_args(argv)
+        debug, talk = args.debug, Talk(args.quiet)
+        _check_current_folder()
+        work(args, talk)
+        sys.stdout.flush()
+    except SystemExit as stop:  # --help, --version
+        lost = standard_output_fails()
+        return stop.code if isinstance(stop.code, int) and not lost else int(lost is not None)
+    except Terminated as stop:
+        return stop.exit_code
     except KeyboardInterrupt:
         talk.interrupted()
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of stdout went away; what is left to flush at exit goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
     except ToolkitError as error:
         return _failed(error, str(error), error.exit_code, debug, talk)
     except MemoryError as error:
         line = "out of memory. Choose fewer modules, --layers or --tokens."
         return _failed(error, line, 1, debug, talk)
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            return _unexpected(error, debug, talk)
-        line = f"'{error.filename}' is too long for the name of a file. Name another."
-        return _failed(error, line, 1, debug, talk)
     except Exception as error:
-        return _unexpected(error, debug, talk)
+        lost = standard_output_fails() if isinstance(error, OSError) else None
+        if isinstance(lost, BrokenPipeError):
+            return 1  # its reader went away, and knows why
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            line = f"'{error.filename}' is too long for the name of a file. Name another."
+            return _failed(error, line, 1, debug, talk)
+        return _failed(error, _lost(lost) if lost else _unexpected(error), 1, debug, talk)
     return 0
 
 
-def _unexpected(error: Exception, debug: bool, talk: Talk) -> int:
-    line = f"unexpected: {type(error).__name__}: {error}. With --debug you see where."
-    return _failed(error, line, 1, debug, talk)
+def _check_current_folder() -> None:
+    try:
+        Path.cwd()
+    except OSError:
+        raise ToolkitError("the current folder is gone. Change into another.") from None
+
+
+def _lost(error: OSError) -> str:
+    return (
+        f"standard output cannot be written: {error.strerror}. Send it elsewhere; files that were "
+        "to be written are there."
+    )
+
+
+def _unexpected(error: Exception) -> str:
+    return f"unexpected: {type(error).__name__}: {error}. With --debug you see where."
 
 
 def _failed(error: BaseException, line: str, code: int, debug: bool, talk: Talk) -> int:
@@ -189,20 +244,3 @@ def leaving_in_time(talk: Talk, at_once: bool = False) -> Iterator[None]:
             signal.signal(number, handler)
         for timer in timers:
             timer.cancel()
-
-
-@contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """Let a SIGTERM unwind the stack, so that hooks and temporary files are removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(signum: int, frame: Any) -> NoReturn:
-        raise SystemExit(128 + signum)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -7,7 +7,7 @@ The two commands turn these into `error: ...` on stderr and an exit code; Python
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class ToolkitError(Exception):
@@ -23,6 +23,12 @@ class UsageError(ToolkitError):
 
 
 _LONGEST_NAME = 500  # characters; comparing takes time that grows with their square
+
+
+def unknown_value(flag: str, value: object, known: Sequence[str]) -> UsageError:
+    """That an option takes one of a few values, and this is none of them."""
+    listed = f"{', '.join(known[:-1])} or {known[-1]}"
+    return UsageError(f"{flag} does not know '{value}'. Write {listed}.")
 
 
 def ignore(line: str) -> None:

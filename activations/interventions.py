@@ -20,6 +20,7 @@ from torch import nn
 
 from activations.errors import ToolkitError, ignore
 from activations.recording import Recording, collect, find_modules, snapshot, stopping_before
+from activations.signals import undisturbed
 
 
 def record(
@@ -43,10 +44,14 @@ def record(
     finally:
         # pyvene switches them off for good; PyTorch multiplies in another order without them, so
         # that the last bit could differ from a run with hooks.
-        for parameter in with_gradients:
-            parameter.requires_grad_(True)
-    with torch.no_grad(), stopping_before(model, stop_before):
-        held(base=dict(inputs))
+        with undisturbed():
+            for parameter in with_gradients:
+                parameter.requires_grad_(True)
+    try:
+        with torch.no_grad(), stopping_before(model, stop_before):
+            held(base=dict(inputs))
+    finally:
+        held._remove_forward_hooks()  # pyvene's own `finally` may have been interrupted
     return collect(calls)
 
 
@@ -96,13 +101,15 @@ def _recording_model_class() -> Any:
             return output  # whole: pyvene would take a tuple's first element
 
         def _intervention_setter(self, *args: Any, **kwargs: Any) -> Any:
-            handles = super()._intervention_setter(*args, **kwargs)
-            self._own_handles.append(handles)
+            with undisturbed():  # what is registered is also noted
+                handles = super()._intervention_setter(*args, **kwargs)
+                self._own_handles.append(handles)
             return handles
 
         def _remove_forward_hooks(self) -> None:
             # pyvene would clear every hook of the model, the user's and accelerate's too.
-            while self._own_handles:
-                self._own_handles.pop().remove()
+            with undisturbed():
+                while self._own_handles:
+                    self._own_handles.pop().remove()
 
     return RecordingModel

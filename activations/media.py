@@ -83,8 +83,9 @@ def _check_readable(name: str, flag: str) -> None:
     try:
         with open(name, "rb"):
             pass
-    except OSError as error:
-        raise ToolkitError(f"{flag}: '{name}' cannot be read: {error.strerror}.") from None
+    except (OSError, ValueError) as error:  # a NUL in the name
+        why = getattr(error, "strerror", None) or error
+        raise ToolkitError(f"{flag}: '{name}' cannot be read: {why}.") from None
 
 
 def blank_image() -> Image:

@@ -28,6 +28,7 @@ from activations.explained import explained, first_line
 from activations.files import is_folder
 from activations.inputs import paired
 from activations.panics import panics_raised
+from activations.signals import undisturbed
 
 _WAYS_TO_SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # accelerate's
 
@@ -223,7 +224,7 @@ def pick_device(device: str, flag: str = "--device") -> torch.device:
         raise UsageError(
             f"{flag} does not know '{device}'. Write auto, cpu, cuda, cuda:0 or mps."
         ) from None
-    there = {"cpu": True, "cuda": torch.cuda.is_available()}
+    there = {"cpu": place.index in (None, 0), "cuda": torch.cuda.is_available()}
     there["mps"] = torch.backends.mps.is_available()
     if not there.get(place.type, False) or (
         place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count()
@@ -282,13 +283,13 @@ def attention_implementation(model: Any, name: str | None) -> Iterator[None]:
         yield
         return
     try:
-        model.set_attn_implementation(name)
-    except Exception as error:
-        raise ToolkitError(
-            f"this model does not run with attention '{name}': {first_line(error)}. "
-            "Use --attn-implementation eager."
-        ) from error
-    try:
+        try:
+            model.set_attn_implementation(name)
+        except Exception as error:
+            raise ToolkitError(
+                f"this model does not run with attention '{name}': {first_line(error)}. "
+                "Use --attn-implementation eager."
+            ) from error
         changed = name in _implementations(model.config).values()
         if name != "eager" and not changed:  # transformers only logs it
             raise ToolkitError(
@@ -297,7 +298,8 @@ def attention_implementation(model: Any, name: str | None) -> Iterator[None]:
             )
         yield
     finally:
-        model.set_attn_implementation({key: value for key, value in before.items() if value})
+        with undisturbed():
+            model.set_attn_implementation({key: value for key, value in before.items() if value})
 
 
 def _implementations(config: Any) -> dict[str, Any]:
@@ -310,12 +312,13 @@ def _implementations(config: Any) -> dict[str, Any]:
 def left_as_it_was(model: Any) -> Iterator[None]:
     """Put a model into `eval()` mode and back, module by module."""
     training = [module for module in model.modules() if module.training]
-    model.eval()
     try:
+        model.eval()
         yield
     finally:
-        for module in training:
-            module.training = True
+        with undisturbed():
+            for module in training:
+                module.training = True
 
 
 @contextmanager

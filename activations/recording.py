@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from activations.errors import ToolkitError, ignore, nearest, quoted_list
+from activations.signals import undisturbed
 from activations.tensors import Tensor
 
 # Of these torch knows that they are bits, and reads no number out of them.
@@ -83,16 +84,11 @@ def stopping_before(model: nn.Module, name: str | None) -> Iterator[None]:
         yield
         return
 
-    def stop(module: nn.Module, args: Any) -> None:
+    def stop(name: str) -> None:
         raise _Enough
 
-    handle = model.get_submodule(name).register_forward_pre_hook(stop)
-    try:
+    with suppress(_Enough), hooked(model, [name], _pass, stop):
         yield
-    except _Enough:
-        pass  # as meant
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -108,14 +104,20 @@ def hooked(
     """
     handles = []
     try:
-        for name, module in find_modules(model, names).items():
-            handles.append(module.register_forward_hook(_hook(name, on_call)))
-            if on_entry is not None:
-                handles.append(module.register_forward_pre_hook(_entry_hook(name, on_entry)))
+        with undisturbed():  # one that is registered is also noted
+            for name, module in find_modules(model, names).items():
+                handles.append(module.register_forward_hook(_hook(name, on_call)))
+                if on_entry is not None:
+                    handles.append(module.register_forward_pre_hook(_entry_hook(name, on_entry)))
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        with undisturbed():
+            for handle in handles:
+                handle.remove()
+
+
+def _pass(name: str, output: Any) -> None:
+    """Of a call that only its beginning matters of."""
 
 
 def _hook(name: str, on_call: OnCall) -> Callable[..., None]:

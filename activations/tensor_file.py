@@ -11,20 +11,27 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import orjson
-from safetensors import SafetensorError, TensorSpec, safe_open, serialize_file
+from safetensors import SafetensorError, safe_open
 
 from activations.errors import ToolkitError
 from activations.files import leads_away, path_beside
 from activations.observation import Element
 from activations.tensors import Tensor
 
-# What a document's tensors are of, in safetensors' words; complex numbers are pairs of these.
-_DTYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}
-_DTYPES |= {"F16", "BF16", "F32", "F64"}
+# What safetensors calls numpy's dtypes; bfloat16, which numpy lacks, is BF16.
+_DTYPES = {
+    f"{kind}{8 * size}": f"{name}{8 * size}"
+    for kind, name, sizes in (
+        ("int", "I", (1, 2, 4, 8)),
+        ("uint", "U", (1, 2, 4, 8)),
+        ("float", "F", (2, 4, 8)),
+    )
+    for size in sizes
+} | {"bool": "BOOL"}
 
 
 def key_of(module: str, element: Element) -> str:
@@ -41,18 +48,29 @@ def identify(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
     return digest.hexdigest()[:32]
 
 
-def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], id: str) -> None:
-    """Write them without a copy. numpy has no bfloat16: its bits are there as uint16."""
-    specs = {
-        key: TensorSpec(
-            dtype="bfloat16" if tensor.dtype == "bfloat16" else tensor.data.dtype.name,
-            shape=tensor.data.shape,
-            data_ptr=tensor.data.ctypes.data,
-            data_len=tensor.data.nbytes,
-        )
-        for key, tensor in tensors.items()
-    }
-    serialize_file(specs, path, {"document": id})
+def write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor], id: str) -> None:
+    """Write them without a copy, as safetensors would.
+
+    Its own function puts a file of its own in the place of the one it is given, which would be
+    left behind, under any name, where the process is killed.
+    """
+    # The widest numbers first, so that all stand where a processor reads them best.
+    in_order = sorted(tensors.items(), key=lambda item: (-item[1].data.itemsize, item[0]))
+    header: dict[str, Any] = {"__metadata__": {"document": id}}
+    end = 0
+    for key, tensor in in_order:
+        start, end = end, end + tensor.data.nbytes
+        dtype = "BF16" if tensor.dtype == "bfloat16" else _DTYPES[tensor.data.dtype.name]
+        header[key] = {
+            "dtype": dtype,
+            "shape": tensor.data.shape,
+            "data_offsets": (start, end),
+        }
+    text = orjson.dumps(header)
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for _, tensor in in_order:
+        file.write(tensor.data.reshape(-1).view(np.uint8).data)
 
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
@@ -108,7 +126,7 @@ class TensorFile:
             raise ValueError(f"it refers to a tensor of another name, '{key}'")
         try:
             dtype = self._file.get_slice(key).get_dtype()
-            if dtype not in _DTYPES:
+            if dtype not in (*_DTYPES.values(), "BF16"):
                 raise ValueError(f"no document has tensors of {dtype}, as '{self.path.name}' does")
             values = self._file.get_tensor(key)
         except SafetensorError:

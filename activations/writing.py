@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from math import prod
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
 
 from activations.errors import ToolkitError
-from activations.files import check_beside, path_beside, replacing
+from activations.files import (
+    check_beside,
+    check_writable,
+    path_beside,
+    remove_leftovers,
+    replacing_together,
+)
 from activations.observation import Element
 from activations.sizes import Numbers, document_bytes
 from activations.tensors import Tensor, map_leaves, walk
@@ -46,9 +53,8 @@ def write_document(
     if format == "safetensors":
         _write_with_tensors(path, header, captured, progress)
         return
-    with replacing(path, needed=estimated_size(captured)) as file:
+    with replacing_together({path: estimated_size(captured)}, _tensors_of(path)) as (file,):
         _write_text(file, header, captured, progress, lambda _, tree: _json_pieces(tree), release)
-    _remove_tensors_of(path)
 
 
 def _write_with_tensors(
@@ -80,19 +86,21 @@ def _write_with_tensors(
         yield _dumps(map_leaves(tree, reference))
 
     # The document takes its place last: until then the old one is there, and notices.
-    with replacing(path) as file, replacing(path_beside(path), needed=size) as beside:
-        write_tensors(beside.name, tensors, id)
+    with replacing_together({path_beside(path): size, path: 0}) as (beside, file):
+        write_tensors(beside, tensors, id)
         _write_text(file, {**header, "tensors": id}, captured, progress, references)
 
 
-def _remove_tensors_of(path: str | os.PathLike[str]) -> None:
-    """What the document that was replaced had beside it belongs to nothing any more."""
+def _tensors_of(path: str | os.PathLike[str]) -> Path | None:
+    """The tensors beside a document that is replaced by text: they belong to nothing then."""
+    check_writable(path)
     beside = path_beside(path)
-    if beside.is_file():
-        from activations.tensor_file import is_ours
+    remove_leftovers(beside)
+    if not beside.is_file():
+        return None
+    from activations.tensor_file import is_ours
 
-        if is_ours(beside):
-            beside.unlink()
+    return beside if is_ours(beside) else None
 
 
 def _write_text(

@@ -1,0 +1,91 @@
+"""Standard input, output and error, whatever state the shell or a service hands them over in."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from activations.errors import ToolkitError
+
+_WRITTEN_SOMEHOW = "as bytes, else spelled out"
+
+
+@contextmanager
+def standard_streams() -> Iterator[None]:
+    """Streams that can be used: what is closed is empty, or takes what nobody will read.
+
+    Python has None in place of a closed one. Its number would go to the next file that is opened,
+    and a library that prints would print into the document.
+    """
+    before = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
+    closed = [name for name, stream in before.items() if stream is None]
+    if closed:
+        _fill_numbers()
+    opened = {name: open(os.devnull, "r" if name == "stdin" else "w") for name in closed}  # noqa: SIM115
+    for name, stream in opened.items():
+        setattr(sys, name, stream)
+    with suppress(io.UnsupportedOperation):  # after the first read nothing can be set
+        _set_errors(sys.stdin, "replace")
+    errors = _set_errors(sys.stdout, _WRITTEN_SOMEHOW)
+    try:
+        yield
+    finally:
+        _set_errors(sys.stdout, errors)
+        for name, stream in opened.items():
+            setattr(sys, name, before[name])
+            stream.close()
+
+
+def check_standard_output() -> None:
+    """Refuse a closed standard output before any work is done for it."""
+    if sys.stdout is None:
+        raise ToolkitError("standard output is closed. Give it a place, as in > /dev/null.")
+
+
+def standard_output_fails() -> OSError | None:
+    """What goes wrong when standard output is written; from then on it takes what nobody reads.
+
+    For after an `OSError`: what could not be written is still to be, also at the end of Python.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+        return error
+    return None
+
+
+def _fill_numbers() -> None:
+    """Open the null device under those of the numbers 0 to 2 that are free."""
+    number = os.open(os.devnull, os.O_RDWR)
+    while number <= 2:
+        os.set_inheritable(number, True)
+        number = os.open(os.devnull, os.O_RDWR)
+    os.close(number)
+
+
+def _set_errors(stream: Any, errors: str) -> str:
+    """What is done with text that a stream's encoding lacks; returns what was done so far."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return errors
+    before = stream.errors or "strict"
+    stream.reconfigure(errors=errors)
+    return before
+
+
+def _somehow(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Bytes of a file's name as they were; characters that the encoding lacks as `\\xe9`."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+codecs.register_error(_WRITTEN_SOMEHOW, _somehow)
