@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch.nn.modules import module
 
 import agnostic_capture
-from activations import distrust, load
+from activations import distrust, load, models
 from activations.panics import panics_raised
 
 ROOT = Path(__file__).parent.parent
@@ -642,6 +642,20 @@ def test_a_folder_asks_nothing_of_the_hub(folder: Path, hub: tuple[str, list[Any
     assert done.stdout.splitlines() == ["d.json", "[0, 1]"]
     assert "'bare' has no tokenizer that can be loaded" in done.stderr
     assert calls == []
+
+
+def test_whether_the_hub_is_in_reach(
+    hub: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told at once: huggingface_hub tries each file six times, with pauses."""
+    monkeypatch.setattr(models, "getproxies", dict)
+    answers = {hub[0]: True, "https://nowhere.invalid": False, "http://x:port": False}
+    answers["http://127.0.0.1:9"] = False
+    for address, expected in answers.items():
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        models._hub_in_reach.cache_clear()
+        assert models._hub_in_reach() == expected, address
+    models._hub_in_reach.cache_clear()
 
 
 def test_no_hook_is_left_behind(folder: Path, capture: Run) -> None:
