@@ -32,6 +32,8 @@ from activations.signals import undisturbed
 
 _WAYS_TO_SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # accelerate's
 
+_HUB_ANSWERS = 5  # seconds, or it is taken to be out of reach
+
 # Tried in this order when the checkpoint does not name its class: most of what has a decoder head
 # also has others, and BERT-like models are in the causal mapping too.
 _TASKS = {
@@ -88,13 +90,14 @@ def _where(name: str, revision: str | None, trust_remote_code: bool) -> dict[str
 
 @cache
 def _hub_in_reach() -> bool:
-    """Whether the hub's address can be looked up. Behind a proxy only the proxy knows."""
+    """Whether the hub can be called at its address. Behind a proxy only the proxy knows."""
     if {"https", "all"} & set(getproxies()):
         return True
-    host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname or ""
     try:
-        socket.getaddrinfo(host, 443)
-    except OSError:
+        hub = urlsplit(huggingface_hub.constants.ENDPOINT)
+        address = hub.hostname or "", hub.port or (80 if hub.scheme == "http" else 443)
+        socket.create_connection(address, timeout=_HUB_ANSWERS).close()
+    except (OSError, ValueError):  # a port that is no number
         return False
     return True
 
