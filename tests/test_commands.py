@@ -860,12 +860,12 @@ CAPTURE_ERRORS: list[tuple[list[str], int, str]] = [
     (["--text-pair", "\udcff"], 2, "the text pair is not text in UTF-8. Save or type it so."),
     (["--text-pair", ""], 2, "the second text is empty. Leave --text-pair out."),
     (["--max-new-tokens", "0"], 2, "--max-new-tokens takes a number from 1 up."),
-    (["--no-such-flag"], 2, "unrecognized arguments: --no-such-flag. See --help."),
+    (["--auto-selct", "x"], 2, "there is no option '--auto-selct'. Did you mean '--auto-select'?"),
+    (["--no-such-flag"], 2, "there is no option '--no-such-flag'. See --help."),
     (
         ["--dtype", "int3"],
         2,
-        "argument --dtype: invalid choice: 'int3' (choose from 'auto', 'float32', 'bfloat16', "
-        "'float16'). See --help.",
+        "--dtype does not know 'int3'. Write auto, float32, bfloat16 or float16.",
     ),
 ]
 
