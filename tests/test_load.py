@@ -243,10 +243,15 @@ def test_captures_by_name_let_go_of_their_models(checkpoints: Any, workplace: Pa
         for _ in range(count):
             capture(folder, "The cat", select="attn:0", output="d.json")
 
+    def models() -> int:
+        gc.collect()
+        kinds = Counter(type(found).__name__ for found in gc.get_objects())
+        return kinds["LlamaForCausalLM"]
+
     captures(10)
+    others = models()  # of other tests, whose failures or fixtures may hold them
     open_files, held = handles(), memory()
     captures(30)
-    kinds = Counter(type(found).__name__ for found in gc.get_objects())
-    assert not kinds["LlamaForCausalLM"]
+    assert models() <= others
     assert handles() == open_files
     assert memory() - held < 6_000_000
