@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 
 from activations.document import Document
 from activations.errors import ToolkitError, UsageError, ignore
+from activations.header import is_count
+from activations.json_reading import damaged
 from activations.observation import Element
 from activations.selection import describe_numbers
 
@@ -19,7 +22,9 @@ EXPECTED = "(batch, heads, seq_len, seq_len)"
 _KINDS = ("self", "encoder", "decoder", "cross")
 _KIND = re.compile(r"[a-z0-9_]{1,60}")
 _READS_TOKENS = ("self", "encoder", "text")  # other kinds have tokens under their own name alone
+_LITTLE = 1e-3  # of a row's weight
 _MANY = 1_000_000  # layers; more is no layer number
+_MOST_PLACES = 10_000  # each takes room in the page, however small it is
 _CROSS_NAME = re.compile(r"cross|encoder_attn|EncDec", re.IGNORECASE)
 
 
@@ -54,7 +59,8 @@ class Stack:
     attend (queries), columns those attended to (keys). `heads` are the heads' real numbers.
     `split` is the row and column at which a second sentence starts, `written` the one from which
     on the model wrote the text itself, if there is one. `start` is the position in the text of the
-    first row and column. `scores` is what `activations.scores` reckons, (layers, heads, scores).
+    first row and column; `has_whole_rows` says that hardly any weight went to tokens that were left
+    out. `scores` is what `activations.scores` reckons, (layers, heads, scores).
     """
 
     name: str
@@ -67,6 +73,7 @@ class Stack:
     split: int | None = None
     written: int | None = None
     start: int = 0
+    has_whole_rows: bool = True
     scores: np.ndarray | None = None
 
     @property
@@ -88,6 +95,11 @@ def read_attention(document: Document, warn: Warn | None = None) -> list[Stack]:
     places = find_weights(document)
     if not places:
         raise ToolkitError(_nothing_there(document))
+    if len(places) > _MOST_PLACES:
+        raise ToolkitError(
+            f"'{document.path}' holds {len(places)} tensors of attention weights, and no view "
+            f"shows more than {_MOST_PLACES}. Capture fewer modules."
+        )
     found: list[tuple[Place, np.ndarray]] = []
     problems: dict[_Problem, list[str]] = {}
     for place in places:
@@ -103,24 +115,27 @@ def read_attention(document: Document, warn: Warn | None = None) -> list[Stack]:
         problem, wheres = next(iter(problems.items()))
         raise ToolkitError(f"{problem.title}{wheres[0]} {problem.fact}. {problem.advice}")
     warn = warn or ignore
-    odd = sum(int(np.isnan(weights).sum()) for _, weights in found)
+    odd = sum(weights.size - np.count_nonzero(np.isfinite(weights)) for _, weights in found)
     if odd:
         warn(f"{odd} attention weights are no finite numbers; they are not drawn.")
     for problem, wheres in problems.items():
         more = f" (and {len(wheres) - 1} more)" if len(wheres) > 1 else ""
         warn(f"{problem.title}{wheres[0]}{more} {problem.fact}. Left out.")
-    own = [(place, weights) for place, weights in found if not _handed_on(place, weights, found)]
-    return _stacked(document, own, warn)
+    return _stacked(document, _not_handed_on(found), warn)
 
 
-def _handed_on(place: Place, weights: np.ndarray, found: list[tuple[Place, np.ndarray]]) -> bool:
-    """Whether an outer module hands out the same weights (BERT's attention does)."""
-    return any(
-        place.kind == other.kind
-        and place.module.startswith(f"{other.module}.")
-        and np.array_equal(weights, seen, equal_nan=True)
-        for other, seen in found
-    )
+def _not_handed_on(found: list[tuple[Place, np.ndarray]]) -> list[tuple[Place, np.ndarray]]:
+    """Without what an outer module hands out too: the same weights (BERT's attention does)."""
+    seen: dict[tuple[str, str], list[np.ndarray]] = {}
+    for place, weights in found:
+        seen.setdefault((place.kind, place.module), []).append(weights)
+
+    def is_own(place: Place, weights: np.ndarray) -> bool:
+        ends = [dot.start() for dot in re.finditer(r"\.", place.module)]
+        outer = [seen.get((place.kind, place.module[:end]), []) for end in ends]
+        return not any(np.array_equal(weights, o, equal_nan=True) for some in outer for o in some)
+
+    return [(place, weights) for place, weights in found if is_own(place, weights)]
 
 
 # --------------------------------------------------------------------------------- where they are
@@ -134,26 +149,33 @@ def find_weights(document: Document) -> list[Place]:
     """
     noted = document.attention_weights
     if noted is not None:
-        return [_noted(document, entry) for entry in noted]
+        places = [_noted(document, entry) for entry in noted]
+        if len({(place.module, place.element) for place in places}) < len(places):
+            raise damaged(document.path, "attention_weights", "it names one tensor twice")
+        return places
     names = document.names_of("attention") or document.names
     return [place for name in names if (place := _look(document, name)) is not None]
 
 
 def _noted(document: Document, entry: Any) -> Place:
-    try:
-        kind = entry["kind"]
-        if not _KIND.fullmatch(kind):
-            raise ValueError(kind)
-        layer = int(entry["layer"])
-        if not 0 <= layer < _MANY:
-            raise ValueError(layer)
-        axes = tuple(int(axis) for axis in entry.get("axes") or ()) or None
-        return Place(str(entry["module"]), tuple(entry["element"]), layer, kind, axes)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        raise ToolkitError(
-            f"'{document.path}' is damaged: an entry of 'attention_weights' does not say module, "
-            "element, layer and kind. Capture again."
-        ) from None
+    match entry:
+        case {"module": str(module), "element": [*element], "layer": layer, "kind": str(kind)}:
+            axes = entry.get("axes")
+            if (
+                all(isinstance(step, str) or _is_number(step) for step in element)
+                and _is_number(layer)
+                and _KIND.fullmatch(kind)
+                and (axes is None or (isinstance(axes, list) and all(map(_is_number, axes))))
+            ):
+                return Place(module, tuple(element), layer, kind, tuple(axes or ()) or None)
+    raise ToolkitError(
+        f"'{document.path}' is damaged: an entry of 'attention_weights' does not say module, "
+        "element, layer and kind. Capture again."
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return is_count(value) and value < _MANY
 
 
 def _look(document: Document, name: str) -> Place | None:
@@ -216,10 +238,9 @@ def are_weights(values: np.ndarray) -> bool:
 
 
 def _nothing_there(document: Document) -> str:
-    selected = document.header.get("selected_patterns")
-    lists = selected.values() if isinstance(selected, dict) else []
-    patterns = [pattern for found in lists if isinstance(found, list) for pattern in found]
-    held = ", ".join(map(str, patterns[:6])) or ", ".join(document.names[:6]) or "no modules"
+    selected = document.header.get("selected_patterns", {})
+    patterns = [pattern for found in selected.values() for pattern in found]
+    held = ", ".join(patterns[:6]) or ", ".join(document.names[:6]) or "no modules"
     return (
         f"no attention weights in '{document.path}': it holds {held}. Capture the attention "
         'modules: python agnostic_capture.py --auto-select "attn:weights"'
@@ -236,8 +257,9 @@ def _stacked(document: Document, found: list[tuple[Place, np.ndarray]], warn: Wa
         alike.setdefault((place.kind, weights.shape), []).append((place, weights))
     in_order = sorted(alike.items(), key=lambda item: _rank(item[0][0]))
     stacks = []
+    shapes = Counter(kind for kind, _ in alike)
     for (kind, shape), members in in_order:
-        several = sum(other == kind for other, _ in alike) > 1
+        several = shapes[kind] > 1
         for module, matrices in _once_a_layer(members).items():
             name = kind.replace("_", " ").capitalize()
             if several:
@@ -258,12 +280,12 @@ def _once_a_layer(
     if len({place.layer for place, _ in members}) == len(members):
         return {"": {place.layer: weights for place, weights in members}}
     groups: dict[str, dict[int, np.ndarray]] = {}
+    times: Counter[tuple[str, int]] = Counter()
     for place, weights in members:
-        name, again = f", {place.pattern}", 1
-        while place.layer in groups.get(name, {}):  # from a document that says so
-            again += 1
-            name = f", {place.pattern} ({again})"
-        groups.setdefault(name, {})[place.layer] = weights
+        name, layer = place.pattern, place.layer
+        times[name, layer] += 1
+        again = times[name, layer]  # from a document that says so
+        groups.setdefault(f", {name}" + (f" ({again})" if again > 1 else ""), {})[layer] = weights
     return groups
 
 
@@ -288,7 +310,7 @@ def _stack(
 def _labels(document: Document, side: str, count: int, warn: Warn) -> tuple[str, ...]:
     tokens = _tokens(document, side)
     if tokens is not None and len(tokens) == count:
-        return tuple(map(str, tokens))
+        return tuple(tokens)
     if tokens is not None:
         warn(
             f"the document has {len(tokens)} tokens for {count} positions; positions are shown "
@@ -297,19 +319,19 @@ def _labels(document: Document, side: str, count: int, warn: Warn) -> tuple[str,
     return tuple(f"#{i}" for i in range(count))
 
 
-def _tokens(document: Document, kind: str) -> list[Any] | None:
+def _tokens(document: Document, kind: str) -> list[str] | None:
     """The tokens that attend in this kind of attention, where the document has them."""
     side = "decoder" if kind == "cross" else kind
-    found = document.header.get(f"{side}_tokens")
+    found: list[str] | None = document.header.get(f"{side}_tokens")
     if found is None and side in _READS_TOKENS:
         found = document.header.get("tokens")
-    return found if isinstance(found, list) else None
+    return found
 
 
 def _start(document: Document, key: str, kind: str, rows: int) -> int | None:
     """A position that the document notes among its `tokens`, where these are the rows."""
-    start = document.header.get(key)
-    if kind in ("self", "encoder") and isinstance(start, int) and 0 < start < rows:
+    start: int | None = document.header.get(key)
+    if kind in ("self", "encoder") and start is not None and 0 < start < rows:
         return start
     return None
 
@@ -371,12 +393,19 @@ def _take_heads(stack: Stack, heads: Sequence[int]) -> Stack:
     )
 
 
+def _is_all_inside(weights: np.ndarray, start: int, end: int) -> bool:
+    """Whether rows start:end give all their weight to columns start:end, as causal ones do."""
+    rows = weights[:, start:end]
+    return bool((rows.sum(axis=-1) - rows[..., start:end].sum(axis=-1) < _LITTLE).all())
+
+
 def _take_tokens(stack: Stack, start: int, end: int) -> Stack:
     rows = stack.rows[start:end]
     split = None if stack.split is None else stack.split - start
     written = None if stack.written is None else max(stack.written - start, 0)
     return replace(
         stack,
+        has_whole_rows=all(_is_all_inside(weights, start, end) for weights in stack.weights),
         weights=tuple(weights[:, start:end, start:end] for weights in stack.weights),
         rows=rows,
         columns=stack.columns[start:end],

@@ -12,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import takewhile
 
 from activations.observation import Module, Observation, WeightsSource
@@ -69,10 +70,11 @@ class Catalog:
 
     def layer_of(self, module: str) -> int | None:
         """The number in the place of `{layer}` in this module's name, if it has one."""
-        for pattern in self.patterns:
-            if module in pattern.names:
-                return pattern.layers[pattern.names.index(module)]
-        return None
+        return self._layers.get(module)
+
+    @cached_property
+    def _layers(self) -> dict[str, int | None]:
+        return {n: i for p in self.patterns for n, i in zip(p.names, p.layers, strict=True)}
 
 
 def build_catalog(observation: Observation) -> Catalog:

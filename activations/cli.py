@@ -6,6 +6,7 @@ Results go to stdout; everything else, progress and questions too, to stderr.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -24,12 +25,13 @@ from activations.errors import (
     quoted_list,
     unknown_value,
 )
-from activations.signals import Terminated, signals_raised
+from activations.signals import Terminated, raise_interruption, signals_raised
 from activations.streams import check_standard_output, standard_output_fails, standard_streams
 from activations.terminal import is_terminal
 from activations.tokens import printable
 
 INTERRUPTED = 130
+_LONGEST_LINE = 2000  # characters; of a longer one the start and the end are shown
 _SECONDS_TO_LEAVE = 1.0  # by itself, once it is interrupted
 
 
@@ -92,7 +94,9 @@ class Talk:
             yield update
 
     def _say(self, line: str) -> None:
-        # One line, and no escape codes out of other people's names and files.
+        # One line, that can be read, and no escape codes out of other people's names and files.
+        if len(line) > _LONGEST_LINE:
+            line = f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
         with suppress(OSError):  # nobody reads it; the work goes on, and the exit code tells
             print(printable(line), file=sys.stderr, flush=True)
 
@@ -146,7 +150,7 @@ def _run(parser: Parser, argv: list[str], work: Work, talk: Talk) -> int:
         args = parser.parse_args(argv)
         debug, talk = args.debug, Talk(args.quiet)
         _check_current_folder()
-        work(args, talk)
+        _work(work, args, talk)
         sys.stdout.flush()
     except SystemExit as stop:  # --help, --version
         lost = standard_output_fails()
@@ -165,8 +169,19 @@ def _run(parser: Parser, argv: list[str], work: Work, talk: Talk) -> int:
         lost = standard_output_fails() if isinstance(error, OSError) else None
         if isinstance(lost, BrokenPipeError):
             return 1  # its reader went away, and knows why
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            line = f"'{error.filename}' is too long for the name of a file. Name another."
+            return _failed(error, line, 1, debug, talk)
         return _failed(error, _lost(lost) if lost else _unexpected(error), 1, debug, talk)
     return 0
+
+
+def _work(work: Work, args: argparse.Namespace, talk: Talk) -> None:
+    try:
+        work(args, talk)
+    except Exception as error:
+        raise_interruption(error)
+        raise
 
 
 def _check_current_folder() -> None:

@@ -14,7 +14,8 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +24,18 @@ import orjson
 import simdjson
 
 from activations.errors import ToolkitError, nearest, quoted_list
+from activations.header import checked_header
 from activations.json_reading import (
     another_format,
     cut_out,
     cut_short,
     damaged,
     first_shape,
+    found_at,
     let_go,
     line_ends,
     map_file,
+    members,
     parse_json,
     parse_line,
     plain,
@@ -42,14 +46,15 @@ from activations.json_reading import (
     to_tree,
 )
 from activations.observation import Element
-from activations.tensors import at, walk
-from activations.writing import FORMAT, SECTIONS
+from activations.tensors import walk
+from activations.writing import SECTIONS
 
 if TYPE_CHECKING:
     from activations.notebook import View
     from activations.tensor_file import TensorFile
 
 _OUTPUT = b', "output": '
+_MOST_ELEMENTS = 1000  # that a module hands out; what has more is a tensor with its rows
 _KEY = re.compile(rb'("(?:[^"\\]|\\.)*"): \{')
 
 
@@ -85,14 +90,14 @@ class Document:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._lines: dict[str, _Line] = {}
-        self._whole: Any = None
+        self._parsed: dict[str, Any] | None = None  # {module: entry} of one that is parsed whole
         self._bytes = map_file(self.path)
         try:
-            header = self._index_lines() if self._is_ours() else None
+            header = self._read_lines() if self._is_ours() else None
             if header is None:
                 self._lines.clear()
                 header = self._parse_whole()
-            self.header: dict[str, Any] = header
+            self.header: dict[str, Any] = checked_header(header, self.path)
         except BaseException:
             self.close()
             raise
@@ -147,7 +152,7 @@ class Document:
             raise damaged(self.path, name, "it has no 'output'")
         shape, dtype = plain(entry.get("shape")), plain(entry.get("dtype"))
         try:
-            return to_tree(entry["output"], shape, dtype, self._fetch)
+            return to_tree(entry["output"], shape, dtype, partial(self._fetch, name))
         except ValueError as error:
             raise damaged(self.path, name, f"{error}") from None
 
@@ -162,10 +167,10 @@ class Document:
         shape = reach(plain(described.get("shape")), element)
         dtype = reach(plain(described.get("dtype")), element)
         try:
-            node = at(described["output"], element) if node is None else node
+            node = found_at(described["output"], element) if node is None else node
             # A single value that is not finite is null, but has a dtype.
             found = reference(node) is not None or (node is None and isinstance(dtype, str))
-        except (LookupError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError, OverflowError):
             node, found = None, False
         if described.get("dtype") is not None and not isinstance(dtype, str):
             node, found = None, False  # a list of tensors, or a part of one
@@ -173,15 +178,15 @@ class Document:
             where = "/".join(map(str, element)) or "its output"
             raise ToolkitError(f"{name}: element {where} is not a tensor.")
         try:
-            return to_array(node, shape, dtype, self._fetch)
+            return to_array(node, shape, dtype, partial(self._fetch, name), element)
         except ValueError as error:
             raise damaged(self.path, name, f"{error}") from None
 
-    def _fetch(self, key: str) -> np.ndarray:
-        """A tensor out of the file beside the document."""
+    def _fetch(self, name: str, key: str, element: Element) -> np.ndarray:
+        """A module's tensor out of the file beside the document."""
         if self._tensors is None:
             raise ValueError("it refers to a file of tensors, and the document has none")
-        return self._tensors.numbers(key)
+        return self._tensors.numbers(key, name, element)
 
     @cached_property
     def _tensors(self) -> TensorFile | None:
@@ -227,10 +232,17 @@ class Document:
         start = b'{\n"format": "agnostic-activations/'
         return bool(self._bytes[: len(start)] == start)
 
+    def _read_lines(self) -> dict[str, Any] | None:
+        try:
+            return self._index_lines()
+        except orjson.JSONDecodeError:  # a key or the first lines
+            return None
+
     def _index_lines(self) -> dict[str, Any] | None:
         """Find every module's line without parsing it; parse the header.
 
-        None where lines hold something else, as after a pretty-printer that starts like ours.
+        None where lines hold something else, as after a pretty-printer that starts like ours, or
+        damage: then the whole is parsed, which says what is wrong.
         """
         data, at_line, header_end, category = self._bytes, 0, -1, ""
         if not data[-4096:].rstrip().endswith(b"}\n}\n}"):
@@ -242,21 +254,25 @@ class Document:
                 if head == b'"captured": {':
                     header_end = at_line
             elif key := _KEY.match(head):
-                if key[1] in sections and head[key.end() :].rstrip() in (b"", b"}", b"},"):
-                    category = sections[key[1]]
+                after = head[key.end() :].rstrip()
+                if key[1] in sections and after in (b"", b"}", b"},"):
+                    category = "" if after else sections[key[1]]
+                elif not category or key[1] in sections:
+                    return None
                 else:
                     line = self._line(category, at_line, key, end)
                     if line is None:
                         return None
-                    self._lines[_name(self.path, key[1])] = line
+                    self._lines[orjson.loads(key[1])] = line
+            elif head.rstrip() in (b"}", b"},"):
+                category = ""
+            elif head.rstrip():
+                return None
             at_line = end + 1
         if header_end < 0:
             raise cut_short(self.path)
-        try:
-            header = orjson.loads(data[:header_end].rstrip().rstrip(b",") + b"}")
-        except orjson.JSONDecodeError as error:
-            raise damaged(self.path, "its first lines", f"{error}") from None
-        return self._checked(header)
+        header: dict[str, Any] = orjson.loads(data[:header_end].rstrip().rstrip(b",") + b"}")
+        return header
 
     def _line(self, category: str, start: int, key: re.Match[bytes], end: int) -> _Line | None:
         last = self._bytes[max(start, end - 8) : end].rstrip(b" \t\r")
@@ -268,41 +284,31 @@ class Document:
 
     def _parse_whole(self) -> dict[str, Any]:
         """A document of another layout: parsed whole, arrays only turned into numbers if asked."""
-        self._whole = parse_json(self.path, self._bytes)
-        if not isinstance(self._whole, (simdjson.Object, dict)) or "captured" not in self._whole:
+        header = members(parse_json(self.path, self._bytes)) or {}
+        captured = members(header.pop("captured", None))
+        if captured is None:
             raise another_format(self.path)
-        captured = self._whole["captured"]
-        if not isinstance(captured, (simdjson.Object, dict)):
-            raise another_format(self.path)
+        self._parsed = {}
         for category, section in SECTIONS.items():
-            outputs = captured[section] if section in list(captured) else {}
-            if not isinstance(outputs, (simdjson.Object, dict)):
+            outputs = members(captured.get(section, {}))
+            if outputs is None:
                 raise another_format(self.path)
-            for name in outputs:
-                self._lines[name] = _Line(category, 0, 0, 0)
-        keys = [key for key in self._whole if key != "captured"]
-        return self._checked({key: plain(self._whole[key]) for key in keys})
+            self._parsed |= outputs
+            self._lines |= dict.fromkeys(outputs, _Line(category, 0, 0, 0))
+        return {key: plain(value) for key, value in header.items()}
 
-    def _checked(self, header: dict[str, Any]) -> dict[str, Any]:
-        written = header.get("format", FORMAT)
-        if written != FORMAT:
-            raise ToolkitError(
-                f"'{self.path}' has the format {written!r}, and this version reads {FORMAT!r}. "
-                "Capture again, or use the version that wrote it."
-            )
-        return header
-
-    def _entry(self, name: str) -> Any:
+    def _entry(self, name: str) -> dict[str, Any]:
+        """What the document says of a module; its values are simdjson's where they are nested."""
         line = self._lines.get(name)
         if line is None:
             close = nearest(name, self._lines)
             hint = f" Did you mean {quoted_list(close)}?" if close else ""
             raise ToolkitError(f"Module not found: the document has no module '{name}'.{hint}")
-        if self._whole is not None:
-            entry = self._whole["captured"][SECTIONS[line.category]][name]
+        if self._parsed is not None:
+            entry = members(self._parsed[name])
         else:
-            entry = parse_line(self._text(line.entry, line.end), self.path, name)
-        if not isinstance(entry, (simdjson.Object, dict)):
+            entry = members(parse_line(self._text(line.entry, line.end), self.path, name))
+        if entry is None:
             raise damaged(self.path, name, "it is not an object")
         return entry
 
@@ -315,7 +321,7 @@ class Document:
     def _alone(self, name: str, element: Element) -> Any:
         """One tensor out of a module's line, parsed without the others; None where that fails."""
         line = self._lines.get(name)
-        if line is None or self._whole is not None or len(element) != 1:
+        if line is None or self._parsed is not None or len(element) != 1:
             return None
         start = self._bytes.find(_OUTPUT, line.start, min(line.end, line.start + 100_000))
         index, described = element[0], self._description(name)
@@ -331,7 +337,7 @@ class Document:
     def _description(self, name: str) -> dict[str, Any]:
         """The shape and dtype of a module, read from the start of its line where that will do."""
         line = self._lines.get(name)
-        if line is not None and self._whole is None:
+        if line is not None and self._parsed is None:
             head_end = self._bytes.find(_OUTPUT, line.start, min(line.end, line.start + 100_000))
             head = self._bytes[line.start : max(head_end, line.start)]
             try:
@@ -351,7 +357,7 @@ class Document:
         output = entry.get("output")
         if isinstance(output, (simdjson.Array, list)):
             elements: dict[Element, tuple[int, ...]] = {
-                (i,): first_shape(item) for i, item in enumerate(output)
+                (i,): first_shape(item) for i, item in enumerate(islice(output, _MOST_ELEMENTS))
             }
             return elements | {(): first_shape(output)}
         return {}
@@ -359,12 +365,4 @@ class Document:
     @cached_property
     def attention_weights(self) -> list[dict[str, Any]] | None:
         """Where the attention weights are, as the capture noted it; None in older documents."""
-        found = self.header.get("attention_weights")
-        return found if isinstance(found, list) else None
-
-
-def _name(path: Path, key: bytes) -> str:
-    try:
-        return str(orjson.loads(key))
-    except orjson.JSONDecodeError as error:
-        raise damaged(path, key.decode("utf-8", "replace"), f"{error}") from None
+        return self.header.get("attention_weights")

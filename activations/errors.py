@@ -22,6 +22,9 @@ class UsageError(ToolkitError):
     exit_code = 2
 
 
+_LONGEST_NAME = 500  # characters; comparing takes time that grows with their square
+
+
 def unknown_value(flag: str, value: object, known: Sequence[str]) -> UsageError:
     """That an option takes one of a few values, and this is none of them."""
     listed = f"{', '.join(known[:-1])} or {known[-1]}"
@@ -37,7 +40,9 @@ def nearest(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
 
     Spelling is compared with the candidates' last parts as well as with the whole.
     """
-    known = list(dict.fromkeys(candidates))
+    if len(name) > _LONGEST_NAME:
+        return []
+    known = [c for c in dict.fromkeys(candidates) if len(c) <= _LONGEST_NAME]
     containing = sorted((c for c in known if name and name.lower() in c.lower()), key=len)
     if containing:
         return containing[:limit]

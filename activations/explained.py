@@ -6,12 +6,15 @@ Neither is imported here: exceptions are told by their class's name and their wo
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from activations.errors import ToolkitError
-from activations.signals import Terminated
+from activations.files import is_file, is_folder
+from activations.panics import panics_raised
+from activations.signals import raise_interruption
 
 
 @contextmanager
@@ -22,7 +25,7 @@ def explained(name: str, part: str, attn_implementation: str | None = None) -> I
     except ToolkitError:
         raise
     except Exception as error:
-        _raise_interruption(error)
+        raise_interruption(error)
         raise ToolkitError(_explain(name, part, error, attn_implementation)) from error
 
 
@@ -53,14 +56,14 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
             f"'{name}' does not run with attention '{attn_implementation}' ({first_line(error)}). "
             "Use --attn-implementation eager."
         )
-    if Path(name).is_file():
+    if is_file(name):
         return f"'{name}' is a file. Name the checkpoint's folder with --model."
-    if Path(name).is_dir() and not (Path(name) / "config.json").exists():
+    if is_folder(name) and not (Path(name) / "config.json").exists():
         return (
             f"the folder '{name}' is no checkpoint: it has no config.json. Name a folder made by "
             "save_pretrained()."
         )
-    if part == "configuration" and not Path(name).is_dir():
+    if part == "configuration" and not is_folder(name):
         return _explain_missing(name, kinds, error)
     if kinds & _OUT_OF_REACH:
         return f"this machine does not have the {part} of '{name}', and {_NO_HUB}."
@@ -75,7 +78,37 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
             f"'{name}' has no processor that can be loaded. Save one beside the model with "
             "processor.save_pretrained()."
         )
-    return f"the {part} of '{name}' cannot be loaded: {first_line(error)}"
+    return _cannot(part, name, error)
+
+
+def _cannot(part: str, name: str, error: Exception) -> str:
+    what, advice = _known(error) or (first_line(error), "")
+    if not advice and any(isinstance(item, ImportError) for item in _chain(error)):
+        advice = "Install what is missing, or get another checkpoint."
+    return f"the {part} of '{name}' cannot be loaded: {what}. {advice or _REPAIR}"
+
+
+_REPAIR = "The files may be damaged or incomplete: get or save the checkpoint again."
+
+
+def _known(error: Exception) -> tuple[str, str] | None:
+    """What is wrong with a checkpoint's files, and advice, where libraries say it at length."""
+    text = "\n".join(str(item) for item in _chain(error))
+    if any(type(item).__name__ == "UnpicklingError" for item in _chain(error)):
+        return (
+            "they are a pickle file that is broken or holds more than tensors; as it could run "
+            "code, it is not read",
+            "Get the checkpoint as safetensors.",
+        )
+    if "ignore_mismatched_sizes" in text:
+        return "their sizes are not those that its config.json says", ""
+    if "does not recognize this architecture" in text or "Unrecognized model in" in text:
+        return (
+            "this version of transformers does not know its model_type",
+            "Check its config.json, or upgrade transformers.",
+        )
+    field = re.search(r"alidation error for (?:field|validator) .*\n\s*(?:\w+: )?(.*)", text)
+    return field and (field[1][:200].rstrip("."), "Mend its config.json.")
 
 
 # huggingface_hub's and its HTTP library's, by name
@@ -105,7 +138,7 @@ def _explain_missing(name: str, kinds: set[str], error: Exception) -> str:
             f"model not found: '{name}' is not on this machine and {_NO_HUB}. "
             "Check the name and the network, or give a local folder with --model."
         )
-    return f"the configuration of '{name}' cannot be loaded: {first_line(error)}"
+    return _cannot("configuration", name, error)
 
 
 def looks_like_path(name: str) -> bool:
@@ -135,13 +168,6 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     return found
 
 
-def _raise_interruption(error: BaseException) -> None:
-    """Python makes a RuntimeError of a Ctrl-C in some places, and libraries of theirs."""
-    for item in _chain(error):
-        if isinstance(item, (KeyboardInterrupt, Terminated)):
-            raise item
-
-
 def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (
@@ -157,7 +183,7 @@ def failures_explained() -> Iterator[None]:
     except ToolkitError:
         raise
     except Exception as error:
-        _raise_interruption(error)
+        raise_interruption(error)
         if out_of_memory(error):
             raise ToolkitError(
                 "out of memory in the forward pass. Shorten the prompt, use --dtype bfloat16, or "
@@ -171,4 +197,20 @@ def failures_explained() -> Iterator[None]:
             )
         raise ToolkitError(
             f"the model failed in its forward pass: {first_line(error)}. {hint}"
+        ) from error
+
+
+@contextmanager
+def tokenizer_explained(chat: bool = False) -> Iterator[None]:
+    """What a tokenizer raises that was loaded, or its chat template -> one line."""
+    try:
+        with panics_raised():
+            yield
+    except ToolkitError:
+        raise
+    except Exception as error:
+        what = "tokenizer or its chat template" if chat else "tokenizer"
+        advice = "Leave --chat out, or get" if chat else "Get"
+        raise ToolkitError(
+            f"the checkpoint's {what} fails: {first_line(error)}. {advice} the checkpoint again."
         ) from error

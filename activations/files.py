@@ -249,6 +249,11 @@ def check_beside(document: str | os.PathLike[str]) -> None:
 
     beside = path_beside(document)
     check_writable(beside)
+    if leads_away(beside, Path(document)):
+        raise ToolkitError(
+            f"'{beside}' is a link that leads out of its folder, and would not be followed by who "
+            "reads it. Remove it, or name another --output."
+        )
     if beside.exists() and not is_ours(beside):
         raise ToolkitError(
             f"'{beside}' would be replaced by the tensors of '{document}', and is no file of this "
@@ -277,6 +282,15 @@ def _check_writable(path: str | os.PathLike[str], target: Path) -> None:
         raise ToolkitError(f"'{path}' is a symbolic link that leads to itself. Name another.")
     if target.exists() and not target.is_file():
         raise ToolkitError(f"'{path}' is not an ordinary file. Name another.")
+
+
+def _check_inside(path: Path, folder: Path) -> None:
+    """Refuse a link that leads out of the folder: the file's name came out of a document."""
+    if path.is_symlink() and Path(os.path.realpath(path)).parent != Path(os.path.realpath(folder)):
+        raise ToolkitError(
+            f"'{path}' is a link that leads out of its folder. Remove it, or name another "
+            "--output-dir."
+        )
 
 
 def check_output_folder(name: str) -> None:
@@ -316,6 +330,8 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     sizes: dict[str | os.PathLike[str], int] = {
         path: len(content) for path, content in paths.items()
     }
+    for path in paths:
+        _check_inside(path, folder)
     with _made_if_need_be(folder), replacing_together(sizes) as opened:
         for file, content in zip(opened, paths.values(), strict=True):
             file.write(content)
@@ -357,6 +373,26 @@ def path_beside(document: str | os.PathLike[str]) -> Path:
     path = Path(document)
     stem = path.stem if path.suffix == ".json" else path.name
     return path.with_name(f"{stem}.safetensors")
+
+
+def is_folder(name: str) -> bool:
+    """Whether there is a folder of this name; of one that no file can have, there is none."""
+    return os.path.isdir(name)  # noqa: PTH112  Path.is_dir raises where a name is too long
+
+
+def is_file(name: str) -> bool:
+    """Whether there is a file of this name; of one that no file can have, there is none."""
+    return os.path.isfile(name)  # noqa: PTH113  Path.is_file raises where a name is too long
+
+
+def leads_away(beside: Path, document: Path) -> bool:
+    """Whether the tensors are a link to a file that does not lie beside the document.
+
+    A document may be a link too (the hub's cache is made of them): where both lead to one folder,
+    they lie beside each other.
+    """
+    folders = {document.parent.resolve(), document.resolve().parent}
+    return beside.resolve().parent not in folders
 
 
 def document_size(path: str | os.PathLike[str], format: str) -> int:

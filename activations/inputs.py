@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from activations.errors import UsageError
+from activations.explained import tokenizer_explained
 from activations.probe import accepts, input_device
 from activations.sizes import Lengths
 
@@ -110,20 +111,22 @@ def tokenize(config: Any, tokenizer: Any, request: Request) -> Any:
     check_request(config, request)
     if request.chat and not getattr(tokenizer, "chat_template", None):
         raise UsageError("--chat needs a tokenizer with a chat template. Leave it out.")
-    if request.chat:
-        encoded = tokenizer.apply_chat_template(
-            [{"role": "user", "content": request.prompt}],
-            add_generation_prompt=True,
-            return_tensors="pt",
-            return_dict=True,
-        )
-    else:
-        encoded = tokenizer(request.prompt, request.text_pair, return_tensors="pt")
-    count = encoded["input_ids"].shape[-1]
+    with tokenizer_explained(request.chat):
+        if request.chat:
+            encoded = tokenizer.apply_chat_template(
+                [{"role": "user", "content": request.prompt}],
+                add_generation_prompt=True,
+                return_tensors="pt",
+                return_dict=True,
+            )
+        else:
+            encoded = tokenizer(request.prompt, request.text_pair, return_tensors="pt")
+        count = encoded["input_ids"].shape[-1]
     if not request.prompt or count == 0:
         raise UsageError("the prompt is empty. Give a text with --prompt or --prompt-file.")
     check_length("the prompt is", count, config)
-    check_lengths_written(config, tokenizer, request, count)
+    with tokenizer_explained():
+        check_lengths_written(config, tokenizer, request, count)
     return encoded
 
 
@@ -154,7 +157,8 @@ def encode(model: Any, tokenizer: Any, request: Request) -> Inputs:
 
 def spell(tokenizer: Any, ids: torch.Tensor) -> list[str]:
     """The tokenizer's own token for each id, `#id` for ids it does not know."""
-    tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
+    with tokenizer_explained():
+        tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
     return [f"#{i}" if token is None else str(token) for i, token in zip(ids, tokens, strict=True)]
 
 

@@ -17,6 +17,9 @@ from activations.errors import ToolkitError
 from activations.observation import Element
 
 _PIECE = 8_000_000  # bytes of a file looked through at once
+_DEEPEST = 100  # lists and objects in each other, in a module's output
+_MANY_KEYS = 3000  # more modules than any capture has
+_MOST_DIMENSIONS = 64  # numpy has no more
 
 # ---------------------------------------------------------------------------------- file -> JSON
 
@@ -162,7 +165,29 @@ def plain(node: Any) -> Any:
     return node
 
 
-Fetch = Callable[[str], np.ndarray]  # a tensor in another file by its name
+def members(node: Any) -> dict[str, Any] | None:
+    """The keys of a JSON object with what they hold, unread as yet; None where it is none."""
+    if not isinstance(node, simdjson.Object):
+        return node if isinstance(node, dict) else None
+    keys = list(node)
+    # simdjson looks for a key from the start each time, and takes a NUL for its end.
+    if len(keys) > _MANY_KEYS or any("\0" in key for key in keys):
+        found: dict[str, Any] = node.as_dict()
+        return found
+    return {key: node[key] for key in keys}
+
+
+def found_at(node: Any, path: Element) -> Any:
+    """What stands at a path; raises `LookupError`, `TypeError` or `OverflowError` if nothing."""
+    step: Any
+    for step in path:
+        inside = members(node)
+        node = node[step] if inside is None else inside[step]
+    return node
+
+
+# A tensor in another file, by its name there and by its place in the module's output.
+Fetch = Callable[[str, Element], np.ndarray]
 
 
 def reference(node: Any) -> str | None:
@@ -173,18 +198,21 @@ def reference(node: Any) -> str | None:
     return None
 
 
-def to_tree(node: Any, shape: Any, dtype: Any, fetch: Fetch) -> Any:
+def to_tree(node: Any, shape: Any, dtype: Any, fetch: Fetch, path: Element = ()) -> Any:
     """An output's JSON -> arrays nested as the module nested them.
 
     `dtype` tells a tensor (a string) from a list (a list); without it (other people's documents)
-    a list that is rectangular and numeric throughout is taken for a tensor.
+    a list that is rectangular and numeric throughout is taken for a tensor. Raises `ValueError`.
     """
+    if len(path) > _DEEPEST:
+        raise ValueError("it is nested too deeply")
     if isinstance(dtype, str) or (dtype is None and reference(node) is not None):
-        return to_array(node, shape, dtype, fetch)
-    if isinstance(node, (simdjson.Object, dict)):
+        return to_array(node, shape, dtype, fetch, path)
+    inside = members(node)
+    if inside is not None:
         return {
-            key: to_tree(node[key], _step(shape, key), _step(dtype, key), fetch)
-            for key in list(node)
+            key: to_tree(value, _step(shape, key), _step(dtype, key), fetch, (*path, key))
+            for key, value in inside.items()
         }
     if isinstance(node, (simdjson.Array, list)):
         if not isinstance(dtype, list):
@@ -192,8 +220,8 @@ def to_tree(node: Any, shape: Any, dtype: Any, fetch: Fetch) -> Any:
             if guess is not None:
                 return guess
         return [
-            to_tree(item, _step(shape, i), _step(dtype, i), fetch)
-            for i, item in enumerate(list(node))
+            to_tree(item, _step(shape, i), _step(dtype, i), fetch, (*path, i))
+            for i, item in enumerate(node)
         ]
     return node
 
@@ -215,15 +243,27 @@ def reach(tree: Any, path: Element) -> Any:
 
 
 def _rectangular(node: Any) -> np.ndarray | None:
+    values = plain(node)
     try:
-        found = np.array(plain(node))
+        # As objects first: of texts numpy would make every one as wide as the widest.
+        kinds = set(map(type, np.array(values, dtype=object).ravel()))
     except ValueError:  # ragged
         return None
-    return _as_floats(found) if found.dtype.kind in "fiub" else None
+    if not kinds <= {int, float, bool}:
+        return None
+    found = np.array(values)
+    if found.dtype == np.float64:
+        return _narrowed(found, np.dtype(np.float32))
+    return found if found.dtype.kind in "iub" else None
 
 
-def _as_floats(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.float32) if values.dtype == np.float64 else values
+def _narrowed(values: np.ndarray, wanted: np.dtype) -> np.ndarray:
+    """The same numbers in a narrower dtype. Raises `ValueError` where it has no such integer."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite in it
+        found = values.astype(wanted)
+    if wanted.kind != "f" and found.dtype != values.dtype and (found != values).any():
+        raise ValueError(f"a tensor of {wanted} holds a number that is none")
+    return found
 
 
 _NUMPY_DTYPES = {
@@ -241,23 +281,25 @@ _NUMPY_DTYPES = {
         "uint8",
         "bool",
     ]
-}
+} | {"complex128": np.dtype("float64")}  # pairs of numbers
 
 
-def to_array(node: Any, shape: Any, dtype: Any, fetch: Fetch) -> np.ndarray:
+def to_array(node: Any, shape: Any, dtype: Any, fetch: Fetch, path: Element = ()) -> np.ndarray:
     """A JSON array (or number) -> an array of the dtype the document names, float32 unless so."""
     wanted = _NUMPY_DTYPES.get(dtype, np.dtype(np.float32))
     values = _buffer(node, wanted) if isinstance(node, simdjson.Array) else None
     sizes = to_sizes(shape)
     key = reference(node)
     if key is not None:
-        values = fetch(key)
+        values = fetch(key, path)
     elif values is None or sizes is None:
         values = _from_lists(plain(node), wanted)
     if sizes is None:
         sizes = values.shape
     elif isinstance(dtype, str) and dtype.startswith("complex"):
         sizes = (*sizes, 2)
+    if len(sizes) > _MOST_DIMENSIONS:
+        raise ValueError(f"it says that a tensor has {len(sizes)} dimensions")
     if values.size != math.prod(sizes):
         raise ValueError(f"it says {list(sizes)} for a tensor that holds {values.size} numbers")
     return values.reshape(sizes)
@@ -280,17 +322,19 @@ def _buffer(node: Any, wanted: np.dtype) -> np.ndarray | None:
         raw = node.as_buffer(of_type=kind)
     except (TypeError, ValueError):
         return None
-    return np.frombuffer(raw, dtype={"d": "f8", "i": "i8", "u": "u8"}[kind]).astype(wanted)
+    return _narrowed(np.frombuffer(raw, dtype={"d": "f8", "i": "i8", "u": "u8"}[kind]), wanted)
 
 
 def _from_lists(values: Any, wanted: np.dtype) -> np.ndarray:
     """The slow way, for arrays with null (not a finite number) or booleans."""
     try:
         if wanted.kind == "f":
-            return np.array(values, dtype=np.float64).astype(wanted)
-        return np.array(values, dtype=wanted)
+            return _narrowed(np.array(values, dtype=np.float64), wanted)
+        return _narrowed(np.array(values, dtype=object), wanted)
     except (ValueError, TypeError, OverflowError):
-        raise ValueError("a tensor is ragged or holds something that is not a number") from None
+        raise ValueError(
+            f"a tensor is ragged or holds something that is no number of {wanted}"
+        ) from None
 
 
 def first_shape(node: Any) -> tuple[int, ...]:

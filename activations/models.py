@@ -6,12 +6,12 @@ import json
 import logging
 import socket
 import tempfile
+import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -22,12 +22,17 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto import modeling_auto
 
+from activations.distrust import check_counts, check_index, check_kernels, modules_counted
 from activations.errors import ToolkitError, UsageError, nearest, quoted_list
 from activations.explained import explained, first_line
+from activations.files import is_folder
 from activations.inputs import paired
+from activations.panics import panics_raised
 from activations.signals import undisturbed
 
 _WAYS_TO_SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # accelerate's
+
+_HUB_ANSWERS = 5  # seconds, or it is taken to be out of reach
 
 # Tried in this order when the checkpoint does not name its class: most of what has a decoder head
 # also has others, and BERT-like models are in the causal mapping too.
@@ -67,14 +72,17 @@ def open_checkpoint(
         raise UsageError("--model is empty. Give a hub name or a checkpoint folder.")
     with explained(name, "configuration"):
         where = _where(name, revision, trust_remote_code)
+        check_counts(name, transformers.PreTrainedConfig.get_config_dict(name, **where)[0])
         config = AutoConfig.from_pretrained(name, **where)
-    return Checkpoint(name, config, _class_name(config), revision, trust_remote_code)
+        if not trust_remote_code:
+            check_kernels(name, _implementations(config))
+        return Checkpoint(name, config, _class_name(config), revision, trust_remote_code)
 
 
 def _where(name: str, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
     """What every loading call is told."""
     found: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
-    if not Path(name).is_dir() and not _hub_in_reach():
+    if not is_folder(name) and not _hub_in_reach():
         # Otherwise each file is asked for six times, with pauses: half a minute of silence.
         found["local_files_only"] = True
     return found
@@ -82,13 +90,14 @@ def _where(name: str, revision: str | None, trust_remote_code: bool) -> dict[str
 
 @cache
 def _hub_in_reach() -> bool:
-    """Whether the hub's address can be looked up. Behind a proxy only the proxy knows."""
+    """Whether the hub can be called at its address. Behind a proxy only the proxy knows."""
     if {"https", "all"} & set(getproxies()):
         return True
-    host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname or ""
     try:
-        socket.getaddrinfo(host, 443)
-    except OSError:
+        hub = urlsplit(huggingface_hub.constants.ENDPOINT)
+        address = hub.hostname or "", hub.port or (80 if hub.scheme == "http" else 443)
+        socket.create_connection(address, timeout=_HUB_ANSWERS).close()
+    except (OSError, ValueError):  # a port that is no number
         return False
     return True
 
@@ -145,7 +154,7 @@ def skeleton(checkpoint: Checkpoint, dtype: str = "auto") -> Any:
         options["trust_remote_code"] = checkpoint.trust_remote_code
     else:
         make = loader._from_config  # what the auto classes call
-    with torch.device("meta"):
+    with torch.device("meta"), modules_counted(checkpoint.name):
         model = make(checkpoint.config, **options)
     return model.to("meta").eval()  # torch.Tensor(n) does not heed the line above (wav2vec2)
 
@@ -177,7 +186,14 @@ def load_model(
         folder = tempfile.TemporaryDirectory(prefix="offloaded-weights-")
         options |= {"device_map": spread, "offload_folder": folder.name}
     # What the checkpoint lacks is random, but the same every time.
-    with explained(checkpoint.name, "weights", attn_implementation), the_same_chances():
+    with (
+        explained(checkpoint.name, "weights", attn_implementation),
+        modules_counted(checkpoint.name),
+        the_same_chances(),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # about files that are odd: what matters is an error
+        check_index(checkpoint.name)
         loader = getattr(transformers, checkpoint.class_name)
         model, report = loader.from_pretrained(checkpoint.name, **options)
         model = (model if spread is not None else model.to(place)).eval()
@@ -350,7 +366,7 @@ def the_same_chances() -> Iterator[None]:
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """The checkpoint's tokenizer. Raises `ToolkitError` when there is none."""
-    with explained(checkpoint.name, "tokenizer"):
+    with explained(checkpoint.name, "tokenizer"), panics_raised():
         return AutoTokenizer.from_pretrained(checkpoint.name, **checkpoint.where)
 
 
@@ -359,7 +375,7 @@ def load_processor(checkpoint: Checkpoint, auto_class: str) -> Any:
 
     `auto_class` is `AutoImageProcessor`, `AutoFeatureExtractor` or `AutoProcessor`.
     """
-    with explained(checkpoint.name, "processor"):
+    with explained(checkpoint.name, "processor"), panics_raised():
         return getattr(transformers, auto_class).from_pretrained(
             checkpoint.name, **checkpoint.where
         )

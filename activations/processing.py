@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from activations.errors import ToolkitError, UsageError
-from activations.explained import first_line
+from activations.explained import first_line, tokenizer_explained
 from activations.inputs import (
     Inputs,
     Request,
@@ -30,6 +30,7 @@ from activations.inputs import (
 )
 from activations.media import blank_image, frame_names, patch_names, silence
 from activations.observation import Observation
+from activations.panics import panics_raised
 from activations.probe import accepts, input_device, main_input, observe, reads_text
 
 _WORDS = {"text": "text", "image": "images", "audio": "audio", "video": "videos"}
@@ -174,7 +175,8 @@ def _process(model: Any, processor: Any, request: Request) -> Mapping[str, Any]:
     elif "audio" in given:  # a feature extractor on its own has no name for it
         given["raw_speech"] = given.pop("audio")
     try:
-        made: Mapping[str, Any] = _own_part(model, processor, request)(**given)
+        with panics_raised():
+            made: Mapping[str, Any] = _own_part(model, processor, request)(**given)
     except Exception as error:
         hint = (
             f" Write its place into --prompt, once for each {_what(request)}, or use --chat."
@@ -224,9 +226,10 @@ def _prompt(processor: Any, request: Request) -> Any:
     content = [{"type": kind} for kind in kinds] + [{"type": "text", "text": request.prompt}]
     if not getattr(processor, "chat_template", None):
         raise UsageError("--chat needs a processor with a chat template. Leave it out.")
-    return processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-    )
+    with tokenizer_explained(chat=True):
+        return processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
 
 
 def _tensors(model: Any, made: Mapping[str, Any]) -> dict[str, torch.Tensor]:

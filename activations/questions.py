@@ -19,7 +19,7 @@ from activations.terminal import is_terminal
 if TYPE_CHECKING:
     from rich.table import Table
 
-_WIDEST_OUTPUT = 60
+_WIDEST_OUTPUT, _NARROWEST_OUTPUT = 60, 16
 _WIDTH_FOR_COUNTS, _WIDTH_FOR_OUTPUTS = 32, 56  # of a terminal
 HELP = (
     "An answer is a comma-separated list of: an index (0), a pattern "
@@ -213,17 +213,23 @@ def _table(category: str, patterns: Sequence[Pattern], width: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    longest = max(len(pattern.text) for pattern in patterns)
     table = Table(
         title=f"{TITLES[category]} ({_mark_legend(patterns)})", title_justify="left", box=None
     )
+    counts, outputs = width >= _WIDTH_FOR_COUNTS, width >= _WIDTH_FOR_OUTPUTS
+    room = width - len(str(len(patterns) - 1)) - len("*") - 2 * (3 + counts + outputs)  # 2 between
+    room -= len("modules") if counts else 0
+    longest = max(len(pattern.text) for pattern in patterns)
+    widest = max(len(_outputs(pattern)) for pattern in patterns) if outputs else 0
+    names = max(1, min(longest, room - min(widest, _NARROWEST_OUTPUT)))
     table.add_column("", justify="right", style="bold", no_wrap=True)
     table.add_column("", no_wrap=True)
-    table.add_column("pattern", overflow="fold", min_width=max(1, min(longest, width - 36)))
-    if width >= _WIDTH_FOR_COUNTS:
+    table.add_column("pattern", overflow="fold", width=names)
+    if counts:
         table.add_column("modules", justify="right", no_wrap=True)
-    if width >= _WIDTH_FOR_OUTPUTS:
-        table.add_column("puts out", overflow="fold", style="dim")
+    if outputs:
+        column = min(max(widest, len("puts out")), room - names)
+        table.add_column("puts out", overflow="fold", style="dim", width=column)
     for i, pattern in enumerate(patterns):
         mark = "*" if pattern.weights else ""
         cells = [str(i), mark, pattern.text, str(len(pattern.names)), _outputs(pattern)]

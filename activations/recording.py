@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from activations.errors import ToolkitError, ignore, nearest, quoted_list
 from activations.signals import undisturbed
 from activations.tensors import Tensor
 
+# Of these torch knows that they are bits, and reads no number out of them.
+_NO_NUMBERS = re.compile(r"u?int[1-7]$|bits|float4")
 OnCall = Callable[[str, Any], None]
 
 
@@ -148,11 +151,14 @@ def find_modules(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]
 def snapshot(output: Any) -> Any:
     """A copy of a module's output: `Tensor`s, lists, dicts, None, numbers and strings.
 
-    Tuples, lists and namedtuples become lists of their elements; dicts and ModelOutputs dicts.
-    Anything else (a Cache, say) is named by its class, not dumped.
+    Tuples, lists, namedtuples and nested tensors become lists of their elements; dicts and
+    ModelOutputs dicts. Anything else (a Cache, say) is named by its class, not dumped.
     """
     if isinstance(output, torch.Tensor):
-        return _copy(output)
+        if output.is_nested:
+            return [snapshot(part) for part in output.unbind()]
+        dtype = str(output.dtype).removeprefix("torch.")
+        return f"Tensor of {dtype}" if _NO_NUMBERS.match(dtype) else _copy(output, dtype)
     if isinstance(output, Mapping):
         return {str(key): snapshot(value) for key, value in output.items()}
     if isinstance(output, (tuple, list)):
@@ -162,9 +168,8 @@ def snapshot(output: Any) -> Any:
     return type(output).__name__
 
 
-def _copy(tensor: torch.Tensor) -> Tensor:
-    dtype, shape = str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
-    plain = tensor.detach()
+def _copy(tensor: torch.Tensor, dtype: str) -> Tensor:
+    shape, plain = tuple(tensor.shape), tensor.detach()
     if plain.is_quantized:
         plain = plain.dequantize()
     if plain.layout != torch.strided:

@@ -57,6 +57,8 @@ def _score(stack: Stack) -> np.ndarray:
     pairs = _pairs(stack)
     scores = np.full((len(stack.layers), len(stack.heads), len(SCORES)), np.nan)
     for i, weights in enumerate(stack.weights):
+        if weights.dtype.kind != "f":  # nothing but 0 and 1
+            weights = weights.astype(np.float32)
         if not np.isfinite(weights).all():
             weights = np.where(np.isfinite(weights), weights, 0)
         if are_weights(weights):

@@ -12,6 +12,7 @@ from activations.attention import Stack, Warn, read_attention, take
 from activations.document import Document
 from activations.errors import ToolkitError, UsageError, ignore
 from activations.scores import with_scores
+from activations.tokens import printable
 from activations.views import Caption
 
 
@@ -40,8 +41,9 @@ def read_shown(
     notes: list[str] = []
 
     def note(line: str) -> None:
-        if line not in notes:
-            notes.append(line)
+        shown = printable(line)  # it may name modules, and must not be reordered by them
+        if shown not in notes:
+            notes.append(shown)
             warn(line)
 
     chosen = take(read_attention(document, note), layers, heads)
@@ -62,7 +64,7 @@ def _texts(document: Document) -> tuple[tuple[str, str], ...]:
     """What the model read beside the prompt."""
     names = {"text_pair": "Second", "target": "Target", "image": "Image", "audio": "Audio"}
     header = document.header
-    return tuple((name, str(header[key])) for key, name in names.items() if header.get(key))
+    return tuple((name, header[key]) for key, name in names.items() if header.get(key))
 
 
 def _name_tokens(document: Document, warn: Warn) -> None:
@@ -80,7 +82,11 @@ def _name_tokens(document: Document, warn: Warn) -> None:
 
         tokenizer = load_tokenizer(open_checkpoint(document.model))
         for names, ids in missing:
-            document.header[names] = tokenizer.convert_ids_to_tokens(_ids(document, ids))
+            found = _ids(document, ids)
+            tokens = tokenizer.convert_ids_to_tokens(found)
+            document.header[names] = [  # None for an id that this tokenizer has not
+                f"#{i}" if token is None else token for i, token in zip(found, tokens, strict=True)
+            ]
     except (ToolkitError, ImportError, LookupError, TypeError, ValueError, OverflowError):
         warn(
             f"the document has no tokens and the tokenizer of '{document.model}' cannot be loaded; "
@@ -92,7 +98,5 @@ def _name_tokens(document: Document, warn: Warn) -> None:
 
 def _ids(document: Document, key: str) -> list[object]:
     """The first text's ids, whether they stand in a batch or alone."""
-    row = document.header[key]
-    if isinstance(row, list) and row and isinstance(row[0], list):
-        row = row[0]
-    return row if isinstance(row, list) else []
+    rows: list[object] = document.header[key]
+    return rows[0] if rows and isinstance(rows[0], list) else rows

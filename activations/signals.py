@@ -14,6 +14,7 @@ SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGHUP", "SIGTERM", "SIGINT") if hasattr(signal, name)
 )
 _SAME_WISH = 2.0  # seconds
+_LONGEST_CHAIN = 100  # of errors that led to others; it may go round in a circle
 
 
 class Terminated(BaseException):
@@ -95,6 +96,18 @@ def undisturbed() -> Iterator[Door]:
             door.shut = True
     finally:
         door.let_in()
+
+
+def raise_interruption(error: BaseException) -> None:
+    """Raise what interrupted where that made another error.
+
+    Python makes a RuntimeError of a Ctrl-C while it makes a class, and libraries others of theirs.
+    """
+    found: BaseException | None = error
+    for _ in range(_LONGEST_CHAIN):
+        if isinstance(found, (KeyboardInterrupt, Terminated)):
+            raise found
+        found = found and (found.__cause__ or found.__context__)
 
 
 @contextmanager

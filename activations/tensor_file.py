@@ -18,7 +18,7 @@ import orjson
 from safetensors import SafetensorError, safe_open
 
 from activations.errors import ToolkitError
-from activations.files import path_beside
+from activations.files import leads_away, path_beside
 from activations.observation import Element
 from activations.tensors import Tensor
 
@@ -92,7 +92,14 @@ class TensorFile:
         self.path = path_beside(document)
         import ml_dtypes  # noqa: F401  numpy knows bfloat16 by name then
 
+        if leads_away(self.path, document):
+            raise ToolkitError(
+                f"'{self.path}' leads out of the folder of '{document}', and is not followed. Put "
+                "the file itself there."
+            )
         try:
+            if self.path.exists() and not self.path.is_file():
+                raise OSError("it is no ordinary file")  # a pipe would be waited for
             self._file = cast(Any, safe_open(self.path, framework="np"))
         except FileNotFoundError:
             raise ToolkitError(
@@ -109,9 +116,18 @@ class TensorFile:
                 "Capture again."
             )
 
-    def numbers(self, key: str) -> np.ndarray:
-        """The tensor's values as `Tensor.numbers` gives them. Raises `ValueError` if not there."""
+    def numbers(self, key: str, module: str, element: Element) -> np.ndarray:
+        """The values of a module's tensor as `Tensor.numbers` gives them.
+
+        Each stands there under its own name, so that a document cannot make much out of little by
+        naming one many times. Raises `ValueError` if it is not there, or not as it should be.
+        """
+        if key != key_of(module, element):
+            raise ValueError(f"it refers to a tensor of another name, '{key}'")
         try:
+            dtype = self._file.get_slice(key).get_dtype()
+            if dtype not in (*_DTYPES.values(), "BF16"):
+                raise ValueError(f"no document has tensors of {dtype}, as '{self.path.name}' does")
             values = self._file.get_tensor(key)
         except SafetensorError:
             raise ValueError(f"the tensor '{key}' is not in '{self.path.name}'") from None

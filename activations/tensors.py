@@ -49,15 +49,17 @@ def map_leaves(tree: Any, fn: Callable[[Any, Element], Any], path: Element = ())
 
 
 def walk(tree: Any, path: Element = ()) -> Iterator[tuple[Element, Any]]:
-    """Every leaf of a nesting of lists and dicts with the path that leads to it."""
-    if isinstance(tree, list):
-        for i, item in enumerate(tree):
-            yield from walk(item, (*path, i))
-    elif isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from walk(value, (*path, key))
-    else:
-        yield path, tree
+    """Every leaf of a nesting of lists and dicts with the path that leads to it, in order."""
+    waiting: list[tuple[Element, Any]] = [
+        (path, tree)
+    ]  # a document may be nested deeper than calls
+    while waiting:
+        path, node = waiting.pop()
+        if isinstance(node, (list, dict)):
+            steps = node.items() if isinstance(node, dict) else enumerate(node)
+            waiting += reversed([((*path, step), inside) for step, inside in steps])
+        else:
+            yield path, node
 
 
 def at(tree: Any, path: Element) -> Any:

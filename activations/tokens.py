@@ -68,8 +68,10 @@ def _shown(text: str) -> str:
     Controls that turn the direction of the text around are spelled out: they would reorder the
     page around them.
     """
-    return "".join(
-        _VISIBLE.get(c)
-        or (f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c)
-        for c in text
-    )
+    return "".join(_VISIBLE.get(c) or (f"\\u{ord(c):04x}" if _is_unseen(c) else c) for c in text)
+
+
+def _is_unseen(c: str) -> bool:
+    """Controls, halves of surrogate pairs, and what is no character (which XML cannot hold)."""
+    is_none = ord(c) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(c) <= 0xFDEF
+    return is_none or unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")

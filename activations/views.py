@@ -32,7 +32,7 @@ from activations.errors import ToolkitError
 from activations.files import safe_name
 from activations.scores import SCORES
 from activations.selection import describe_numbers
-from activations.tokens import readable
+from activations.tokens import printable, readable
 
 VIEWS = {"head": "Attention head view", "model": "Attention model view"}
 SCRIPTS = (  # each knows those before it
@@ -156,7 +156,7 @@ def _text_row(name: str, text: str) -> str:
     )
     if len(text) > _LONG_TEXT or text.count("\n") > _LONG_TEXT // 40:
         start = " ".join(text[:_LONG_TEXT].split())[: _LONG_TEXT // 4]
-        label = f"{_text(start)}… ({len(text):,} characters)"
+        label = f"<bdi>{_text(start)}</bdi>… ({len(text):,} characters)"
         whole = f"<details><summary>{label}</summary>{whole}</details>"
     return f"<div><dt>{_text(name)}</dt><dd>{whole}</dd></div>\n"
 
@@ -170,7 +170,7 @@ def _facts(stacks: Sequence[Stack]) -> str:
             size = f"{len(stack.rows)} x {len(stack.columns)} tokens"
         layers = "layer" if len(stack.layers) == 1 else "layers"
         heads = "head" if len(stack.heads) == 1 else "heads"
-        name, *rest = stack.name.split(", ")
+        name, *rest = printable(stack.name).split(", ")
         if rest and "{layer}" in rest[-1]:  # one of several modules in a layer
             name += f" ({rest[-1]})"
         parts.append(
@@ -204,6 +204,7 @@ def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
             "second": stack.split,
             "written": stack.written,
             "start": stack.start,
+            "wholeRows": stack.has_whole_rows,
             "cross": stack.is_cross,
             "probabilities": all(map(are_weights, stack.weights)),
             "scores": _score_list(stack),
@@ -212,7 +213,9 @@ def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
             "steps": steps,
         }
         parts = _sentence_parts(stack)
-        packed += [{**described, "name": n, "rows": r, "columns": c} for n, r, c in parts]
+        packed += [
+            {**described, "name": _encodable(n), "rows": r, "columns": c} for n, r, c in parts
+        ]
         first += len(stack.layers) * len(stack.heads) * rows * columns
     pieces.append(squeeze.flush())
     return packed, base64.b64encode(b"".join(pieces))
@@ -231,7 +234,7 @@ def _sentence_parts(stack: Stack) -> list[tuple[str, tuple[int, int], tuple[int,
     """The filters bertviz offers for a pair of sentences: (name, rows, columns)."""
     rows, columns = (0, len(stack.rows)), (0, len(stack.columns))
     if stack.split is None:
-        return [(stack.name, rows, columns)]
+        return [(printable(stack.name), rows, columns)]  # of modules, whose names are anyone's
     sides = {"A": (0, stack.split), "B": (stack.split, len(stack.rows))}
     arrows = [("A", "A"), ("B", "B"), ("A", "B"), ("B", "A")]
     return [("All", rows, columns)] + [
@@ -267,8 +270,12 @@ def showable(weights: np.ndarray) -> np.ndarray:
 
 def _text(value: str) -> str:
     """Escaped for HTML text and attributes. A carriage return would be read as a newline."""
-    printable = value.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
-    return html.escape(printable).replace("\r", "&#13;")
+    return html.escape(_encodable(value).replace("\0", "\ufffd")).replace("\r", "&#13;")
+
+
+def _encodable(value: str) -> str:
+    """JSON may hold halves of characters, which UTF-8 does not."""
+    return value.encode("utf-8", "replace").decode("utf-8")
 
 
 def _json_in_html(data: Mapping[str, Any]) -> str:

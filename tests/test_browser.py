@@ -726,10 +726,10 @@ def test_everything_is_reached_by_keyboard(tmp_path: Path, open_page: Open) -> N
     )
 
     model = open_page(pages["model"])
-    stops = tab_stops(model, 10)
+    stops = tab_stops(model, 11)
     controls.remove("Head 0")
     controls.remove("Head 1")
-    assert stops == [*controls, "Drawing", "Layer 0, Head 0"]
+    assert stops == [*controls, "to-scores", "Drawing", "Layer 0, Head 0"]
     # One stop for all pictures; the arrow keys go from one to the other, and not beyond the last.
     for key in ("ArrowLeft", "ArrowUp", "ArrowRight", "ArrowRight"):
         model.page.keyboard.press(key)

@@ -125,6 +125,15 @@ def test_a_long_text_shares_cells(tmp_path: Path, open_page: Open) -> None:
     assert np.diff(rows).min() > 9  # names are left out rather than written over each other
 
 
+def test_a_shared_cell_tells_its_strongest_weight(tmp_path: Path, open_page: Open) -> None:
+    weights = np.full((1, 500, 500), 0.001, np.float32)
+    weights[0, 1, 2] = 0.75
+    tab = open_page(make_pages(tmp_path, [Layer(0, weights)])["head"])
+    tab.page.locator("#heat svg").focus()
+    tab.page.keyboard.press("ArrowRight")
+    assert told(tab, "#cell") == "t1 (1) to t2 (2): 0.75 (the strongest of 2 x 2)"
+
+
 def test_copying_as_csv(tmp_path: Path, open_page: Open) -> None:
     tokens = ["=1+1", 'say "x"', "a,b", "Ġsp", "line\nbreak", "€"]
     layers = two_layers()
@@ -330,6 +339,88 @@ def test_the_first_token_cannot_be_hidden_where_it_is_not(tmp_path: Path, open_p
     assert tab.page.locator("#without-first-label").is_hidden()
 
 
+def test_the_first_token_of_a_part(tmp_path: Path, open_page: Open) -> None:
+    # Of a causal text a part from the start has whole rows; of another it has not.
+    causal = make_pages(tmp_path / "causal", two_layers(), "--tokens", "0:4")
+    tab = open_page(causal["head"], "#first=hidden")
+    close(head_view_lines(tab), expected_lines(without_first(two_layers()[0].weights)[:, 1:4, :3]))
+    layers = [Layer(0, random_weights(0, 2, 6, causal=False))]
+    tab = open_page(make_pages(tmp_path / "both", layers, "--tokens", "0:4")["head"])
+    assert tab.page.locator("#without-first-label").is_hidden()
+
+
+def test_what_is_no_number_is_told_so(tmp_path: Path, open_page: Open) -> None:
+    weights = random_weights(0, 1, 4, causal=False)
+    weights[0, 1] = [np.nan, 0.5, 0.5, 0]
+    tab = open_page(make_pages(tmp_path, [Layer(0, weights)])["head"])
+    tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab.page.locator("#heat svg").focus()
+    tab.page.keyboard.press("ArrowDown")
+    assert told(tab, "#cell") == "t1 (1) to t0 (0): no number"
+    tab.page.get_by_role("button", name="Copy as CSV").click()
+    expect(tab.page.locator("#closer-said")).to_contain_text("Copied")
+    copied = tab.page.evaluate("navigator.clipboard.readText()")
+    assert copied.splitlines()[2] == '"1 t1",,0.5,0.5,0'
+
+
+def test_raw_scores_are_coloured_from_the_least_to_the_most(
+    tmp_path: Path, open_page: Open
+) -> None:
+    scores = -1 - np.arange(25, dtype=np.float32).reshape(1, 5, 5)
+    tab = open_page(make_pages(tmp_path, [Layer(0, scores)])["head"])
+    assert "raw scores" in tab.drawn()
+    assert tab.page.locator("#threshold-part").is_hidden()
+    darkness = heat_map(tab, 5, 5).ravel()
+    assert (np.diff(darkness) < 0.03).all()
+    assert darkness[0] > 0.7
+    assert darkness[-1] == 0
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_controls_do_not_scroll_the_page(tmp_path: Path, open_page: Open, view: str) -> None:
+    layers = [Layer(i, random_weights(i, 2, 30)) for i in range(6)]
+    tab = open_page(make_pages(tmp_path, layers)[view], "#layer=5&head=1")
+    tab.page.evaluate("scrollTo(0, 0)")
+    tab.page.get_by_label("Hide lines up to").fill("30")
+    tab.wait("() => document.getElementById('status').textContent.includes('of 0.09 or less')")
+    tab.page.get_by_label("Hide the first token").check()
+    tab.drawn()
+    tab.choose("#theme", "dark")
+    expect(tab.page.locator("#closer-title")).to_have_text(
+        "Layer 5, Head 1, without the first token"
+    )
+    assert tab.page.evaluate("scrollY") == 0
+    # All of it is in the address, and so in the link to the other view.
+    ways = "#layer=5&head=1&first=hidden&above=0.09&theme=dark"
+    assert tab.page.evaluate("location.hash") == ways
+    tab.page.locator("#opened a").click()
+    tab.page.wait_for_url(f"**{ways}")
+    tab.drawn()
+    assert tab.page.get_by_label("Hide the first token").is_checked()
+    assert told(tab, "#threshold-value") == "0.09"
+
+
+def test_a_head_chosen_while_lines_are_made_is_opened(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, 12, 60)) for i in range(6)]
+    tab = open_page(make_pages(tmp_path, layers, "--min-weight", "0")["model"])
+    tab.page.evaluate(
+        """() => new Promise(done => {
+            document.getElementById('theme').value = 'dark';
+            document.getElementById('theme').dispatchEvent(new Event('change'));
+            (function wait() {  // until the lines are being made
+                if (State.svg.isConnected) return setTimeout(wait, 1);
+                document.querySelectorAll('#scores-table a')[3].click();
+                done();
+            })();
+        })"""
+    )
+    tab.drawn()
+    name = tab.page.locator("#scores-table a").nth(3).inner_text()
+    assert tab.texts("#vis > svg > text.detail") == [name]
+    expect(tab.page.locator("#closer-title")).to_have_text(name)
+    tab.wait("() => document.querySelectorAll('#vis .detail line').length > 500")
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_the_threshold(tmp_path: Path, open_page: Open, view: str) -> None:
     layers = two_layers()
@@ -469,6 +560,30 @@ def test_saving_the_picture(tmp_path: Path, open_page: Open, view: str, scheme: 
     assert (abs(pixels - paper) > 60).mean() > 0.005
     assert abs(small - pixels).mean() < 6
     assert shown.complaints == []
+
+
+def test_pictures_of_several_kinds_have_names_of_their_own(tmp_path: Path, open_page: Open) -> None:
+    layers = [
+        Layer(0, random_weights(i, 2, 4), kind) for i, kind in enumerate(("encoder", "cross"))
+    ]
+    header = {"tokens": list("abcd"), "decoder_tokens": list("wxyz")}
+    tab = open_page(make_pages(tmp_path, layers, **header)["head"], "#head=1&layer=0&attention=1")
+    assert told(tab, "#closer-title") == "Layer 0, Head 1, Cross"
+    name, svg = saved(tab, "Save the picture as SVG")
+    assert name == "attention_head_view_Family_Tiny-1_cross_layer_0_head_1.svg"
+    assert "Family/Tiny-1: Layer 0, Head 1, Cross; weights above 0.01" in svg.decode()
+    link = tab.page.get_by_role("link", name="Layer 0, Head 0").get_attribute("href")
+    assert link == "#layer=0&head=0&attention=1"
+
+
+def test_all_lines_on_a_narrow_screen(tmp_path: Path, open_page: Open) -> None:
+    # 302,400 lines, of which all are asked for.
+    layers = [Layer(i, np.full((14, 60, 60), 1 / 60, np.float32)) for i in range(6)]
+    tab = open_page(make_pages(tmp_path, layers)["model"])
+    tab.page.set_viewport_size({"width": 390, "height": 800})
+    tab.page.get_by_role("button", name="Draw all 302,400 lines").click()
+    assert tab.drawn().startswith("302,400 lines are drawn.")
+    tab.page.set_viewport_size({"width": 1280, "height": 720})
 
 
 def test_saving_the_small_pictures(tmp_path: Path, open_page: Open) -> None:

@@ -170,8 +170,8 @@ def _folder(path: Path) -> None:
         (_another, "'{0}/x.safetensors' holds the tensors of another capture than '{0}/x.json'."),
         (
             lambda path: _changed(path, "output", [None, {"tensor": "../../etc/passwd"}]),
-            "'{0}/x.json' is damaged at 'm.0.self_attn': the tensor '../../etc/passwd' is not in "
-            "'x.safetensors'. Capture again.",
+            "'{0}/x.json' is damaged at 'm.0.self_attn': it refers to a tensor of another "
+            "name, '../../etc/passwd'. Capture again.",
         ),
         (
             lambda path: _changed(path, "shape", [[1], [2, 2], None]),

@@ -6,13 +6,18 @@ import io
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pexpect
 import pytest
+import tiny
+from rich.console import Console
 
-from activations import load
+from activations import load, questions
+from activations.catalog import CATEGORIES, build_catalog
+from activations.probe import observe
 
 ROOT = Path(__file__).parent.parent
 TAB, CONTROL_C, CONTROL_D, CONTROL_U, UP = "\t", "\x03", "\x04", "\x15", "\x1b[A"
@@ -205,3 +210,22 @@ def test_a_narrow_terminal_folds_names_and_never_indices(
     assert indices == [*range(5), *range(5), *range(8)]
     names = "".join(row[6 : 6 + 44].split("  ")[0].strip() for row in rows if row[:1] == " ")
     assert "model.layers.{layer}.post_attention_layernorm" in names.replace(" ", "")
+
+
+@pytest.mark.parametrize("family", ["llama", "longcat_flash", "t5"])
+def test_nothing_of_a_table_is_cut_off(family: str) -> None:
+    """What is folded is all there, at any width; only whole columns are left out."""
+    catalog = build_catalog(observe(tiny.model(family)))
+    for category in CATEGORIES:
+        patterns = catalog.of(category)
+        for width in (20, 24, 31, 32, 40, 55, 56, 60, 71, 72, 80, 99, 120, 200):
+            table = questions._table(category, patterns, width)
+            table.title, table.show_header = None, False
+            text = io.StringIO()
+            Console(file=text, width=width).print(table)
+            cells = [cell for column in table.columns for cell in column.cells]
+            assert Counter("".join(map(str, cells)).replace(" ", "")) == Counter(
+                re.sub(r"\s", "", text.getvalue())
+            ), (category, width)
+            assert len(table.columns) == 3 + (width >= 32) + (width >= 56)
+            assert max(map(len, text.getvalue().splitlines())) <= width

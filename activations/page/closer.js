@@ -2,15 +2,20 @@
 // One head looked at closely: its scores, its weights as a heat map with values, and as CSV.
 const Closer = (() => {
   let shown = null; // the picture that is shown, as Heat takes it
+  let wantsValues = null; // once somebody has said so
   let what = []; // what it is made of
 
   const title = (stack, layer, head) =>
     `Layer ${stack.layers[layer]}, ${stack.average ? "average of the heads" : `Head ${stack.heads[head]}`}`;
 
+  // What else is to be said of it, where it could be taken for another.
+  const way = (stack) =>
+    (Page.stacks.length > 1 ? `, ${stack.name}` : "") + (stack.withoutFirst ? ", without the first token" : "");
+
   function pictureOf(stack, layer, head) {
     return {
-      title: title(stack, layer, head),
-      matrix: Weights.matrix(stack, layer, head),
+      title: title(stack, layer, head) + way(stack),
+      matrix: Weights.matrix(stack, layer, head, NaN),
       rowTokens: stack.rowTokens.slice(...stack.rows),
       columnTokens: stack.columnTokens.slice(...stack.columns),
       rowClass: (i) => Tokens.classOf(stack, stack.rows[0] + i),
@@ -18,7 +23,7 @@ const Closer = (() => {
       rowStart: stack.start + stack.rows[0],
       columnStart: stack.start + stack.columns[0],
       probabilities: stack.probabilities,
-      fileName: `${Page.name}_layer_${stack.layers[layer]}_${stack.average ? "average" : `head_${stack.heads[head]}`}`,
+      fileName: Page.name + Save.nameOf(stack, stack.layers[layer], head),
     };
   }
 
@@ -34,8 +39,7 @@ const Closer = (() => {
     say("");
     if (!shown) return;
     byId("head-scores").replaceChildren(...(stack.average ? [] : Scores.list(stack, layer, head)));
-    const values = byId("values");
-    values.checked = Heat.hasRoom(shown, room());
+    byId("values").checked = wantsValues ?? Heat.hasRoom(shown, room());
     drawHeat();
   }
 
@@ -46,11 +50,14 @@ const Closer = (() => {
     byId("heat").replaceChildren(Heat.draw(shown, room(), byId("values").checked, tellCell));
   }
 
-  function tellCell(r, c) {
+  // The token pair of a cell; of one shared by several, the pair of its strongest weight.
+  function tellCell(r, c, shared) {
     const { matrix, rowTokens, columnTokens, rowStart, columnStart } = shown;
+    const weight = Number.isNaN(matrix[r][c]) ? "no number" : decimals(matrix[r][c]);
     byId("cell").replaceChildren(
       element("bdi", { class: "token" }, rowTokens[r]), ` (${rowStart + r}) to `,
-      element("bdi", { class: "token" }, columnTokens[c]), ` (${columnStart + c}): ${decimals(matrix[r][c])}`);
+      element("bdi", { class: "token" }, columnTokens[c]), ` (${columnStart + c}): ${weight}`,
+      shared > 1 ? ` (the strongest of ${shared} x ${shared})` : "");
   }
 
   const say = (text) => { byId("closer-said").textContent = text; };
@@ -66,7 +73,7 @@ const Closer = (() => {
   }
 
   function save(format) {
-    Save.picture(format, `${shown.fileName}_matrix`, Save.standalone(byId("heat").firstElementChild))
+    Save.picture(format, `${shown.fileName}_matrix`, Save.standalone(byId("heat").firstElementChild, `${shown.title}: ${byId("model").textContent}`))
       .catch((error) => say(`The picture could not be made: ${error.message}.`));
   }
 
@@ -76,8 +83,16 @@ const Closer = (() => {
       button("Save matrix as SVG", () => save("svg")),
       button("Save matrix as PNG", () => save("png")),
     );
-    byId("values").addEventListener("change", drawHeat);
+    byId("values").addEventListener("change", () => {
+      wantsValues = byId("values").checked;
+      drawHeat();
+    });
+    let waiting = 0;
+    addEventListener("resize", () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(drawHeat, 150);
+    });
   }
 
-  return { start, show, drawHeat, title };
+  return { start, show, title, way };
 })();

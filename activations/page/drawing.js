@@ -4,7 +4,7 @@
 const Limits = {
   atOnce: 250000, // lines a browser draws in a few seconds; more only when asked to
   onRequest: 1000000,
-  weightsAtOnce: 2500000, // faint or not, d3 looks at each
+  weightsAtOnce: 10000000, // faint or not, each is looked at
 };
 
 const State = {
@@ -17,6 +17,8 @@ const State = {
   // can be drawn anew at any time. heads are positions; null is all, or no picture opened.
   wanted: null,
   svg: null, // what bertviz has drawn
+  reveals: false, // whether a head was just asked for, and is to be scrolled to
+  everything: false, // all lines were asked for, however many
   // Called where a head is on its own, {layer, head} as positions, or none is: null.
   opened: () => {},
   redraw: () => {},

@@ -37,13 +37,13 @@ const HeadView = (() => {
     squares().forEach((square, i) => {
       const name = `Head ${State.stack.heads[i]}`;
       const made = button(State.stack.heads[i], () => {}, {
-        "aria-label": name, title: `${name}: click to switch on or off, double-click for it alone`,
+        "aria-label": name, title: `${name}: click to switch on or off, double-click (or with the shift key) for it alone`,
       });
       made.style.borderBottomColor = d3.schemeCategory10[i % 10];
-      for (const type of ["click", "dblclick"]) {
-        made.addEventListener(type, () => square.dispatchEvent(new MouseEvent(type)));
-        square.addEventListener(type, markHeads); // after bertviz's own
-      }
+      const send = (type) => square.dispatchEvent(new MouseEvent(type));
+      made.addEventListener("click", (event) => send(event.shiftKey ? "dblclick" : "click"));
+      made.addEventListener("dblclick", (event) => { if (!event.shiftKey) send("dblclick"); });
+      for (const type of ["click", "dblclick"]) square.addEventListener(type, markHeads); // after bertviz's own
       group.append(made);
     });
     markHeads();
@@ -54,6 +54,7 @@ const HeadView = (() => {
     byId("heads").querySelectorAll("button").forEach((each, i) => {
       each.setAttribute("aria-pressed", String(on[i]));
     });
+    squares().forEach((square, i) => square.classList.toggle("off", !on[i]));
     const places = on.flatMap((isOn, i) => (isOn ? [i] : []));
     State.wanted = { ...State.wanted, heads: places.length === on.length ? null : places };
     byId("all-heads").hidden = State.wanted.heads === null;
@@ -74,6 +75,7 @@ const HeadView = (() => {
     byId("all-heads").addEventListener("click", () => {
       State.wanted = { ...State.wanted, heads: null };
       State.redraw();
+      byId("heads").querySelector("button").focus(); // this one goes away
     });
   }
 

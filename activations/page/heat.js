@@ -7,17 +7,20 @@ const Heat = (() => {
   const CELL = { least: 2, most: 34, withValue: 34, withLabel: 11 }; // pixels
   const LETTER = 6.6; // pixels a letter of a label takes
 
-  // The strongest of the weights that share a cell.
+  // The strongest of the weights that share a cell, and where that is: [row, column].
   function pooled(matrix) {
     const step = Math.ceil(Math.max(matrix.length, matrix[0].length) / LARGEST);
-    if (step === 1) return { cells: matrix, step };
-    const cells = Array.from({ length: Math.ceil(matrix.length / step) }, () =>
-      new Array(Math.ceil(matrix[0].length / step)).fill(0));
+    if (step === 1) return { cells: matrix, step, where: (r, c) => [r, c] };
+    const empty = (filler) => Array.from({ length: Math.ceil(matrix.length / step) }, () =>
+      new Array(Math.ceil(matrix[0].length / step)).fill(filler));
+    const [cells, places] = [empty(NaN), empty(null)];
     matrix.forEach((row, r) => row.forEach((weight, c) => {
       const [y, x] = [Math.floor(r / step), Math.floor(c / step)];
-      cells[y][x] = Math.max(cells[y][x], weight);
+      if (weight <= cells[y][x]) return;
+      if (!Number.isNaN(weight)) cells[y][x] = weight;
+      if (!Number.isNaN(weight) || !places[y][x]) places[y][x] = [r, c];
     }));
-    return { cells, step };
+    return { cells, step, where: (r, c) => places[r][c] };
   }
 
   // Both schemes' colours at once, so that the page's switch, the system's and print change them.
@@ -25,13 +28,18 @@ const Heat = (() => {
   const DARK = d3.interpolateRgbBasis(["#000000", "#0d2f52", "#2370b3", "#6fb2ee", "#d8ecff"]);
   const shade = (t) => `light-dark(${LIGHT(t)}, ${DARK(t)})`;
 
-  // How strong the colour of a weight is, 0 to 1: by the root, or a few percent would not be seen.
-  const strength = (weight, full) => Math.sqrt(Math.min(Math.max(weight, 0) / full, 1));
-
-  function fullWeight(picture) {
-    if (picture.probabilities) return 1;
-    return Math.max(...picture.matrix.map((row) => row.reduce((a, b) => Math.max(a, b), 0))) || 1;
+  // The weights without colour and of full colour: 0 and 1, or the least and the most of raw scores.
+  function rangeOf(picture) {
+    if (picture.probabilities) return [0, 1];
+    let [low, high] = [Infinity, -Infinity];
+    for (const row of picture.matrix) {
+      for (const weight of row) [low, high] = weight === weight ? [Math.min(low, weight), Math.max(high, weight)] : [low, high];
+    }
+    return low < high ? [low, high] : [0, 1];
   }
+
+  // How strong the colour is, 0 to 1: by the root, or a few percent would not be seen. NaN is nothing.
+  const strength = (weight, [low, high]) => Math.sqrt(Math.min(Math.max((weight - low) / (high - low), 0), 1)) || 0;
 
   // The smallest cells that show the values, and those that fit into `room` pixels.
   function geometry(picture, cells, room, withValues) {
@@ -55,13 +63,15 @@ const Heat = (() => {
 
   // `picture`: {title, matrix, rowTokens, columnTokens, rowClass, columnClass, probabilities}. Gives
   // the SVG element, for `room` pixels of width (wider where values need it); calls onCell(row,
-  // column) with the cell pointed at or gone to by arrow key, as positions in the matrix.
+  // column, shared) with the cell pointed at or gone to by arrow key: positions in the matrix, and how
+  // many tokens a side share it.
   function draw(picture, room, withValues, onCell) {
-    const { cells, step } = pooled(picture.matrix);
-    const [place, full] = [geometry(picture, cells, room, withValues), fullWeight(picture)];
+    const { cells, step, where } = pooled(picture.matrix);
+    const [place, range] = [geometry(picture, cells, room, withValues), rangeOf(picture)];
     const height = place.bottom + 40;
     const svg = svgElement("svg", {
-      width: place.width, height, viewBox: `0 0 ${place.width} ${height}`, tabindex: "0", role: "img",
+      width: place.width, height, viewBox: `0 0 ${place.width} ${height}`, tabindex: "0",
+      role: "application", "aria-roledescription": "heat map",
       "aria-label": `Heat map of ${picture.title}: ${picture.matrix.length} rows attend, ` +
         `${picture.matrix[0].length} columns are attended to. Arrow keys go from cell to cell.`,
     });
@@ -70,20 +80,20 @@ const Heat = (() => {
         x: place.left, y: place.top, width: cells[0].length * place.size,
         height: cells.length * place.size, fill: shade(0), stroke: "#8888",
       }),
-      ...shades(cells, place, full),
+      ...shades(cells, place, range),
       ...labels(picture.rowTokens, picture.rowClass, place, step, true),
       ...labels(picture.columnTokens, picture.columnClass, place, step, false),
-      ...(withValues ? values(cells, place, full) : []),
-      legend(place, full),
+      ...(withValues ? values(cells, place, range) : []),
+      legend(place, range),
     );
-    follow(svg, picture.matrix, place, step, onCell);
+    follow(svg, cells, place, (r, c) => onCell(...where(r, c), step));
     return svg;
   }
 
-  function shades(cells, { left, top, size }, full) {
+  function shades(cells, { left, top, size }, range) {
     const paths = Array.from({ length: SHADES + 1 }, () => []);
     cells.forEach((row, r) => row.forEach((weight, c) => {
-      const level = Math.round(strength(weight, full) * SHADES);
+      const level = Math.round(strength(weight, range) * SHADES);
       if (level) paths[level].push(`M${left + c * size} ${top + r * size}h${size}v${size}h${-size}z`);
     }));
     return paths.flatMap((parts, level) =>
@@ -104,16 +114,16 @@ const Heat = (() => {
     return found;
   }
 
-  function values(cells, { left, top, size }, full) {
-    return cells.flatMap((row, r) => row.flatMap((weight, c) => (weight === 0 ? [] : [
+  function values(cells, { left, top, size }, range) {
+    return cells.flatMap((row, r) => row.flatMap((weight, c) => (!weight ? [] : [
       svgElement("text", {
         x: left + (c + 0.5) * size, y: top + (r + 0.5) * size + 3.5, "text-anchor": "middle",
-        "font-size": "10px", class: strength(weight, full) > 0.62 ? "on-strong" : "on-faint",
+        "font-size": "10px", class: strength(weight, range) > 0.62 ? "on-strong" : "on-faint",
       }, weight.toFixed(2)),
     ])));
   }
 
-  function legend({ left, bottom }, full) {
+  function legend({ left, bottom }, [low, high]) {
     const [width, y] = [150, bottom + 10];
     const group = svgElement("g", {});
     for (let i = 0; i < SHADES; i++) {
@@ -123,33 +133,33 @@ const Heat = (() => {
     }
     for (const t of [0, 0.5, 1]) {
       group.append(svgElement("text", { x: left + t * width, y: y + 20, "font-size": "10px", "text-anchor": t ? "middle" : "start" },
-        decimals(full * t * t)));
+        decimals(low + (high - low) * t * t)));
     }
     return group;
   }
 
   // A frame around the cell that is pointed at.
-  function follow(svg, matrix, { left, top, size }, step, onCell) {
+  function follow(svg, cells, { left, top, size }, onCell) {
     const frame = svgElement("rect", { class: "cell", width: size, height: size, fill: "none", visibility: "hidden" });
     svg.append(frame);
     let [row, column] = [0, 0];
     function go(r, c) {
-      if (r < 0 || c < 0 || r >= matrix.length || c >= matrix[0].length) return;
+      if (!(r in cells) || !(c in cells[0])) return;
       [row, column] = [r, c];
-      frame.setAttribute("x", left + Math.floor(c / step) * size);
-      frame.setAttribute("y", top + Math.floor(r / step) * size);
+      frame.setAttribute("x", left + c * size);
+      frame.setAttribute("y", top + r * size);
       frame.setAttribute("visibility", "visible");
       onCell(r, c);
     }
     svg.addEventListener("pointermove", (event) => {
       const box = svg.getBoundingClientRect();
       const scale = svg.viewBox.baseVal.width / box.width;
-      const index = (client, start, first) => Math.floor(((client - start) * scale - first) / size) * step;
+      const index = (client, start, first) => Math.floor(((client - start) * scale - first) / size);
       go(index(event.clientY, box.top, top), index(event.clientX, box.left, left));
     });
     svg.addEventListener("focus", () => go(row, column));
     svg.addEventListener("keydown", (event) => {
-      const [down, right] = { ArrowUp: [-step, 0], ArrowDown: [step, 0], ArrowLeft: [0, -step], ArrowRight: [0, step] }[event.key] ?? [];
+      const [down, right] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key] ?? [];
       if (down === undefined) return;
       event.preventDefault();
       go(row + down, column + right);

@@ -17,6 +17,7 @@ const ModelView = (() => {
   function dress() {
     const { stack } = State;
     // So that it can be scaled, as print does.
+    State.svg.classList.toggle("tall", State.svg.getAttribute("height") > 1.3 * State.svg.getAttribute("width"));
     State.svg.setAttribute("viewBox", `0 0 ${State.svg.getAttribute("width")} ${State.svg.getAttribute("height")}`);
     regions().forEach((region, i) => {
       const [layer, head] = [Math.floor(i / stack.heads.length), i % stack.heads.length];
@@ -35,7 +36,7 @@ const ModelView = (() => {
 
   // A picture was clicked: bertviz has opened it, or closed it.
   function opened(region, layer, head) {
-    const isOpen = document.querySelector("#vis .detail") !== null;
+    const isOpen = State.svg.querySelector(".detail") !== null;
     regions().forEach((each) => each.setAttribute("aria-expanded", String(isOpen && each === region)));
     State.wanted = isOpen ? { layer: State.stack.layers[layer], heads: [head] } : null;
     nameAverage();
@@ -44,7 +45,7 @@ const ModelView = (() => {
   }
 
   function nameAverage() {
-    const heading = document.querySelector("#vis > svg > text.detail");
+    const heading = State.svg.querySelector("text.detail");
     if (heading && State.stack.average) heading.textContent = heading.textContent.replace("Head average", "average");
   }
 
@@ -58,20 +59,31 @@ const ModelView = (() => {
     const heads = State.stack.heads.length;
     const wanted = [...regions()].find((_, i) => isWanted(Math.floor(i / heads), i % heads));
     wanted?.dispatchEvent(new MouseEvent("click"));
-    if (wanted) reveal(wanted, 0.5);
+    if (wanted) revealAsked(wanted, 0.5);
+    State.reveals = false;
     if (!wanted) State.opened(null);
+  }
+
+  // Not for every drawing: who moves the slider wants to stay there.
+  function revealAsked(target, share) {
+    if (State.reveals) reveal(target, share);
+    State.reveals = false;
   }
 
   // The head is opened wherever it is; an open one stays.
   function open(layer, head) {
+    State.reveals = true;
     if (byId("summary")) {
       openAlone(layer, head);
       return;
     }
+    if (!State.svg?.isConnected) { // it is being drawn, and opened then
+      State.wanted = { layer: State.stack.layers[layer], heads: [head] };
+      return;
+    }
     const region = regions()[layer * State.stack.heads.length + head];
-    if (!region) return; // not drawn yet
     if (region.getAttribute("aria-expanded") === "false") region.dispatchEvent(new MouseEvent("click"));
-    reveal(region, 0.5);
+    revealAsked(region, 0.5);
   }
 
   // ------------------------------------------------------- small pictures instead of all the lines
@@ -84,11 +96,12 @@ const ModelView = (() => {
     const toggle = (from, layer, head) => {
       if (from !== State.stack) return; // a picture of what was shown before
       if (byId("vis") && isWanted(layer, head)) closeAlone();
-      else openAlone(layer, head);
+      else ModelView.open(layer, head);
     };
     if (!await Summary.draw(byId("drawing"), stack, full, toggle, stillWanted)) return false;
     const layer = stack.layers.indexOf(State.wanted?.layer);
     if (State.wanted?.heads && layer >= 0) await openAlone(layer, State.wanted.heads[0]);
+    State.reveals = false;
     return true;
   }
 
@@ -120,7 +133,7 @@ const ModelView = (() => {
     if (drawn < all) byId("opened").append(` The ${grouped(drawn)} strongest of its ${grouped(all)} lines.`);
     if (!await Lines.make(State.cut)) return;
     dressDetail(layer, head);
-    reveal(vis, 0);
+    revealAsked(vis, 0);
   }
 
   return { start, layers, prepare, dress, finish, open, drawPictures };

@@ -19,7 +19,8 @@
     byId("without-first-label").hidden = !Weights.hasFirst(base);
     byId("filter").value = String(Page.stacks.indexOf(base));
     showThreshold();
-    Scores.fill(base, openHead);
+    State.everything = false;
+    Scores.fill(base, openHead, (head) => addressOf(head, false));
     show();
   }
 
@@ -45,8 +46,8 @@
   }
 
   // Draw, the strongest lines first where there are too many; say what is not drawn.
-  async function show(everything = false) {
-    const mine = ++showing;
+  async function show() {
+    const [mine, { everything }] = [++showing, State];
     byId("status").textContent = everything ? "Drawing… this can take a while." : "Drawing…";
     byId("choice").hidden = true;
     await painted();
@@ -57,7 +58,7 @@
     const room = everything ? Infinity : Limits.atOnce;
     const weights = counts.reduce((sum, count) => sum + count, 0);
     const tooMany = all > room || (weights > Limits.weightsAtOnce && !everything);
-    const asPictures = view === ModelView && (tooMany || narrow.matches);
+    const asPictures = view === ModelView && (tooMany || (narrow.matches && !everything));
     byId("how").hidden = asPictures; // it tells of lines
     if (asPictures) {
       State.opened(null);
@@ -65,7 +66,7 @@
       byId("status").textContent = aboutPictures(tooMany, all > room ? counted(all, "line") : counted(weights, "weight"));
     } else {
       State.cut = all > room ? Weights.cutFor(stack, counts, room, least) : least;
-      if (!await draw()) return;
+      if (!await draw() || mine !== showing) return;
       byId("status").textContent = aboutLines(all, Weights.above(stack, counts, State.cut));
     }
     if (view === ModelView ? tooMany : all > room) offer(all);
@@ -84,7 +85,8 @@
     const which = drawn < all
       ? `The ${grouped(drawn)} strongest of ${grouped(all)} lines are drawn.`
       : `${grouped(drawn)} lines are drawn.`;
-    return `${which} ${faint}`;
+    const raw = base.probabilities ? "" : " The values are raw scores, not weights between 0 and 1: only what is above 0 can be a line.";
+    return `${which} ${faint}${raw}`;
   }
 
   function offer(all) {
@@ -96,7 +98,10 @@
       return;
     }
     choice.replaceChildren(
-      button(`Draw all ${grouped(all)} lines`, () => show(true)), "(this can take half a minute)");
+      button(`Draw all ${grouped(all)} lines`, () => {
+        State.everything = true;
+        show();
+      }), all > Limits.atOnce ? "(this can take half a minute)" : "(this can take a few seconds)");
   }
 
   // ------------------------------------------------------------------------------ one head on its own
@@ -115,6 +120,7 @@
       line.append(...(Page.otherPage ? [`${title}: see it `, linkTo(place), "."] : [title]));
     }
     byId("to-closer").hidden = !place;
+    byId("to-scores").hidden = byId("scores").hidden;
     remember();
   };
   State.redraw = () => show();
@@ -127,12 +133,15 @@
   }
 
   // #layer=3&head=5: what is shown, as readAddress() reads it.
-  function addressOf(place) {
+  function addressOf(place, average = State.average) {
     const { stack, wanted } = State;
     const parts = new Map();
-    if (place) parts.set("layer", stack.layers[place.layer]).set("head", stack.heads[place.head]);
+    const heads = average ? [Weights.AVERAGE] : base.heads;
+    if (place) parts.set("layer", stack.layers[place.layer]).set("head", heads[place.head]);
     else if (view === HeadView && wanted && wanted.layer !== stack.layers[0]) parts.set("layer", wanted.layer);
     if (Page.stacks.indexOf(base)) parts.set("attention", Page.stacks.indexOf(base));
+    if (State.withoutFirst) parts.set("first", "hidden");
+    if (State.least !== Page.minWeight) parts.set("above", decimals(State.least));
     if (Theme.chosen() !== "system") parts.set("theme", Theme.chosen());
     return [...parts].map(([key, value]) => `${key}=${value}`).join("&");
   }
@@ -140,6 +149,7 @@
   function remember() {
     if (!["file:", "http:", "https:"].includes(location.protocol)) return; // a frame has no address
     const address = addressOf(place);
+    if (address === location.hash.slice(1)) return; // browsers count these calls
     history.replaceState(null, "", address ? `#${address}` : location.pathname + location.search);
   }
 
@@ -147,12 +157,16 @@
   function readAddress() {
     const asked = new URLSearchParams(location.hash.slice(1));
     const stack = Page.stacks[Number(asked.get("attention") ?? 0)] ?? Page.stacks[0];
-    const number = (list, key) => (asked.has(key) ? list.indexOf(Number(asked.get(key))) : -1);
+    const number = (list, key) => (asked.get(key) ? list.indexOf(Number(asked.get(key))) : -1);
     const [layer, head] = [number(stack.layers, "layer"), number(stack.heads, "head")];
     const average = asked.get("head") === Weights.AVERAGE && stack.heads.length > 1;
     const heads = average && view === ModelView ? [0] : head >= 0 && !average ? [head] : null;
     if (asked.has("theme")) Theme.choose(asked.get("theme"));
-    look(stack, layer < 0 ? null : { layer: stack.layers[layer], heads }, { ...State, average });
+    const above = Number.parseFloat(asked.get("above"));
+    State.least = above >= 0 ? above : Page.minWeight;
+    State.reveals = true;
+    const withoutFirst = asked.get("first") === "hidden" && Weights.hasFirst(stack);
+    look(stack, layer < 0 ? null : { layer: stack.layers[layer], heads }, { average, withoutFirst });
   }
 
   // A row of the table of scores was chosen.
@@ -192,6 +206,7 @@
     slider.value = 100 * Math.sqrt(State.least / (highest() || 1));
     slider.setAttribute("aria-valuetext", decimals(State.least));
     byId("threshold-value").textContent = decimals(State.least);
+    byId("threshold-part").hidden = highest() === 0; // raw scores, all below 0: there are no lines
   }
 
   function startThreshold() {
@@ -199,6 +214,7 @@
     let waiting = 0;
     slider.addEventListener("input", () => {
       State.least = highest() * (slider.value / 100) ** 2;
+      State.everything = false;
       showThreshold();
       clearTimeout(waiting);
       waiting = setTimeout(show, 60); // not for every step on the way
@@ -210,19 +226,35 @@
       byId("save").append(button(format, async () => {
         try {
           const alone = byId("summary") && !byId("vis");
-          const made = alone ? Save.table(byId("summary")) : Save.standalone(State.svg);
+          const made = alone ? Save.table(byId("summary"), caption()) : Save.standalone(State.svg, caption());
           await Save.picture(format.toLowerCase(), pictureName(), made);
         } catch (error) {
-          byId("opened").textContent = `The picture could not be made: ${error.message}.`;
+          byId("status").textContent = `The picture could not be made (${error.message}).`;
         }
       }, { "aria-label": `Save the picture as ${format}` }));
     }
   }
 
-  function pictureName() {
-    const layer = State.wanted?.layer;
-    const head = place && `_${State.average ? "average" : `head_${State.stack.heads[place.head]}`}`;
-    return `${Page.name}${layer === undefined ? "" : `_layer_${layer}`}${head ?? ""}`;
+  // The layer that the picture shows, null for all of them; and its head, as a position.
+  const layerShown = () => (place ? State.stack.layers[place.layer] : view === HeadView ? State.wanted.layer : null);
+
+  const pictureName = () => Page.name + Save.nameOf(State.stack, layerShown(), place && place.head);
+
+  function caption() {
+    const layer = layerShown();
+    const what = place ? Closer.title(State.stack, place.layer, place.head) : layer === null ? "all layers" : `Layer ${layer}`;
+    return `${byId("model").textContent}: ${what}${Closer.way(State.stack)}; weights above ${decimals(State.cut)}`;
+  }
+
+  // A folded text is printed whole.
+  function startPrinting() {
+    const folded = () => document.querySelectorAll("details:not([open])");
+    let opened = [];
+    addEventListener("beforeprint", () => {
+      opened = [...folded()];
+      for (const each of opened) each.open = true;
+    });
+    addEventListener("afterprint", () => { for (const each of opened) each.open = false; });
   }
 
   // ------------------------------------------------------------------------------------- start
@@ -240,12 +272,13 @@
     startSaving();
     view.start();
     Closer.start();
-    byId("to-closer").addEventListener("click", () => reveal(byId("closer"), 0));
+    for (const part of ["closer", "scores"]) byId(`to-${part}`).addEventListener("click", () => reveal(byId(part), 0));
     Scores.start();
     Theme.start(new URLSearchParams(location.hash.slice(1)).get("theme"), () => { remember(); show(); });
     readAddress();
     addEventListener("hashchange", readAddress);
     narrow.addEventListener("change", () => { if (view === ModelView) show(); });
+    startPrinting();
   }
 
   addEventListener("DOMContentLoaded", start);

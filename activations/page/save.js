@@ -5,10 +5,11 @@ const Save = (() => {
   // What stylesheets decide, written into the picture: as attributes, which need no stylesheet.
   const STYLED = ["fill", "stroke", "stroke-width", "opacity", "font-family", "font-size", "font-style",
     "font-weight", "text-anchor", "text-decoration-line"];
+  const NO_XML = /[^\t\n\r -\uD7FF\uE000-\uFFFD\u{10000}-\u{10FFFF}]/gu; // may not stand in XML at all
   const OURS = ["class", "style", "id", "role", "tabindex", "aria-label", "aria-pressed", "aria-selected"];
 
   // A drawing that is shown in the page -> {text, width, height}: SVG that stands alone.
-  function standalone(shown) {
+  function standalone(shown, caption) {
     const copy = shown.cloneNode(true);
     const copies = [...copy.querySelectorAll("*")];
     [...shown.querySelectorAll("*")].forEach((original, i) => {
@@ -16,7 +17,8 @@ const Save = (() => {
       for (const name of OURS) copies[i].removeAttribute(name);
     });
     const { x, y, width, height } = shown.getBBox();
-    return compose([x - 8, y - 8, width + 16, height + 16], getComputedStyle(shown).filter, [...copy.childNodes]);
+    const box = [x - 8, y - 8, width + 16, height + 16];
+    return compose(box, getComputedStyle(shown).filter, [...copy.childNodes], caption);
   }
 
   function write(original, copy) {
@@ -32,19 +34,23 @@ const Save = (() => {
     }
   }
 
-  function compose([x, y, width, height], filter, children) {
-    const paper = getComputedStyle(document.body).backgroundColor;
+  // With a line below that tells what it shows.
+  function compose([x, y, width, picture], filter, children, caption) {
+    const { backgroundColor: paper, color: ink, fontFamily } = getComputedStyle(document.body);
+    const height = picture + 22;
     const svg = svgElement("svg", { xmlns: SVG, width, height, viewBox: `${x} ${y} ${width} ${height}` });
     svg.append(
       svgElement("title", {}, document.title),
       svgElement("rect", { x, y, width, height, fill: paper }),
       svgElement("g", filter && filter !== "none" ? { filter } : {}, ...children),
+      svgElement("text", { x: x + 8, y: y + picture + 10, fill: ink, "font-size": "11px", "font-family": fontFamily }, caption),
     );
-    return { text: new XMLSerializer().serializeToString(svg), width, height };
+    const text = new XMLSerializer().serializeToString(svg).replace(NO_XML, "\uFFFD");
+    return { text, width, height };
   }
 
   // The table of small pictures as one.
-  function table(shown) {
+  function table(shown, caption) {
     const [outer, children] = [shown.getBoundingClientRect(), []];
     for (const cell of shown.children) {
       const box = cell.getBoundingClientRect();
@@ -63,7 +69,14 @@ const Save = (() => {
         }, cell.textContent));
       }
     }
-    return compose([-8, -8, outer.width + 16, outer.height + 16], "none", children);
+    return compose([-8, -8, outer.width + 16, outer.height + 16], "none", children, caption);
+  }
+
+  // The end of a file's name: which attention, layer and head (position) it shows. null: all.
+  function nameOf(stack, layer, head) {
+    const kind = Page.stacks.length > 1 ? `_${stack.name.replaceAll(/[^A-Za-z0-9]+/g, "_").toLowerCase()}` : "";
+    const one = stack.average ? "_average" : head === null ? "" : `_head_${stack.heads[head]}`;
+    return `${kind}${layer === null ? "" : `_layer_${layer}`}${one}${stack.withoutFirst ? "_without_first" : ""}`;
   }
 
   function download(name, blob) {
@@ -106,7 +119,7 @@ const Save = (() => {
     const field = (text) => `"${text.replaceAll('"', '""')}"`;
     const named = (tokens, start) => tokens.map((token, i) => field(`${start + i} ${token}`));
     const rows = named(rowTokens, rowStart);
-    const lines = matrix.map((row, r) => [rows[r], ...row.map(decimals)].join(","));
+    const lines = matrix.map((row, r) => [rows[r], ...row.map((w) => (Number.isNaN(w) ? "" : decimals(w)))].join(","));
     return [["", ...named(columnTokens, columnStart)].join(","), ...lines, ""].join("\r\n");
   }
 
@@ -132,5 +145,5 @@ const Save = (() => {
     return done;
   }
 
-  return { standalone, table, picture, csv, copy, download };
+  return { standalone, table, picture, nameOf, csv, copy, download };
 })();

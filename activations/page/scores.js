@@ -12,11 +12,14 @@ const Scores = (() => {
   let order = { column: 0, down: true }; // 0 is the head's name, the others are scores
   let all = false;
   let open = () => {};
+  let addressOf = () => "";
 
-  // The table of this stack; openHead(layer, head) is called with positions when one is chosen.
-  function fill(newStack, openHead) {
+  // The table of this stack; openHead(layer, head) is called with positions when one is chosen, and
+  // address({layer, head}) gives where it would open elsewhere.
+  function fill(newStack, openHead, address) {
+    [open, addressOf] = [openHead, address];
     if (newStack === stack) return;
-    [stack, open, all] = [newStack, openHead, false];
+    [stack, all] = [newStack, false];
     rows = (stack.scores ?? []).flatMap((heads, layer) => heads.map((scores, head) => ({ layer, head, scores })));
     const defined = (k) => rows.some(({ scores }) => scores[k] !== null);
     byId("scores").hidden = !Page.scores.some((_, k) => defined(k));
@@ -60,11 +63,12 @@ const Scores = (() => {
 
   function rowOf({ layer, head, scores }) {
     const [layerNumber, headNumber] = [stack.layers[layer], stack.heads[head]];
-    const link = element("a", { href: `#layer=${layerNumber}&head=${headNumber}` },
+    const link = element("a", { href: `#${addressOf({ layer, head })}` },
       `Layer ${layerNumber}, Head ${headNumber}`);
     const row = element("tr", {},
       element("th", { scope: "row" }, link), ...scores.map((score) => element("td", {}, shown(score))));
     row.addEventListener("click", (event) => {
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return; // in a tab of its own
       event.preventDefault(); // the page goes there itself, and in a frame the address is another's
       open(layer, head);
     });

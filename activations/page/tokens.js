@@ -51,7 +51,7 @@ const Tokens = (() => {
 
   // The weights between one token and all of the other side: of a head, (tokens).
   function weightsOf(stack, layer, head, side, index) {
-    const matrix = Weights.matrix(stack, layer, head);
+    const matrix = Weights.matrix(stack, layer, head, NaN);
     return side === 0 ? matrix[index] : matrix.map((row) => row[index]);
   }
 
@@ -75,12 +75,12 @@ const Tokens = (() => {
   const name = (token) => element("bdi", { class: "token" }, token);
 
   function line(title, weights, stack, side, most) {
-    const order = [...weights.keys()].filter((i) => weights[i] !== 0).sort((a, b) => weights[b] - weights[a]);
+    const order = [...weights.keys()].filter((i) => weights[i]).sort((a, b) => weights[b] - weights[a]);
     const [from] = stack[`${side}s`];
     const parts = order.slice(0, most).map((i) => element("span", { class: "weight" },
       name(shorten(stack[`${side}Tokens`][from + i], 16)), ` ${decimals(weights[i])}`));
     if (order.length > most) parts.push(`and ${grouped(order.length - most)} more`);
-    return element("li", {}, element("b", {}, title), " ", ...(parts.length ? spaced(parts) : ["nothing"]));
+    return element("li", {}, element("b", {}, title), " ", ...(parts.length ? spaced(parts) : [stack.withoutFirst ? "too little left to tell" : "nothing"]));
   }
 
   const spaced = (parts) => parts.flatMap((part, i) => (i ? [" ", part] : [part]));

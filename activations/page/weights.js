@@ -27,7 +27,7 @@ const Weights = (() => {
   // Whether the first token of the text is here, and leaves something when it is hidden.
   function hasFirst(stack) {
     const [rows, columns] = [stack.rows, stack.columns].map(([from, to]) => to - Math.max(from, 1));
-    return stack.probabilities && stack.start === 0 && stack.columns[0] === 0 && columns > 0 &&
+    return stack.probabilities && stack.wholeRows && stack.start === 0 && stack.columns[0] === 0 && columns > 0 &&
       (stack.cross || rows > 0);
   }
 
@@ -93,12 +93,13 @@ const Weights = (() => {
     }
   }
 
-  // A head's weights as bertviz takes them: an array of arrays, (rows, columns).
-  function matrix(stack, layer, head) {
+  // A head's weights as bertviz takes them: an array of arrays, (rows, columns). What is no number
+  // is `missing`: bertviz is to draw nothing there.
+  function matrix(stack, layer, head, missing = 0) {
     const [found, values] = [[], valuesOf(stack)];
     eachRow(stack, layer, head, (steps) => {
       const row = new Array(steps.length);
-      for (let i = 0; i < steps.length; i++) row[i] = values[steps[i]];
+      for (let i = 0; i < steps.length; i++) row[i] = steps[i] === Page.notANumber ? missing : values[steps[i]];
       found.push(row);
     });
     return found;

@@ -1,0 +1,98 @@
+"""What a checkpoint's own files may not make this process do, looked at before they are acted on.
+
+transformers runs no code from a checkpoint unless it is told to, and torch unpickles nothing but
+tensors. What is left to do here: a configuration that asks for a model without end, for kernels
+from the hub, or for weights outside its folder.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Any
+
+from torch.nn.modules.module import register_module_module_registration_hook
+
+from activations.errors import ToolkitError
+
+# What is made one by one, much of it in lists as soon as the configuration is read.
+_COUNTED = {
+    re.compile(r"(layers?|experts|blocks?|depths?)$"): 10_000,
+    re.compile(r"labels$"): 1_000_000,
+}
+_MOST_MODULES = 200_000  # the largest mixtures of experts have half as many
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+def check_counts(name: str, fields: Mapping[str, Any]) -> None:
+    """Refuse a configuration with more layers, labels or experts than any model has.
+
+    transformers makes lists as long while it reads one. Raises `ToolkitError`.
+    """
+    for key, value in fields.items():
+        if isinstance(value, Mapping):
+            check_counts(name, value)
+        numbers = [n for n in (value if isinstance(value, list) else [value]) if type(n) is int]
+        for counted, most in _COUNTED.items():
+            if counted.search(key) and max(numbers, default=0) > most:
+                raise ToolkitError(
+                    f"the configuration of '{name}' asks for more than {most:,} "
+                    f"({key[:60]}), which no model has. Mend its config.json."
+                )
+
+
+def check_kernels(name: str, implementations: Mapping[str, Any]) -> None:
+    """Refuse a configuration that names code on the hub for its attention (`owner/kernel`).
+
+    With the package `kernels` transformers would fetch and run it. Raises `ToolkitError`.
+    """
+    for value in implementations.values():
+        if isinstance(value, str) and "/" in value:
+            raise ToolkitError(
+                f"the configuration of '{name}' wants attention code from the hub, '{value[:80]}', "
+                "which is not run unasked. Read it, and if you trust it add --trust-remote-code."
+            )
+
+
+def check_index(folder: str) -> None:
+    """Refuse a local checkpoint whose index names weights outside its folder.
+
+    (Of a checkpoint on the hub, huggingface_hub refuses them.) Raises `ToolkitError`.
+    """
+    for index in (Path(folder, name) for name in _INDEXES):
+        try:
+            found = json.loads(index.read_bytes())["weight_map"].values()
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            continue  # not there, or broken: then loading says so
+        for file in found:
+            path = PurePath(str(file))
+            if path.is_absolute() or ".." in path.parts:
+                raise ToolkitError(
+                    f"'{index}' names weights outside its folder, "
+                    f"'{str(file)[:200]}', which are not loaded. Mend it, or get the checkpoint "
+                    "again."
+                )
+
+
+@contextmanager
+def modules_counted(name: str) -> Iterator[None]:
+    """Stop the building of a model inside that has more modules than any model has."""
+    built = 0
+
+    def count(*_: Any) -> None:
+        nonlocal built
+        built += 1
+        if built > _MOST_MODULES:
+            raise ToolkitError(
+                f"the configuration of '{name}' asks for more than {_MOST_MODULES:,} modules, "
+                "which no model has. Mend its config.json."
+            )
+
+    handle = register_module_module_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
