@@ -81,11 +81,11 @@ def in_the_copy(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
     real = recording._copy
     copies = []
 
-    def copy(tensor: torch.Tensor) -> Any:
+    def copy(tensor: torch.Tensor, *rest: Any) -> Any:
         copies.append(tensor)
         if len(copies) == 2:
             raise raised
-        return real(tensor)
+        return real(tensor, *rest)
 
     monkeypatch.setattr(recording, "_copy", copy)
 
