@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGHUP", "SIGTERM", "SIGINT") if hasattr(signal, name)
 )
 _SAME_WISH = 2.0  # seconds
+_SOON = 0.01
 _LONGEST_CHAIN = 100  # of errors that led to others; it may go round in a circle
 
 
@@ -120,9 +122,48 @@ def signals_raised() -> Iterator[None]:
     _last = float("-inf")
     door = Door()
     door.shut = False
-    with _handled_by(door):
+    with _handled_by(door), _never_swallowed():
         door.others = dict.fromkeys(SIGNALS, _stop)
         yield
+
+
+@contextmanager
+def _never_swallowed() -> Iterator[None]:
+    """Send a signal again that came where nothing can be raised: in some object's `__del__`.
+
+    Python would print a traceback, and go on.
+    """
+    own, timers = sys.unraisablehook, []
+
+    def heard(info: Any) -> None:
+        global _last
+        if not isinstance(info.exc_value, (KeyboardInterrupt, Terminated)):
+            own(info)
+            return
+        _last = float("-inf")
+        timers.append(threading.Timer(_SOON, _send, [_number(info.exc_value)]))
+        timers[-1].daemon = True
+        timers[-1].start()
+
+    sys.unraisablehook = heard
+    try:
+        yield
+    finally:
+        sys.unraisablehook = own
+        for timer in timers:
+            timer.cancel()
+
+
+def _send(number: int) -> None:
+    """To the main thread itself, which may be waiting for something, where that can be done."""
+    if sys.platform == "win32":
+        signal.raise_signal(number)
+    else:
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+
+
+def _number(error: KeyboardInterrupt | Terminated) -> int:
+    return error.exit_code - 128 if isinstance(error, Terminated) else signal.SIGINT
 
 
 def _stop(number: int, frame: Any) -> None:

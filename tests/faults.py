@@ -75,6 +75,7 @@ class Child:
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
         os.chdir(folder)
+        sys.unraisablehook = sys.__unraisablehook__  # not pytest's
 
         def prepared(args: Any, talk: cli.Talk) -> None:
             prepare()
