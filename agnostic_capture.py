@@ -141,6 +141,7 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
     models.quiet_libraries(progress=talk.shows_progress)
     models.pick_device(args.device)
     models.parse_device_map(args.device_map)
+    models.check_attention(args.attn_implementation)
     options = subjects.Options(
         dtype=args.dtype,
         device=args.device,

@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,7 +26,12 @@ from activations.errors import (
     unknown_value,
 )
 from activations.signals import Terminated, raise_interruption, signals_raised
-from activations.streams import check_standard_output, standard_output_fails, standard_streams
+from activations.streams import (
+    check_standard_output,
+    send_nowhere,
+    standard_output_fails,
+    standard_streams,
+)
 from activations.terminal import is_terminal
 from activations.tokens import printable
 
@@ -97,8 +102,10 @@ class Talk:
         # One line, that can be read, and no escape codes out of other people's names and files.
         if len(line) > _LONGEST_LINE:
             line = f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
-        with suppress(OSError):  # nobody reads it; the work goes on, and the exit code tells
+        try:
             print(printable(line), file=sys.stderr, flush=True)
+        except OSError:  # nobody reads it; the work goes on, and the exit code tells
+            send_nowhere(sys.stderr)
 
 
 class Parser(argparse.ArgumentParser):
@@ -154,6 +161,8 @@ def _run(parser: Parser, argv: list[str], work: Work, talk: Talk) -> int:
         sys.stdout.flush()
     except SystemExit as stop:  # --help, --version
         lost = standard_output_fails()
+        if lost is not None and not isinstance(lost, BrokenPipeError):
+            return _failed(lost, _lost(lost), 1, debug, talk)
         return stop.code if isinstance(stop.code, int) and not lost else int(lost is not None)
     except Terminated as stop:
         return stop.exit_code
@@ -166,7 +175,7 @@ def _run(parser: Parser, argv: list[str], work: Work, talk: Talk) -> int:
         line = "out of memory. Choose fewer modules, --layers or --tokens."
         return _failed(error, line, 1, debug, talk)
     except Exception as error:
-        lost = standard_output_fails() if isinstance(error, OSError) else None
+        lost = standard_output_fails()
         if isinstance(lost, BrokenPipeError):
             return 1  # its reader went away, and knows why
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:

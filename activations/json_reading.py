@@ -6,6 +6,7 @@ import json
 import math
 import mmap
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ _MOST_DIMENSIONS = 64  # numpy has no more
 
 def map_file(path: Path) -> Any:
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # a pipe is waited for
+            raise ToolkitError(f"'{path}' is not an ordinary file. Name the document's file.")
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise cut_short(path, "it is empty")
@@ -36,8 +39,9 @@ def map_file(path: Path) -> Any:
         ) from None
     except IsADirectoryError:
         raise ToolkitError(f"'{path}' is a folder. Name the document's file.") from None
-    except OSError as error:
-        raise ToolkitError(f"'{path}' cannot be read: {error.strerror}.") from error
+    except (OSError, ValueError) as error:  # a NUL in the name
+        why = getattr(error, "strerror", None) or error
+        raise ToolkitError(f"'{path}' cannot be read: {why}.") from error
 
 
 def let_go(data: Any, start: int, end: int) -> None:

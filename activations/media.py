@@ -5,8 +5,10 @@ No torch here: a file that cannot be read is refused before torch is imported.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,6 +83,9 @@ def read_audio(name: str) -> Audio:
 
 def _check_readable(name: str, flag: str) -> None:
     try:
+        mode = Path(name).stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe is waited for
+            raise ToolkitError(f"{flag}: '{name}' is not an ordinary file. Name another.")
         with open(name, "rb"):
             pass
     except (OSError, ValueError) as error:  # a NUL in the name

@@ -20,6 +20,7 @@ import huggingface_hub
 import torch
 import transformers
 from transformers import AutoConfig, AutoTokenizer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto import modeling_auto
 
 from activations.distrust import check_counts, check_index, check_kernels, modules_counted
@@ -173,6 +174,7 @@ def load_model(
     Raises `ToolkitError` when the weights are missing or broken, the device is not there or the
     memory does not suffice.
     """
+    check_attention(attn_implementation)
     place = pick_device(device)
     spread = parse_device_map(device_map)
     options: dict[str, Any] = {**checkpoint.where, "dtype": dtype, "output_loading_info": True}
@@ -275,9 +277,22 @@ def _check_parts(checkpoint: Checkpoint, places: dict[str, Any]) -> None:
             raise UsageError(f"--device-map: the model has no part '{name}'.{hint}")
 
 
+def check_attention(name: str | None) -> None:
+    """Raise `UsageError` where transformers has no attention of this name.
+
+    The hub may have one of a name like `owner/kernel`.
+    """
+    known = ["eager", *ALL_ATTENTION_FUNCTIONS]
+    if name is not None and name not in known and "/" not in name:
+        close = nearest(name, known)
+        hint = f"Did you mean {quoted_list(close)}?" if close else "Write eager or sdpa."
+        raise UsageError(f"--attn-implementation does not know '{name}'. {hint}")
+
+
 @contextmanager
 def attention_implementation(model: Any, name: str | None) -> Iterator[None]:
     """Let a loaded model run with this attention implementation, and put its own back after."""
+    check_attention(name)
     if name is None or not hasattr(model, "set_attn_implementation"):
         yield
         return

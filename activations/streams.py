@@ -31,14 +31,47 @@ def standard_streams() -> Iterator[None]:
         setattr(sys, name, stream)
     with suppress(io.UnsupportedOperation):  # after the first read nothing can be set
         _set_errors(sys.stdin, "replace")
-    errors = _set_errors(sys.stdout, _WRITTEN_SOMEHOW)
+    stdout = sys.stdout
+    errors = _set_errors(stdout, _WRITTEN_SOMEHOW)
+    sys.stdout = _Watched(stdout)
     try:
         yield
     finally:
-        _set_errors(sys.stdout, errors)
-        for name, stream in opened.items():
-            setattr(sys, name, before[name])
+        _set_errors(stdout, errors)
+        for name, stream in before.items():
+            setattr(sys, name, stream)
+        for stream in opened.values():
             stream.close()
+
+
+class _Watched:
+    """A stream that remembers what went wrong, whoever wrote and whatever they made of it.
+
+    argparse passes over it; unbuffered (python -u), what was not written is not tried again.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.failure: OSError | None = None
+
+    def write(self, text: str) -> Any:
+        with self._remembering():
+            return self.stream.write(text)
+
+    def flush(self) -> None:
+        with self._remembering():
+            self.stream.flush()
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def check_standard_output() -> None:
@@ -48,18 +81,24 @@ def check_standard_output() -> None:
 
 
 def standard_output_fails() -> OSError | None:
-    """What goes wrong when standard output is written; from then on it takes what nobody reads.
+    """What went wrong when standard output was written, within `standard_streams`.
 
-    For after an `OSError`: what could not be written is still to be, also at the end of Python.
+    From then on it goes nowhere: Python would try to write the rest at its end.
     """
-    try:
+    with suppress(OSError):
         sys.stdout.flush()
-    except OSError as error:
+    failure = sys.stdout.failure if isinstance(sys.stdout, _Watched) else None
+    if failure is not None:
+        send_nowhere(sys.stdout)
+    return failure
+
+
+def send_nowhere(stream: Any) -> None:
+    """What is still to be written to it, and what will be."""
+    with suppress(OSError):  # it is no file
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        os.dup2(null, stream.fileno())
         os.close(null)
-        return error
-    return None
 
 
 def _fill_numbers() -> None:

@@ -81,50 +81,14 @@ def test_a_model_probed_with_its_weights_can_be_spread(workplace: Path, capture:
     assert (workplace / "spread.json").read_bytes() == (workplace / "plain.json").read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("argv", "code", "message"),
-    [
-        (
-            ["--device-map", "everywhere"],
-            2,
-            "error: --device-map does not know 'everywhere'. Write auto, balanced, balanced_low_0, "
-            'sequential, disk, or a JSON object such as {"model": "cpu", "lm_head": "disk"}.',
-        ),
-        (["--device-map", "[1]"], 2, "error: --device-map does not know '[1]'. Write auto, "),
-        (
-            ["--device-map", '{"model": "cuda:7"}'],
-            1,
-            "error: this machine has no device 'cuda:7'. Write --device-map cpu or auto.",
-        ),
-        (
-            ["--device-map", '{"modle": "cpu"}'],
-            2,
-            "error: --device-map: the model has no part 'modle'. Did you mean 'model'",
-        ),
-        (
-            ["--device-map", '{"model": "gpu"}'],
-            2,
-            "error: --device-map does not know 'gpu'. Write auto, cpu, cuda, cuda:0 or mps.",
-        ),
-        (["--device-map", '{"": true}'], 2, "error: --device-map does not know 'True'. Write"),
-        (
-            ["--device-map", '{"model.norm": "disk"}'],
-            1,
-            "error: --device-map does not fit: ValueError: The device_map provided does not give "
-            "any device for the following parameters: model.embed_tokens",
-        ),
-        (
-            ["--device-map", "auto", "--device", "cpu"],
-            2,
-            "error: --device and --device-map exclude each other. Give one of them.",
-        ),
-    ],
-)
-def test_bad_maps(argv: list[str], code: int, message: str, workplace: Path, capture: Run) -> None:
-    done = capture("--auto-select", "attn:0", "--prompt", "x", "--quiet", *argv)
-    assert done.code == code
-    assert len(done.err) == 1
-    assert done.err[0].startswith(message)
+def test_a_map_that_leaves_parts_out(workplace: Path, capture: Run) -> None:
+    argv = ["--auto-select", "attn:0", "--prompt", "x", "--quiet"]
+    done = capture(*argv, "--device-map", '{"model.norm": "disk"}')
+    assert (done.code, len(done.err)) == (1, 1)
+    assert done.err[0].startswith(
+        "error: --device-map does not fit: ValueError: The device_map provided does not give any "
+        "device for the following parameters: model.embed_tokens"
+    )
     assert list(workplace.iterdir()) == []
 
 

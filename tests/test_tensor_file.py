@@ -240,26 +240,6 @@ def test_text_in_its_place_leaves_no_tensors_behind(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (
-            ["--output", "x.safetensors"],
-            "error: --output names the document, which is JSON. Write x.json, and --format "
-            "safetensors for tensors beside it.",
-        ),
-        (
-            ["--output", "x.safetensors", "--format", "safetensors"],
-            "error: --output names the document, which is JSON. Write x.json; the tensors go "
-            "beside it.",
-        ),
-    ],
-)
-def test_wrong_outputs(argv: list[str], message: str, workplace: Path, capture: Run) -> None:
-    done = capture("--auto-select", "attn:0", "--prompt", "x", "--quiet", *argv)
-    assert (done.code, done.err, list(workplace.iterdir())) == (2, [message], [])
-
-
 def test_both_commands_take_it(workplace: Path, capture: Run, view: Run) -> None:
     argv = ("--prompt", "Once there was a fox.", "--auto-select", "attn:0;mlp:0")
     assert capture(*argv, "--output", "text.json").code == 0
