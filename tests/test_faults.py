@@ -173,7 +173,7 @@ def without_leftovers(folder: Path, job: Job, left: Left, new: Left) -> Left:
     return {name: held for name, held in left.items() if not name.endswith(".partial")}
 
 
-def killed_at_the_second_rename() -> None:
+def at_the_second_rename(harm: Callable[[], Any]) -> Callable[[], None]:
     """From now on."""
     real = os.replace
     calls = []
@@ -181,10 +181,13 @@ def killed_at_the_second_rename() -> None:
     def replace(*args: Any) -> None:
         calls.append(args)
         if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
+            harm()
         real(*args)
 
-    os.replace = replace
+    def prepare() -> None:
+        os.replace = replace
+
+    return prepare
 
 
 @pytest.mark.parametrize("name", ["a pair", "two pages"])
@@ -193,7 +196,8 @@ def test_killed_between_two_renames(name: str, tmp_path: Path) -> None:
     job = JOBS[name]
     folder = filled(tmp_path / "x", job.before)
     old, new = snapshot(folder), snapshot(filled(tmp_path / "new", job.before, job.work))
-    assert faults.run(folder, job.work, killed_at_the_second_rename).code == -signal.SIGKILL
+    killed = at_the_second_rename(SIGNALS["SIGKILL"])
+    assert faults.run(folder, job.work, killed).code == -signal.SIGKILL
     left = snapshot(folder)
     assert len(faults.partials(left)) == 1
     first, second = job.order
@@ -209,6 +213,16 @@ def test_killed_between_two_renames(name: str, tmp_path: Path) -> None:
             "again.\n",
         )
     assert faults.run(folder, job.work).code == 0
+    assert snapshot(folder) == new
+
+
+@pytest.mark.parametrize("harm", [name for name in SIGNALS if name != "SIGKILL"])
+@pytest.mark.parametrize("name", ["a pair", "two pages"])
+def test_other_signals_wait_between_two_renames(name: str, harm: str, tmp_path: Path) -> None:
+    job = JOBS[name]
+    new = snapshot(filled(tmp_path / "new", job.before, job.work))
+    folder = filled(tmp_path / "x", job.before)
+    check_end(faults.run(folder, job.work, at_the_second_rename(SIGNALS[harm])), harm)
     assert snapshot(folder) == new
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import memory
 import numpy as np
 import pytest
 import tiny
@@ -30,7 +30,6 @@ from activations.writing import write_document
 
 TESTS = Path(__file__).parent
 MANY = 10_000
-PAGE = 4096  # bytes, as /proc counts memory
 
 
 @contextmanager
@@ -40,14 +39,13 @@ def timed(what: str) -> Iterator[None]:
     print(f"{what}: {time.perf_counter() - start:.2f} s")
 
 
-def memory() -> int:
-    """Bytes that this process holds now."""
-    gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
-
-
-def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+@contextmanager
+def memory_below(most: int) -> Iterator[None]:
+    """At no time more bytes than before."""
+    before = memory.held()
+    memory.forget_peak()
+    yield
+    assert memory.peak() - before < most
 
 
 # ----------------------------------------------------------------------------------- many modules
@@ -56,7 +54,11 @@ def peak() -> int:
 @pytest.mark.parametrize("format", ["json", "safetensors"])
 def test_a_document_of_ten_thousand_modules(workplace: Path, view: Run, format: str) -> None:
     weights = np.full((1, 4, 4), 0.25, np.float32)
-    before = peak()
+    with memory_below(200_000_000):  # the document takes 4 MB
+        many_modules(weights, view, format)
+
+
+def many_modules(weights: np.ndarray, view: Run, format: str) -> None:
     with timed(f"write {format}"):
         write_capture(Path("d.json"), [Layer(i, weights) for i in range(MANY)])
     if format == "safetensors":
@@ -77,7 +79,6 @@ def test_a_document_of_ten_thousand_modules(workplace: Path, view: Run, format: 
         done = view("--input", "d.json")
     assert done.code == 0
     assert f"layers 0-{MANY - 1}, 1 head, 4 tokens" in Path(done.out[0]).read_text()
-    assert peak() - before < 200_000_000  # the document takes 4 MB
 
 
 class Small(nn.Module):
@@ -106,14 +107,12 @@ class ManySmall(transformers.PreTrainedModel):
 def test_a_model_of_ten_thousand_modules(workplace: Path) -> None:
     model = ManySmall(transformers.PreTrainedConfig()).eval()
     words = tiny.tokenizer()
-    before = peak()
-    with timed("capture"):
+    with memory_below(200_000_000), timed("capture"):
         document = capture(model, "The cat", tokenizer=words, select="other:all", output="d.json")
     assert document.names == ["embed", *(f"layers.{i}" for i in range(MANY))]
     first, last = (document.tensor(f"layers.{i}") for i in (0, MANY - 1))
     np.testing.assert_allclose(last, first + MANY - 1, rtol=1e-3)
     assert hooks(model) == 0
-    assert peak() - before < 200_000_000
 
 
 # ---------------------------------------------------------------------------------------- long text
@@ -123,8 +122,7 @@ def test_a_model_of_ten_thousand_modules(workplace: Path) -> None:
 LONG = """
 import json, sys, time
 sys.path[:0] = sys.argv[1:3]
-import tiny, torch
-from test_load import peak
+import memory, tiny, torch
 from activations import capture
 
 torch.set_num_threads(1)
@@ -134,12 +132,12 @@ words = tiny.tokenizer()
 capture(model, "The cat", tokenizer=words, select="mlp:0", output="d.json")
 with torch.no_grad():  # what the pass itself takes is not ours; no logits, nor does the capture
     model.fnet(words("a" * tokens, return_tensors="pt")["input_ids"])
-before, start = peak(), time.perf_counter()
+before, start = memory.peak(), time.perf_counter()
 document = capture(model, "a" * tokens, tokenizer=words, select="mlp:0", output="d.json")
 print(json.dumps({
     "shape": document.shape(document.names[0]),
     "tokens": len(document.header["tokens"]),
-    "above": peak() - before,
+    "above": memory.peak() - before,
     "seconds": time.perf_counter() - start,
 }))
 """
@@ -225,10 +223,12 @@ def test_two_hundred_captures_leave_nothing(
         model(**words("The cat", return_tensors="pt"), output_attentions=True)
     before = state(model)
     captures(len(ways) * 5)
-    files, open_files, held = set(os.listdir()), handles(), memory()
+    files, open_files, held = set(os.listdir()), handles(), memory.held()
     with timed("160 captures"):
         captures(160)
-    assert memory() - held < 6_000_000  # 160 models of this size would be 10 MB, the texts more
+    assert (
+        memory.held() - held < 6_000_000
+    )  # 160 models of this size would be 10 MB, the texts more
     assert handles() == open_files
     assert set(os.listdir()) == files == {"d.json", "temporary"}
     assert os.listdir("temporary") == []
@@ -250,8 +250,8 @@ def test_captures_by_name_let_go_of_their_models(checkpoints: Any, workplace: Pa
 
     captures(10)
     others = models()  # of other tests, whose failures or fixtures may hold them
-    open_files, held = handles(), memory()
+    open_files, held = handles(), memory.held()
     captures(30)
     assert models() <= others
     assert handles() == open_files
-    assert memory() - held < 6_000_000
+    assert memory.held() - held < 6_000_000
