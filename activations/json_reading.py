@@ -19,6 +19,7 @@ from activations.observation import Element
 
 _PIECE = 8_000_000  # bytes of a file looked through at once
 _DEEPEST = 100  # lists and objects in each other, in a module's output
+_MOST_PARTS = 100_000  # tensors, lists, objects and nulls that it is made of
 _MANY_KEYS = 3000  # more modules than any capture has
 _MOST_DIMENSIONS = 64  # numpy has no more
 
@@ -202,29 +203,37 @@ def reference(node: Any) -> str | None:
     return None
 
 
-def to_tree(node: Any, shape: Any, dtype: Any, fetch: Fetch, path: Element = ()) -> Any:
+def to_tree(node: Any, shape: Any, dtype: Any, fetch: Fetch) -> Any:
     """An output's JSON -> arrays nested as the module nested them.
 
     `dtype` tells a tensor (a string) from a list (a list); without it (other people's documents)
     a list that is rectangular and numeric throughout is taken for a tensor. Raises `ValueError`.
     """
+    return _tree(node, shape, dtype, fetch, (), iter(range(_MOST_PARTS)))
+
+
+def _tree(
+    node: Any, shape: Any, dtype: Any, fetch: Fetch, path: Element, places: Iterator[int]
+) -> Any:
+    """A part of it. `places` are how many more there may be: each takes ten times its text."""
     if len(path) > _DEEPEST:
         raise ValueError("it is nested too deeply")
+    if next(places, None) is None:
+        raise ValueError(f"it has more than {_MOST_PARTS} parts that are no tensors")
     if isinstance(dtype, str) or (dtype is None and reference(node) is not None):
         return to_array(node, shape, dtype, fetch, path)
     inside = members(node)
     if inside is not None:
         return {
-            key: to_tree(value, _step(shape, key), _step(dtype, key), fetch, (*path, key))
+            key: _tree(value, _step(shape, key), _step(dtype, key), fetch, (*path, key), places)
             for key, value in inside.items()
         }
     if isinstance(node, (simdjson.Array, list)):
-        if not isinstance(dtype, list):
-            guess = _rectangular(node)
-            if guess is not None:
-                return guess
+        guess = None if isinstance(dtype, list) else _rectangular(node)
+        if guess is not None:
+            return guess
         return [
-            to_tree(item, _step(shape, i), _step(dtype, i), fetch, (*path, i))
+            _tree(item, _step(shape, i), _step(dtype, i), fetch, (*path, i), places)
             for i, item in enumerate(node)
         ]
     return node
@@ -246,7 +255,10 @@ def reach(tree: Any, path: Element) -> Any:
     return tree
 
 
-def _rectangular(node: Any) -> np.ndarray | None:
+def _rectangular(node: simdjson.Array | list[Any]) -> np.ndarray | None:
+    """The array that nested lists of numbers stand for, where they are one."""
+    if isinstance(node, simdjson.Array) and not isinstance(_first(node), bool):
+        return _rectangular_numbers(node)
     values = plain(node)
     try:
         # As objects first: of texts numpy would make every one as wide as the widest.
@@ -259,6 +271,35 @@ def _rectangular(node: Any) -> np.ndarray | None:
     if found.dtype == np.float64:
         return _narrowed(found, np.dtype(np.float32))
     return found if found.dtype.kind in "iub" else None
+
+
+def _rectangular_numbers(node: simdjson.Array) -> np.ndarray | None:
+    """Without making Python's lists of them, which take several times the memory."""
+    sizes = first_shape(node)
+    for name in ("float32",) if 0 in sizes else ("int64", "uint64", "float32"):
+        values = _buffer(node, np.dtype(name))
+        if values is not None:
+            fits = values.size == math.prod(sizes) and _nested_so(node, sizes)
+            return values.reshape(sizes) if fits else None
+    return None
+
+
+def _nested_so(node: Any, sizes: tuple[int, ...]) -> bool:
+    """Whether all lists are as long as the first at their depth, which `sizes` are."""
+    if not sizes:
+        return not isinstance(node, simdjson.Array)
+    return (
+        isinstance(node, simdjson.Array)
+        and len(node) == sizes[0]
+        and all(_nested_so(item, sizes[1:]) for item in node)
+    )
+
+
+def _first(node: Any) -> Any:
+    """The first value in nested lists; the list itself where that is empty."""
+    while isinstance(node, simdjson.Array) and len(node):
+        node = node[0]
+    return node
 
 
 def _narrowed(values: np.ndarray, wanted: np.dtype) -> np.ndarray:
@@ -343,8 +384,8 @@ def _from_lists(values: Any, wanted: np.dtype) -> np.ndarray:
 
 def first_shape(node: Any) -> tuple[int, ...]:
     """The sizes along the first members of nested lists: a guess at an unstated shape."""
-    sizes = []
-    while isinstance(node, (simdjson.Array, list)):
+    sizes: list[int] = []
+    while isinstance(node, (simdjson.Array, list)) and len(sizes) < _MOST_DIMENSIONS:
         sizes.append(len(node))
         if not sizes[-1]:
             break

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simdjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -21,6 +22,7 @@ from activations import writing
 from activations.document import load
 from activations.errors import ToolkitError
 from activations.files import replacing
+from activations.json_reading import to_tree
 from activations.tensors import Tensor
 from activations.writing import FORMAT, count_non_finite, write_document
 
@@ -228,6 +230,36 @@ def test_foreign_layouts(tmp_path: Path, indent: int | None, described: bool) ->
     np.testing.assert_array_equal(found["a"][1], weights)
     assert found["a"][2] is None
     assert found.element_shapes("a")[(1,)] == (1, 2, 3, 3)
+
+
+def as_lists(node: Any) -> Any:
+    """Ordinary lists of a tree of arrays, with their dtypes."""
+    if isinstance(node, np.ndarray):
+        return str(node.dtype), node.tolist()
+    return [as_lists(item) for item in node] if isinstance(node, list) else node
+
+
+NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+NESTED = st.recursive(NUMBERS, lambda inner: st.lists(inner, max_size=3), max_leaves=12)
+
+
+@given(NESTED | st.lists(NUMBERS) | hnp.arrays(np.int16, hnp.array_shapes()).map(np.ndarray.tolist))
+def test_what_is_a_tensor_where_nothing_says_so(values: Any) -> None:
+    """The buffers of simdjson against numpy on Python's own lists."""
+    text = json.dumps(values)
+    parsed = simdjson.Parser().parse(text.encode())
+    found, expected = (
+        to_tree(node, None, None, lambda *args: np.empty(0)) for node in (parsed, json.loads(text))
+    )
+    assert as_lists(found) == as_lists(expected)
+
+
+def test_what_has_very_many_parts(tmp_path: Path) -> None:
+    write(tmp_path / "x.json", {"m": [[None] * 50_000, [None] * 49_996]})
+    assert [len(part) for part in load(tmp_path / "x.json")["m"]] == [50_000, 49_996]
+    write(tmp_path / "x.json", {"m": [[None] * 50_000, [None] * 49_998]})
+    with pytest.raises(ToolkitError, match="it has more than 100000 parts"):
+        load(tmp_path / "x.json")["m"]
 
 
 def test_nan_literals_of_other_writers(tmp_path: Path) -> None:

@@ -498,7 +498,7 @@ def test_memory_is_a_multiple_of_the_size(tmp_path: Path, name: str) -> None:
         text = minimal("@")
     (tmp_path / "big.json").write_text(text.replace('"@"', output))
     size = (tmp_path / "big.json").stat().st_size
-    assert most_memory(tmp_path, "small.json", "big.json") < 100 * size
+    assert most_memory(tmp_path, "small.json", "big.json") < 50 * size
 
 
 def test_memory_where_one_tensor_is_named_many_times(tmp_path: Path) -> None:
@@ -506,7 +506,7 @@ def test_memory_where_one_tensor_is_named_many_times(tmp_path: Path) -> None:
     notes = [{**NOTE, "layer": layer} for layer in range(10_000)]
     text = minimal("@", attention_weights=notes).replace('"@"', f"[[{SLAB}]]")
     (tmp_path / "big.json").write_text(text)
-    assert most_memory(tmp_path, "small.json", "big.json") < 100 * len(text)
+    assert most_memory(tmp_path, "small.json", "big.json") < 50 * len(text)
 
 
 def most_memory(folder: Path, *names: str) -> int:
