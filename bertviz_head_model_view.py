@@ -104,7 +104,8 @@ def show_attention(args: argparse.Namespace, talk: Talk) -> None:
     wanted = read_wanted(args)
 
     from activations.document import load
-    from activations.files import check_output_folder, write_together
+    from activations.files import check_output_folder
+    from activations.replacing import write_together
     from activations.showing import read_shown
 
     if wanted.views or wanted.figures:

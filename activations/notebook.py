@@ -23,7 +23,8 @@ import orjson
 from activations.attention import find_weights
 from activations.document import Document
 from activations.errors import ToolkitError, UsageError
-from activations.files import replacing, size_text
+from activations.files import size_text
+from activations.replacing import replacing
 from activations.showing import read_shown
 from activations.tensors import walk
 from activations.views import VIEWS, build_pages

@@ -12,14 +12,10 @@ import numpy as np
 import orjson
 
 from activations.errors import ToolkitError
-from activations.files import (
-    check_beside,
-    check_writable,
-    path_beside,
-    remove_leftovers,
-    replacing_together,
-)
+from activations.files import check_beside, check_writable, path_beside
+from activations.leftovers import remove_leftovers
 from activations.observation import Element
+from activations.replacing import replacing_together
 from activations.sizes import Numbers, document_bytes
 from activations.tensors import Tensor, map_leaves, walk
 

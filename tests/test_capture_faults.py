@@ -19,7 +19,7 @@ from transformers.models.llama import modeling_llama
 
 import activations
 from activations import ToolkitError, interventions, models, recording
-from activations.files import replacing
+from activations.replacing import replacing
 
 Checkpoints = Callable[[str], Path]
 OUT_OF_MEMORY = (

@@ -21,8 +21,8 @@ from hypothesis.extra import numpy as hnp
 from activations import writing
 from activations.document import load
 from activations.errors import ToolkitError
-from activations.files import replacing
 from activations.json_reading import to_tree
+from activations.replacing import replacing
 from activations.tensors import Tensor
 from activations.writing import FORMAT, count_non_finite, write_document
 

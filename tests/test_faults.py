@@ -24,19 +24,24 @@ import pytest
 from conftest import Run
 from faults import Ended, snapshot
 
-from activations.files import (
-    check_output_folder,
-    remove_leftovers,
-    replacing,
-    write_together,
-)
+from activations.files import check_output_folder
+from activations.leftovers import remove_leftovers
 from activations.notebook import View
+from activations.replacing import replacing, write_together
 from activations.tensors import Tensor
 from activations.writing import FORMAT, write_document
 
 NAME = "m.0.self_attn"
 POINTS = 30  # of each kind of harm to each job
-WRITERS = {"files.py", "writing.py", "tensor_file.py", "notebook.py", "signals.py"}
+WRITERS = {
+    "files.py",
+    "leftovers.py",
+    "notebook.py",
+    "replacing.py",
+    "signals.py",
+    "tensor_file.py",
+    "writing.py",
+}
 Left = dict[str, "bytes | None"]
 
 
