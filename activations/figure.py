@@ -8,11 +8,12 @@ from itertools import accumulate
 
 import numpy as np
 
-from activations.attention import Stack, Warn, are_weights
+from activations.attention import Warn
 from activations.errors import UsageError, ignore
 from activations.files import safe_name
 from activations.heads import HeadName, stacks_with
 from activations.heat_map import HeadMap, drawn
+from activations.stacks import Stack, are_weights
 from activations.tokens import printable, readable
 from activations.views import Caption, showable
 

@@ -11,7 +11,7 @@ from activations.errors import UsageError
 from activations.selection import describe_numbers
 
 if TYPE_CHECKING:  # numpy with it, and a bad name is to be refused at once
-    from activations.attention import Stack
+    from activations.stacks import Stack
 
 _NAME = re.compile(r"\s*(?:([a-z0-9_]{1,60}):)?(\d{1,6})\.(\d{1,6})\s*")
 

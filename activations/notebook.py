@@ -27,6 +27,7 @@ from activations.files import size_text
 from activations.replacing import replacing
 from activations.showing import read_shown
 from activations.tensors import walk
+from activations.tokens import html_text
 from activations.views import VIEWS, build_pages
 from activations.writing import SECTIONS
 
@@ -84,7 +85,7 @@ class View:
     def _frame(self) -> str:
         page = html.escape(self.page.decode("utf-8"))
         return _FRAME.format(
-            title=_text(self.title), height=self.height, page=page, instead=_text(_INSTEAD)
+            title=html_text(self.title), height=self.height, page=page, instead=html_text(_INSTEAD)
         )
 
 
@@ -188,13 +189,8 @@ def _pair(tokens: tuple[int, int] | None) -> tuple[int, int] | None:
 # --------------------------------------------------------------------------------- text and tables
 
 
-def _text(value: str) -> str:
-    """Escaped for HTML text and attributes; what UTF-8 cannot hold is replaced."""
-    return html.escape(value.encode("utf-8", "replace").decode("utf-8"))
-
-
 def _line(text: str) -> str:
-    return f"<p>{_text(text)}</p>"
+    return f"<p>{html_text(text)}</p>"
 
 
 def _folded(summary: str, inside: str, is_open: bool = False) -> str:
@@ -204,7 +200,7 @@ def _folded(summary: str, inside: str, is_open: bool = False) -> str:
 
 def _table(document: Document) -> str:
     """The modules of a document by category, with the shapes and dtypes of what they returned."""
-    found = [f"<p><b>{_text(document.model)}</b> {_text(document.prompt[:200])}</p>"]
+    found = [f"<p><b>{html_text(document.model)}</b> {html_text(document.prompt[:200])}</p>"]
     for category in SECTIONS:
         names = document.names_of(category)
         if names:
@@ -221,11 +217,11 @@ def _row(document: Document, name: str) -> str:
     shape, dtype = document.shape(name), document.dtype(name)
     sizes = "not stated" if shape is None else orjson.dumps(shape).decode("utf-8")
     sizes = sizes.replace(",", ", ")
-    shown = _text(sizes)
+    shown = html_text(sizes)
     if len(sizes) > _LONG:
-        shown = _folded(_text(sizes[: _LONG - 1]) + "…", shown)
+        shown = _folded(html_text(sizes[: _LONG - 1]) + "…", shown)
     dtypes = dict.fromkeys(str(leaf) for _, leaf in walk(dtype) if leaf is not None)
-    return f"<tr>{_cells(_text(name), shown, _text(', '.join(dtypes)))}</tr>"
+    return f"<tr>{_cells(html_text(name), shown, html_text(', '.join(dtypes)))}</tr>"
 
 
 def _cells(*texts: str, tag: str = "td") -> str:

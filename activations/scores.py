@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from activations.attention import Stack, are_weights
+from activations.stacks import Stack, are_weights
 
 SCORES = ("previous_token", "induction", "same_token", "first_token", "entropy")
 _LEAST = np.float32(1e-30)  # added to a weight, so that 0 ln 0 is 0; it changes no other

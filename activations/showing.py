@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from activations.attention import Stack, Warn, read_attention, take
+from activations.attention import Warn, read_attention
 from activations.document import Document
 from activations.errors import ToolkitError, UsageError, ignore
 from activations.scores import with_scores
+from activations.stacks import Stack, take
 from activations.tokens import printable
 from activations.views import Caption
 

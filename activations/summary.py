@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from activations.attention import Stack, Warn
+from activations.attention import Warn
 from activations.errors import ignore
 from activations.heads import HeadName
 from activations.scores import SCORES
 from activations.selection import describe_numbers
+from activations.stacks import Stack
 from activations.terminal import is_terminal
 from activations.tokens import printable
 

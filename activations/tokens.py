@@ -11,6 +11,7 @@ follow from U+0100 on.
 
 from __future__ import annotations
 
+import html
 import unicodedata
 from collections.abc import Sequence
 
@@ -31,6 +32,16 @@ def readable(tokens: Sequence[str]) -> list[str]:
 def printable(text: str) -> str:
     """The text with what cannot be printed spelled out: `\\x1b`. No escape code is left in it."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def html_text(text: str) -> str:
+    """Escaped for HTML text and attributes. A carriage return would be read as a newline."""
+    return html.escape(encodable(text).replace("\0", "\ufffd")).replace("\r", "&#13;")
+
+
+def encodable(text: str) -> str:
+    """JSON may hold halves of characters, which UTF-8 does not."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def is_byte_level(tokens: Sequence[str]) -> bool:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -27,12 +26,12 @@ from typing import Any
 import numpy as np
 import orjson
 
-from activations.attention import Stack, are_weights
 from activations.errors import ToolkitError
 from activations.files import safe_name
 from activations.scores import SCORES
 from activations.selection import describe_numbers
-from activations.tokens import printable, readable
+from activations.stacks import Stack, are_weights
+from activations.tokens import encodable, html_text, printable, readable
 
 VIEWS = {"head": "Attention head view", "model": "Attention model view"}
 SCRIPTS = (  # each knows those before it
@@ -129,12 +128,12 @@ def _page(
     page = _template().substitute(
         policy=_policy(scripts, style),
         view=view,
-        title=_text(f"{VIEWS[view]}: {caption.model}"),
+        title=html_text(f"{VIEWS[view]}: {caption.model}"),
         heading=VIEWS[view],
-        model=_text(caption.model),
-        facts=_text(facts),
+        model=html_text(caption.model),
+        facts=html_text(facts),
         texts="".join(_text_row(name, text) for name, text in caption.read),
-        notes="".join(f"<li>{_text(note)}</li>" for note in caption.notes),
+        notes="".join(f"<li>{html_text(note)}</li>" for note in caption.notes),
         how=_our(f"how_{view}.html"),
         closer=_our(f"closer_{view}.html"),
         scores=_our("scores.html"),
@@ -151,14 +150,14 @@ def _page(
 
 def _text_row(name: str, text: str) -> str:
     whole = (
-        f'<div id="{_text(name.lower())}" class="text" tabindex="0" '
-        f'role="region" aria-label="{_text(name)}">{_text(text)}</div>'
+        f'<div id="{html_text(name.lower())}" class="text" tabindex="0" '
+        f'role="region" aria-label="{html_text(name)}">{html_text(text)}</div>'
     )
     if len(text) > _LONG_TEXT or text.count("\n") > _LONG_TEXT // 40:
         start = " ".join(text[:_LONG_TEXT].split())[: _LONG_TEXT // 4]
-        label = f"<bdi>{_text(start)}</bdi>… ({len(text):,} characters)"
+        label = f"<bdi>{html_text(start)}</bdi>… ({len(text):,} characters)"
         whole = f"<details><summary>{label}</summary>{whole}</details>"
-    return f"<div><dt>{_text(name)}</dt><dd>{whole}</dd></div>\n"
+    return f"<div><dt>{html_text(name)}</dt><dd>{whole}</dd></div>\n"
 
 
 def _facts(stacks: Sequence[Stack]) -> str:
@@ -214,7 +213,7 @@ def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
         }
         parts = _sentence_parts(stack)
         packed += [
-            {**described, "name": _encodable(n), "rows": r, "columns": c} for n, r, c in parts
+            {**described, "name": encodable(n), "rows": r, "columns": c} for n, r, c in parts
         ]
         first += len(stack.layers) * len(stack.heads) * rows * columns
     pieces.append(squeeze.flush())
@@ -266,16 +265,6 @@ def showable(weights: np.ndarray) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------ text in the page
-
-
-def _text(value: str) -> str:
-    """Escaped for HTML text and attributes. A carriage return would be read as a newline."""
-    return html.escape(_encodable(value).replace("\0", "\ufffd")).replace("\r", "&#13;")
-
-
-def _encodable(value: str) -> str:
-    """JSON may hold halves of characters, which UTF-8 does not."""
-    return value.encode("utf-8", "replace").decode("utf-8")
 
 
 def _json_in_html(data: Mapping[str, Any]) -> str:

@@ -257,7 +257,7 @@ def pages(folder: Path, layers: int, heads: int, tokens: int) -> dict[str, Any]:
     import torch
 
     import bertviz
-    from activations.attention import Stack
+    from activations.stacks import Stack
     from activations.views import Caption, build_pages
 
     scores = np.random.default_rng(0).normal(scale=2, size=(layers, heads, tokens, tokens))

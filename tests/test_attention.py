@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from activations.attention import Stack, read_attention
+from activations.attention import read_attention
 from activations.document import load
 from activations.errors import ToolkitError
+from activations.stacks import Stack
 from activations.tensors import Tensor
 from activations.views import _facts
 from activations.writing import FORMAT, write_document

@@ -24,7 +24,7 @@ from browser import (
 from playwright.sync_api import expect
 
 from activations import views
-from activations.attention import Stack
+from activations.stacks import Stack
 from activations.tokens import readable
 from activations.views import Caption, build_pages
 
@@ -385,7 +385,7 @@ def one_stack(weights: np.ndarray, tokens: list[str]) -> list[Stack]:
 def test_the_policy_alone_stops_injected_scripts(
     tmp_path: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch, with_policy: bool
 ) -> None:
-    monkeypatch.setattr(views, "_text", str)
+    monkeypatch.setattr(views, "html_text", str)
     monkeypatch.setattr(views, "_json_in_html", lambda data: json.dumps(data, ensure_ascii=False))
     if not with_policy:  # the other way round: these scripts would run
         monkeypatch.setattr(views, "_policy", lambda *_: "img-src 'none'")

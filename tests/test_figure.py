@@ -26,11 +26,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.font_manager import fontManager
 from PIL import Image
 
-from activations.attention import Stack
 from activations.figure import build_figures, head_map
 from activations.fonts import families_for
 from activations.heads import HeadName, parse_heads
 from activations.heat_map import draw
+from activations.stacks import Stack
 from activations.tensors import Tensor
 from activations.tokens import printable, readable
 from activations.views import Caption

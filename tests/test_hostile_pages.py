@@ -23,7 +23,7 @@ from playwright.sync_api import Frame, expect
 
 import bertviz_head_model_view
 from activations import load, views
-from activations.attention import Stack
+from activations.stacks import Stack
 from activations.tensors import Tensor
 from activations.tokens import printable, readable
 from activations.views import Caption, build_pages
@@ -329,7 +329,7 @@ def test_in_a_notebook(pages: dict[str, Path], open_page: Open, tmp_path: Path) 
     assert tab.page.locator(strange).count() == 0
     assert tab.page.locator("iframe").count() == 1
     cells = tab.page.locator("td:first-child").all_text_contents()
-    assert cells == [name.replace("\r\n", "\n").replace("\r", "\n") for name in names]
+    assert cells == [name.replace("\0", "\ufffd") for name in names]
     assert tab.complaints == []
 
 
@@ -380,7 +380,7 @@ LINKS = {  # what is only tried when it is clicked
 
 @pytest.fixture
 def unescaped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "_text", str)
+    monkeypatch.setattr(views, "html_text", str)
     monkeypatch.setattr(views, "_json_in_html", lambda data: json.dumps(data, ensure_ascii=False))
 
 

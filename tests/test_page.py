@@ -25,8 +25,8 @@ from browser import (
 from PIL import Image
 from playwright.sync_api import expect
 
-from activations.attention import Stack
 from activations.scores import SCORES, with_scores
+from activations.stacks import Stack
 
 pytestmark = pytest.mark.browser
 

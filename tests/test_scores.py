@@ -11,8 +11,8 @@ from browser import random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from activations.attention import Stack, take
 from activations.scores import SCORES, with_scores
+from activations.stacks import Stack, take
 
 
 def stack_of(

@@ -19,11 +19,11 @@ from conftest import Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from activations.attention import Stack
 from activations.document import load
 from activations.heads import HeadName
 from activations.scores import SCORES
 from activations.showing import read_shown
+from activations.stacks import Stack
 from activations.summary import HeadScores, scored_heads, show_summary, strongest
 
 ROOT = Path(__file__).parent.parent

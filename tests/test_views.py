@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from tokenizers.pre_tokenizers import ByteLevel
 
 from activations import views
-from activations.attention import Stack
 from activations.errors import ToolkitError
+from activations.stacks import Stack
 from activations.tokens import readable
 from activations.views import NOT_A_NUMBER, Caption, build_pages, pack_weights, page_name
 

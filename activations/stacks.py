@@ -1,0 +1,127 @@
+"""Attention as one view can show it, and parts of it: layers, heads and tokens. numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from activations.errors import UsageError
+from activations.selection import describe_numbers
+
+_LITTLE = 1e-3  # of a row's weight
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Attention of one kind over layers of one shape, as one view can show it.
+
+    `weights` holds an array (heads, rows, columns) for each of `layers`; rows are the tokens that
+    attend (queries), columns those attended to (keys). `heads` are the heads' real numbers.
+    `split` is the row and column at which a second sentence starts, `written` the one from which
+    on the model wrote the text itself, if there is one. `start` is the position in the text of the
+    first row and column; `has_whole_rows` says that hardly any weight went to tokens that were left
+    out. `scores` is what `activations.scores` reckons, (layers, heads, scores).
+    """
+
+    name: str
+    kind: str
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    weights: tuple[np.ndarray, ...]
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    split: int | None = None
+    written: int | None = None
+    start: int = 0
+    has_whole_rows: bool = True
+    scores: np.ndarray | None = None
+
+    @property
+    def is_cross(self) -> bool:
+        """Whether rows and columns are tokens of two texts."""
+        return self.kind.endswith("cross")
+
+
+def take(
+    stacks: Sequence[Stack],
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    tokens: tuple[int, int] | None = None,
+) -> list[Stack]:
+    """Only these layers, heads and token positions (first, end). Raises `UsageError`."""
+    found = list(stacks)
+    if layers is not None:
+        _check(layers, {n for s in found for n in s.layers}, "layer", "--layers")
+        found = [_take_layers(stack, layers) for stack in found]
+    if heads is not None:
+        _check(heads, {n for s in found for n in s.heads}, "head", "--heads")
+        found = [_take_heads(stack, heads) for stack in found]
+    if tokens is not None:
+        longest = max(len(side) for stack in found for side in (stack.rows, stack.columns))
+        if tokens[1] > longest or tokens[0] >= tokens[1]:
+            raise UsageError(
+                f"--tokens {tokens[0]}:{tokens[1]} is outside the text: there are tokens "
+                f"0:{longest}."
+            )
+        found = [_take_tokens(stack, *tokens) for stack in found]
+    return [s for s in found if s.layers and s.heads and s.rows and s.columns]
+
+
+def _check(wanted: Sequence[int], there: set[int], what: str, flag: str) -> None:
+    missing = [number for number in wanted if number not in there]
+    if missing:
+        raise UsageError(
+            f"{flag}: there is no {what} {missing[0]} in the document. It has {what}s "
+            f"{describe_numbers(there)}."
+        )
+
+
+def _take_layers(stack: Stack, layers: Sequence[int]) -> Stack:
+    kept = [i for i, layer in enumerate(stack.layers) if layer in layers]
+    return replace(
+        stack,
+        layers=tuple(stack.layers[i] for i in kept),
+        weights=tuple(stack.weights[i] for i in kept),
+        scores=None if stack.scores is None else stack.scores[kept],
+    )
+
+
+def _take_heads(stack: Stack, heads: Sequence[int]) -> Stack:
+    kept = [i for i, head in enumerate(stack.heads) if head in heads]
+    return replace(
+        stack,
+        heads=tuple(stack.heads[i] for i in kept),
+        weights=tuple(weights[kept] for weights in stack.weights),
+        scores=None if stack.scores is None else stack.scores[:, kept],
+    )
+
+
+def _is_all_inside(weights: np.ndarray, start: int, end: int) -> bool:
+    """Whether rows start:end give all their weight to columns start:end, as causal ones do."""
+    rows = weights[:, start:end]
+    return bool((rows.sum(axis=-1) - rows[..., start:end].sum(axis=-1) < _LITTLE).all())
+
+
+def _take_tokens(stack: Stack, start: int, end: int) -> Stack:
+    rows = stack.rows[start:end]
+    split = None if stack.split is None else stack.split - start
+    written = None if stack.written is None else max(stack.written - start, 0)
+    return replace(
+        stack,
+        has_whole_rows=all(_is_all_inside(weights, start, end) for weights in stack.weights),
+        weights=tuple(weights[:, start:end, start:end] for weights in stack.weights),
+        rows=rows,
+        columns=stack.columns[start:end],
+        start=stack.start + start,
+        split=split if split is not None and 0 < split < len(rows) else None,
+        written=written if written is not None and written < len(rows) else None,
+    )
+
+
+def are_weights(values: np.ndarray) -> bool:
+    """Whether all that is finite lies between 0 and 1, but for rounding."""
+    if not np.isfinite(values).all():
+        values = values[np.isfinite(values)]
+    return values.size == 0 or bool(values.min() >= 0 and values.max() <= 1.001)
