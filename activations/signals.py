@@ -91,9 +91,12 @@ class Door:
 @contextmanager
 def undisturbed() -> Iterator[Door]:
     """Let signals wait until the block is done or the door open. For moments, not for work."""
+    global _last
     door = Door()
+    if not any(isinstance(signal.getsignal(number), Door) for number in SIGNALS):
+        _last = float("-inf")  # nothing is being tidied up: what comes now is another wish
     try:
-        with _handled_by(door) as door.others:
+        with _handled_by(door):
             yield door
             door.shut = True
     finally:
@@ -122,8 +125,8 @@ def signals_raised() -> Iterator[None]:
     _last = float("-inf")
     door = Door()
     door.shut = False
+    door.others = dict.fromkeys(SIGNALS, _stop)
     with _handled_by(door), _never_swallowed():
-        door.others = dict.fromkeys(SIGNALS, _stop)
         yield
 
 
@@ -171,10 +174,10 @@ def _stop(number: int, frame: Any) -> None:
 
 
 @contextmanager
-def _handled_by(handler: Any) -> Iterator[dict[int, Any]]:
-    """Take signals by this handler; in the main thread, as no other gets any."""
+def _handled_by(door: Door) -> Iterator[None]:
+    """Take signals at this door; in the main thread, as no other gets any."""
     if threading.current_thread() is not threading.main_thread():
-        yield {}
+        yield
         return
     # None is a handler that is not Python's.
     before = {
@@ -182,10 +185,11 @@ def _handled_by(handler: Any) -> Iterator[dict[int, Any]]:
         for number in SIGNALS
         if (own := signal.getsignal(number)) not in (signal.SIG_IGN, None)
     }
+    door.others = door.others or before
     try:
         for number in before:
-            signal.signal(number, handler)
-        yield before
+            signal.signal(number, door)
+        yield
     finally:
         # SIGINT, the one that comes again and again, last: it would keep the others from it.
         for number, own in before.items():

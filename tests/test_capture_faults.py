@@ -20,6 +20,7 @@ from transformers.models.llama import modeling_llama
 import activations
 from activations import ToolkitError, interventions, models, recording
 from activations.replacing import replacing
+from activations.signals import Door, Terminated, signals_raised, undisturbed
 
 Checkpoints = Callable[[str], Path]
 OUT_OF_MEMORY = (
@@ -338,3 +339,34 @@ def test_a_second_interrupt_waits_until_all_is_tidied_up(
         with pytest.raises(KeyboardInterrupt):
             record(model, inputs, ["model.norm", "model.layers.0.mlp", "lm_head"])
         assert sum(state(model)[0]) == 0
+
+
+def test_every_interrupt_of_a_new_try_counts() -> None:
+    """Two within moments are one wish only while the first is tidied up."""
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), undisturbed() as door:
+            door.open()
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("manager", [undisturbed, signals_raised])
+def test_a_signal_while_handlers_are_put_up(manager: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = signal.signal
+
+    def set_handler(number: int, handler: Any) -> Any:
+        before = real(number, handler)
+        if number == signal.SIGTERM and isinstance(handler, Door):
+            signal.raise_signal(number)
+        return before
+
+    def heard(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    real(signal.SIGTERM, heard)
+    try:
+        monkeypatch.setattr(signal, "signal", set_handler)
+        with pytest.raises((KeyboardInterrupt, Terminated)), manager():
+            pass
+    finally:
+        monkeypatch.undo()
+        real(signal.SIGTERM, signal.SIG_DFL)
