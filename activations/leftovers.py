@@ -69,21 +69,30 @@ def locked(handle: int, wait: bool) -> bool:
 def one_at_a_time(folder: Path) -> Iterator[None]:
     """Of the runs that put files into this folder, so that those that belong together stay so.
 
-    Where that cannot be had in a second (a run was stopped here, or nothing can be locked), go on.
+    Where that cannot be had in a second (a run was stopped here), or not at all (nothing can be
+    locked, or the folder not be read), go on.
     """
-    if sys.platform == "win32":
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        for _ in range(_TRIES):
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(1 / _TRIES)
-            except OSError:
-                break
+        _wait_for(handle)
         yield
     finally:
         os.close(handle)
+
+
+def _wait_for(handle: int) -> None:
+    if sys.platform == "win32":
+        return
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(1 / _TRIES)
+        except OSError:
+            return
+        else:
+            return

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,9 +36,13 @@ def _stderr_held() -> Iterator[list[str]]:
     """Keep back what libraries write to stderr, past Python's own `sys.stderr`, until the end.
 
     It is written then, unless the list given has been filled. Progress bars, which go through
-    `sys.stderr`, show as ever.
+    `sys.stderr`, show as ever. In the main thread alone: the file descriptor is the whole
+    process's, and two threads would take each other's file for the terminal.
     """
     unwanted: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield unwanted
+        return
     try:
         terminal = os.dup(2)
     except OSError:  # closed: nothing is seen anyway

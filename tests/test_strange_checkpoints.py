@@ -478,6 +478,28 @@ def test_what_is_no_panic_is_left_alone(capfd: pytest.CaptureFixture[str]) -> No
     assert capfd.readouterr().err == "said by a library"
 
 
+def test_what_is_held_back_in_two_threads_at_once() -> None:
+    """Neither is left with the other's file for its stderr."""
+    before = os.fstat(2)
+    leave = [threading.Event(), threading.Event()]
+    threads = []
+    for left in leave:
+        entered = threading.Event()
+
+        def held(entered: threading.Event = entered, left: threading.Event = left) -> None:
+            with panics_raised():
+                entered.set()
+                left.wait(10)
+
+        threads.append(threading.Thread(target=held))
+        threads[-1].start()
+        entered.wait(10)
+    for left, thread in zip(leave, threads, strict=True):  # the first goes first
+        left.set()
+        thread.join()
+    assert os.path.samestat(os.fstat(2), before)
+
+
 # ------------------------------------------------------------------------------- configurations
 
 CONFIGURATIONS: dict[str, Change] = {
