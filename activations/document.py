@@ -312,8 +312,14 @@ class Document:
             raise damaged(self.path, name, "it is not an object")
         return entry
 
+    def _check_file(self) -> None:
+        """Refuse a file that another program cut: the system ends who reads behind its end."""
+        if isinstance(self._bytes, mmap.mmap) and self._bytes.size() != len(self._bytes):
+            raise ToolkitError(f"'{self.path}' was changed after it was opened. Load it again.")
+
     def _text(self, start: int, end: int) -> bytes:
         """A part of the file, which is not kept in memory beside it."""
+        self._check_file()
         text: bytes = self._bytes[start:end]
         let_go(self._bytes, start, end)
         return text
@@ -323,6 +329,7 @@ class Document:
         line = self._lines.get(name)
         if line is None or self._parsed is not None or len(element) != 1:
             return None
+        self._check_file()
         start = self._bytes.find(_OUTPUT, line.start, min(line.end, line.start + 100_000))
         index, described = element[0], self._description(name)
         if start < 0 or not isinstance(index, int):
@@ -338,6 +345,7 @@ class Document:
         """The shape and dtype of a module, read from the start of its line where that will do."""
         line = self._lines.get(name)
         if line is not None and self._parsed is None:
+            self._check_file()
             head_end = self._bytes.find(_OUTPUT, line.start, min(line.end, line.start + 100_000))
             head = self._bytes[line.start : max(head_end, line.start)]
             try:

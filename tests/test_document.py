@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -492,3 +493,24 @@ def test_a_number_of_thousands_of_digits(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"captured": ' + "1" * 5000 + "}")
     with pytest.raises(ToolkitError, match="is no captured document"):
         load(tmp_path / "x.json")
+
+
+def test_a_file_that_is_cut_while_it_is_open(tmp_path: Path) -> None:
+    """The system ends a process that reads behind the end of a file it has mapped."""
+    values = np.zeros(10_000, np.float32)
+    path = write(tmp_path / "x.json", {"a": tensor(values), "b": [tensor(values), tensor(values)]})
+    code = """
+import sys
+from activations import ToolkitError, load
+document = load(sys.argv[1])
+open(sys.argv[1], "r+").truncate(10)
+for ask in (lambda: document["a"], lambda: document.tensor("b", 1), lambda: document.shape("b")):
+    try:
+        ask()
+    except ToolkitError as error:
+        print(error)
+"""
+    root = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code, path], cwd=root, capture_output=True)
+    line = f"'{path}' was changed after it was opened. Load it again."
+    assert (done.returncode, done.stdout.decode().splitlines()) == (0, [line] * 3)
