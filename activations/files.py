@@ -61,7 +61,8 @@ def check_output(path: str | os.PathLike[str], format: str) -> None:
 
 def check_beside(document: str | os.PathLike[str]) -> None:
     """Refuse to replace a file of tensors that is not a document's: a checkpoint's weights, say."""
-    from activations.tensor_file import is_ours  # not before it is needed: it imports numpy
+    # Not before it is needed: it imports numpy.
+    from activations.tensor_file import is_ours, other_owner
 
     beside = path_beside(document)
     check_writable(beside)
@@ -74,6 +75,12 @@ def check_beside(document: str | os.PathLike[str]) -> None:
         raise ToolkitError(
             f"'{beside}' would be replaced by the tensors of '{document}', and is no file of this "
             "toolkit. Name another --output."
+        )
+    other = other_owner(Path(document))
+    if other is not None:
+        raise ToolkitError(
+            f"'{beside}' holds the tensors of '{other}', which would be lost. Name another "
+            "--output."
         )
 
 

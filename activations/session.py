@@ -377,5 +377,7 @@ def _warnings(
         for element, counts in elements.items():
             found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
             where = f"{module}, element {element}" if element else module
-            lines.append(f"{where} holds {found}; written as null.")
+            lines.append(
+                f"{where} holds {found}; JSON has null for them, --format safetensors keeps them."
+            )
     return lines

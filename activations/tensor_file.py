@@ -21,6 +21,9 @@ from activations.errors import ToolkitError
 from activations.files import leads_away, path_beside
 from activations.observation import Element
 from activations.tensors import Tensor
+from activations.writing import FORMAT
+
+_FIRST_KEY, _ID_KEY, _LAST_KEY = b'"format": ', b'"tensors": "', b'"captured": '
 
 # What safetensors calls numpy's dtypes; bfloat16, which numpy lacks, is BF16.
 _DTYPES = {
@@ -56,7 +59,7 @@ def write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor], id: str) -> Non
     """
     # The widest numbers first, so that all stand where a processor reads them best.
     in_order = sorted(tensors.items(), key=lambda item: (-item[1].data.itemsize, item[0]))
-    header: dict[str, Any] = {"__metadata__": {"document": id}}
+    header: dict[str, Any] = {"__metadata__": {"document": id, "written as": FORMAT}}
     end = 0
     for key, tensor in in_order:
         start, end = end, end + tensor.data.nbytes
@@ -75,11 +78,36 @@ def write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor], id: str) -> Non
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
     """Whether a file holds a document's tensors, and not a model's weights or anything else."""
+    return _id_in(path) is not None
+
+
+def _id_in(path: str | os.PathLike[str]) -> str | None:
     try:
         with safe_open(path, framework="np") as file:
-            return "document" in (file.metadata() or {})
+            found: dict[str, str] = file.metadata() or {}
     except (SafetensorError, OSError):
-        return False
+        return None
+    return found.get("document") if found.get("written as") == FORMAT else None
+
+
+def other_owner(document: Path) -> Path | None:
+    """Whose tensors stand where this document's would: `x` and `x.json` have one file for them."""
+    beside = path_beside(document)
+    id = _id_in(beside)
+    others = [beside.with_suffix(end) for end in ("", ".json")]
+    owners = (path for path in others if path.name != document.name and path.is_file())
+    return next((path for path in owners if id is not None and _id_named(path) == id), None)
+
+
+def _id_named(document: Path) -> str | None:
+    """The tensors that a document of ours says it has; of no other has this toolkit made any."""
+    with document.open("rb") as file:
+        if not (file.readline(3) == b"{\n" and file.readline(100).startswith(_FIRST_KEY)):
+            return None
+        for line in file:
+            if line.startswith((_ID_KEY, _LAST_KEY)):
+                return line[len(_ID_KEY) :].split(b'"')[0].decode() if _ID_KEY in line else None
+    return None
 
 
 class TensorFile:

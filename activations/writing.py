@@ -94,9 +94,9 @@ def _tensors_of(path: str | os.PathLike[str]) -> Path | None:
     remove_leftovers(beside)
     if not beside.is_file():
         return None
-    from activations.tensor_file import is_ours
+    from activations.tensor_file import is_ours, other_owner
 
-    return beside if is_ours(beside) else None
+    return beside if is_ours(beside) and other_owner(Path(path)) is None else None
 
 
 def _write_text(

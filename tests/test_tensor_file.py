@@ -14,6 +14,7 @@ from conftest import Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 import activations
@@ -232,6 +233,29 @@ def test_weights_of_a_checkpoint_are_not_replaced(
     assert Path("ck/model.safetensors").read_bytes() == before
     with pytest.raises(ToolkitError, match="is no file of this toolkit"):
         write(Path("ck/model.json"))
+
+
+@pytest.mark.parametrize("metadata", [{"document": "my notes"}, {"document": "0" * 32}, None])
+def test_other_files_are_not_taken_for_tensors_of_ours(tmp_path: Path, metadata: Any) -> None:
+    save_file({"w": WEIGHTS}, tmp_path / "x.safetensors", metadata)
+    before = (tmp_path / "x.safetensors").read_bytes()
+    write(tmp_path / "x.json", format="json")
+    with pytest.raises(ToolkitError, match="is no file of this toolkit"):
+        write(tmp_path / "x.json")
+    assert (tmp_path / "x.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(("one", "two"), [("x", "x.json"), ("x.json", "x")])
+def test_two_documents_whose_tensors_would_be_one_file(tmp_path: Path, one: str, two: str) -> None:
+    write(tmp_path / one)
+    write(tmp_path / one)  # its own may be replaced
+    with pytest.raises(ToolkitError, match=f"holds the tensors of '.*{one}', which would be lost"):
+        write(tmp_path / two)
+    write(tmp_path / two, format="json")
+    np.testing.assert_array_equal(load(tmp_path / one).tensor(NAME, 1), WEIGHTS)
+    write(tmp_path / one, format="json")
+    assert {path.name for path in tmp_path.iterdir()} == {"x", "x.json"}
+    write(tmp_path / two)
 
 
 def test_text_in_its_place_leaves_no_tensors_behind(tmp_path: Path) -> None:
