@@ -217,12 +217,13 @@ def _summary(
 
 
 def _write(args: argparse.Namespace, talk: Talk, made: Capture) -> None:
+    from activations.announcing import tokens_read
+
     total = sum(map(len, made.captured.values()))
     with talk.watching("Writing", total) as update:
         made.save(args.output, update, args.format, release=True)
     size = size_text(document_size(args.output, args.format))
-    count = len(made.header.get("tokens", ()))
-    talk.note(f"{count} token{'' if count == 1 else 's'}, {size}." if count else f"{size}.")
+    talk.note(f"{', '.join(filter(None, [tokens_read(made.header), size]))}.")
     if made.header["attention_weights"]:
         default = build_parser().get_default("output")
         where = "" if args.output == default else f" --input {shlex.quote(args.output)}"
@@ -243,7 +244,7 @@ def _prompt(args: argparse.Namespace) -> str | None:
 def _read_prompt_file(name: str) -> str:
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        return raw.decode("utf-8")
+        return raw.decode("utf-8-sig")  # Windows marks the start of a text
     except UnicodeDecodeError:
         raise UsageError(f"--prompt-file: '{name}' is not text in UTF-8. Convert it.") from None
     except (OSError, ValueError) as error:  # a NUL in the name

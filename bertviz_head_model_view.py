@@ -178,6 +178,10 @@ def _refuse_what_has_no_meaning(args: argparse.Namespace, wanted: Wanted) -> Non
         raise UsageError("--output-format is for figures. Leave it out, or add --figure.")
     if args.min_weight is not None and not wanted.views:
         raise UsageError("--min-weight is for pages. Leave it out, or add --view.")
+    if wanted.tokens is not None and not (wanted.views or wanted.figures):
+        raise UsageError(
+            "--tokens: scores are those of the whole text. Leave it out, or add --view or --figure."
+        )
     if args.open and not (wanted.views or wanted.figures):
         raise UsageError("--open: --summary only prints. Leave it out, or add --view or --figure.")
     if wanted.summary == "csv" and (wanted.views or wanted.figures):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from activations.catalog import CATEGORIES, Pattern
 from activations.selection import Selection
 from activations.sizes import Estimate, Lengths
@@ -43,6 +46,21 @@ def run_line(name: str, modules: int, tokens: str, manner: list[str], size: Esti
     """`Capturing 8 modules of demo_model, 24 tokens: about 61 kB.`"""
     parts = [f"{counted(modules)} of {name}", tokens, *manner]
     return f"Capturing {', '.join(part for part in parts if part)}: {size}."
+
+
+def tokens_read(header: Mapping[str, Any]) -> str:
+    """`24 tokens`, `2 encoder and 9 decoder tokens`; empty where a document has none."""
+    counts = {
+        key.removesuffix("tokens").rstrip("_"): len(found)
+        for key, found in header.items()
+        if key == "tokens" or key.endswith("_tokens")
+    }
+    if list(counts) == [""]:
+        return counted(counts[""], "token")
+    if "" in counts:
+        counts = {"encoder" if "decoder" in counts else "text": counts.pop("")} | counts
+    parts = [f"{count:,} {side}" for side, count in counts.items()]
+    return f"{' and '.join(parts)} tokens" if parts else ""
 
 
 def tokens_in_words(lengths: Lengths, positions: dict[str, int]) -> str:

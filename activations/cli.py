@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -112,6 +113,12 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as everything else here does."""
 
     def error(self, message: str) -> NoReturn:
+        without = re.fullmatch(r"argument (--[a-z-]+): expected one argument", message)
+        if without:
+            flag = without[1]
+            raise UsageError(
+                f"{flag} needs a value. One that begins with - is written with =, as in {flag}=-1."
+            )
         raise UsageError(f"{message}. See --help.")
 
     def parse_args(  # type: ignore[override]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _WIDEST_OUTPUT, _NARROWEST_OUTPUT = 60, 16
 _WIDTH_FOR_COUNTS, _WIDTH_FOR_OUTPUTS = 32, 56  # of a terminal
 HELP = (
-    "An answer is a comma-separated list of: an index (0), a pattern "
+    "An answer is a comma-separated list of: an index (0) or several (0-2), a pattern "
     "(model.layers.{layer}.self_attn), the end of one that fits no other (self_attn), all, or "
     "weights (every pattern that holds attention weights). Empty: none."
 )

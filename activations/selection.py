@@ -10,6 +10,7 @@ from activations.catalog import CATEGORIES, Catalog, Pattern, weights_sources
 from activations.errors import UsageError, nearest, quoted_list
 
 _ALIASES = {"attn": "attention"}
+_ANOTHER = re.compile(r"(^|[\s,])(attn|attention|mlp|other)\s*:", re.IGNORECASE)  # in an answer
 SPEC_EXAMPLE = "attn:0;mlp:0;other:"
 NOTHING = (
     f'nothing selected. Choose at least one pattern, as in --auto-select "{SPEC_EXAMPLE}"; '
@@ -45,10 +46,10 @@ def parse_spec(spec: str) -> dict[str, str]:
             continue
         name, colon, answer = part.partition(":")
         category = _ALIASES.get(name.strip().lower(), name.strip().lower())
-        if not colon or category not in CATEGORIES:
+        if not colon or category not in CATEGORIES or _ANOTHER.search(answer):
             raise UsageError(
                 f"--auto-select cannot read '{part.strip()}'. Write category:answer pairs with the "
-                f'categories attn, mlp and other, as in "{SPEC_EXAMPLE}".'
+                f'categories attn, mlp and other and a ; between them, as in "{SPEC_EXAMPLE}".'
             )
         if category in answers:
             raise UsageError(

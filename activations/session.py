@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from activations import __version__, interventions, models, probe, processing, recording
@@ -242,8 +243,8 @@ def run(
         "prompt": request.prompt or "",
         "text_pair": request.text_pair,
         "target": request.target,
-        "image": request.image and request.image.name,
-        "audio": request.audio and request.audio.name,
+        "image": request.image and Path(request.image.name).name,
+        "audio": request.audio and Path(request.audio.name).name,
         **inputs.header(),
         "selected_patterns": {c: [p.text for p in selection.patterns[c]] for c in CATEGORIES},
         "selected_modules": {c: list(selection.modules[c]) for c in CATEGORIES},

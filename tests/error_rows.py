@@ -421,7 +421,7 @@ ROWS = [
         ["capture", "--auto-select", "attn"],
         2,
         "--auto-select cannot read 'attn'. Write category:answer pairs with the categories "
-        'attn, mlp and other, as in "attn:0;mlp:0;other:".',
+        'attn, mlp and other and a ; between them, as in "attn:0;mlp:0;other:".',
     ),
     Row(
         "--auto-select",
@@ -435,7 +435,14 @@ ROWS = [
         ["capture", "--auto-select", "heads:0"],
         2,
         "--auto-select cannot read 'heads:0'. Write category:answer pairs with the "
-        'categories attn, mlp and other, as in "attn:0;mlp:0;other:".',
+        'categories attn, mlp and other and a ; between them, as in "attn:0;mlp:0;other:".',
+    ),
+    Row(
+        "--auto-select",
+        ["capture", "--auto-select", "attn:0 mlp:0"],
+        2,
+        "--auto-select cannot read 'attn:0 mlp:0'. Write category:answer pairs with the "
+        'categories attn, mlp and other and a ; between them, as in "attn:0;mlp:0;other:".',
     ),
     Row(
         "--auto-select",
@@ -834,7 +841,7 @@ ROWS = [
         "--prompt",
         ["capture", "--prompt"],
         2,
-        "argument --prompt: expected one argument. See --help.",
+        "--prompt needs a value. One that begins with - is written with =, as in --prompt=-1.",
     ),
     Row(
         "--prompt",
@@ -1226,6 +1233,12 @@ ROWS = [
     ),
     Row(
         "--summary",
+        ["view", "--summary", "--tokens", "0:1"],
+        2,
+        "--tokens: scores are those of the whole text. Leave it out, or add --view or --figure.",
+    ),
+    Row(
+        "--summary",
         ["view", "--summary", "--open"],
         2,
         "--open: --summary only prints. Leave it out, or add --view or --figure.",
@@ -1253,7 +1266,7 @@ ROWS = [
         "--tokens",
         ["view", "--tokens", "-1:2"],
         2,
-        "argument --tokens: expected one argument. See --help.",
+        "--tokens needs a value. One that begins with - is written with =, as in --tokens=-1.",
     ),
     Row(
         "--tokens",

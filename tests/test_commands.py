@@ -246,6 +246,9 @@ def test_prompt_from_a_file_and_from_standard_input(
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"from a pipe\n")))
     assert capture(*argv, "--prompt-file", "-").code == 0
     assert load(DOCUMENT).prompt == "from a pipe"
+    Path("p.txt").write_bytes(b"\xef\xbb\xbfFrom Windows\r\n")  # its mark of a text in UTF-8
+    assert capture(*argv, "--prompt-file", "p.txt").code == 0
+    assert load(DOCUMENT).prompt == "From Windows"
 
 
 def test_target_is_shifted_right(checkpoints: Checkpoints, workplace: Path, capture: Run) -> None:
@@ -517,18 +520,34 @@ def test_a_summary_and_how_to_say_the_same(
 
 
 @pytest.mark.parametrize(
-    ("family", "argv", "told"),
+    ("family", "argv", "foretold", "told"),
     [
-        ("llama", ["--max-new-tokens", "9"], "up to 11 tokens: up to"),
-        ("bert", ["--text-pair", "the mat", "--attn-implementation", "eager"], "8 tokens, eager"),
-        ("t5", ["--target", "the mat"], "2 encoder and 4 decoder tokens: about"),
-        ("t5", [], "2 encoder and up to 17 decoder tokens: up to"),
-        ("switch_transformers", ["--target", "the"], "2 encoder and 3 decoder tokens: at least"),
+        ("llama", ["--max-new-tokens", "9"], "up to 11 tokens: up to", ""),
+        (
+            "bert",
+            ["--text-pair", "the mat", "--attn-implementation", "eager"],
+            "8 tokens, eager",
+            "8 tokens, ",
+        ),
+        (
+            "t5",
+            ["--target", "the mat"],
+            "2 encoder and 4 decoder tokens: about",
+            "2 encoder and 4 decoder tokens, ",
+        ),
+        ("t5", [], "2 encoder and up to 17 decoder tokens: up to", "2 encoder and "),
+        (
+            "switch_transformers",
+            ["--target", "the"],
+            "2 encoder and 3 decoder tokens: at least",
+            "2 encoder and 3 decoder tokens, ",
+        ),
     ],
 )
-def test_how_many_tokens_are_foretold(
+def test_how_many_tokens_are_told(
     family: str,
     argv: list[str],
+    foretold: str,
     told: str,
     checkpoints: Checkpoints,
     workplace: Path,
@@ -537,7 +556,10 @@ def test_how_many_tokens_are_foretold(
     command = ["--model", checkpoints(family), "--prompt", "The cat", *argv]
     done = capture(*command, "--auto-select", "attn:all;mlp:all")
     assert done.code == 0, done.err
-    assert sum(told in line for line in done.err if line.startswith("Capturing")) == 1, done.err
+    (line,) = (line for line in done.err if line.startswith("Capturing"))
+    assert foretold in line
+    assert done.err[-2].startswith(told), done.err
+    assert done.err[-2].endswith("B.")
 
 
 def test_quiet_leaves_the_result(checkpoints: Checkpoints, workplace: Path, capture: Run) -> None:
