@@ -197,6 +197,18 @@ class Document:
 
         return TensorFile(self.path, id)
 
+    def scores(self) -> list[dict[str, Any]]:
+        """What each head does, over the whole text: one dict a head, as for a `pandas.DataFrame`.
+
+        The keys are "attention" (its kind), "layer", "head" and the names in
+        `activations.scores.SCORES`, where the scores are defined; NaN where one is not. Raises
+        `ToolkitError` where the document holds no attention weights.
+        """
+        from activations.showing import read_shown
+        from activations.summary import score_rows
+
+        return score_rows(read_shown(self).stacks)
+
     # ------------------------------------------------------------------------------ in a notebook
 
     def view(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -59,6 +59,15 @@ def show_summary(stacks: Sequence[Stack], form: str, file: TextIO, warn: Warn = 
         _show_table(heads, file)
         print("", *strongest(heads), sep="\n", file=file)
     _warn_of_raw_scores(stacks, warn)
+
+
+def score_rows(stacks: Sequence[Stack]) -> list[dict[str, Any]]:
+    """The scores of all heads of these stacks, which have them: a dict a head, NaN undefined."""
+    values = (
+        (head.attention, head.name.layer, head.name.head, *head.scores)
+        for head in scored_heads(stacks)
+    )
+    return [dict(zip(_HEADER, row, strict=True)) for row in values]
 
 
 def scored_heads(stacks: Sequence[Stack]) -> Iterator[HeadScores]:

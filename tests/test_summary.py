@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from activations.document import load
+from activations.errors import ToolkitError
 from activations.heads import HeadName
 from activations.scores import SCORES
 from activations.showing import read_shown
@@ -88,6 +89,17 @@ def test_csv_holds_every_head_in_order(both_sides: Path) -> None:
         np.testing.assert_allclose(found, scores, atol=6e-7)
     cross = [row for row in rows if row[0] == "Cross"]
     assert [row[3:6] for row in cross] == [["", "", ""]] * 2  # no token of one is in the other
+
+
+def test_from_python(both_sides: Path) -> None:
+    rows = load("x.json").scores()
+    assert all(list(row) == HEADER for row in rows)
+    for row, (kind, layer, head, scores) in zip(rows, shown_scores(), strict=True):
+        assert (row["attention"], row["layer"], row["head"]) == (kind, layer, head)
+        np.testing.assert_array_equal(list(row.values())[3:], scores)
+    with pytest.raises(ToolkitError, match="no attention weights"):
+        Path("y.json").write_text('{"captured": {"mlp_outputs": {"m": {"output": [0.5]}}}}')
+        load("y.json").scores()
 
 
 def test_only_these_layers_and_heads(both_sides: Path, view: Run) -> None:
