@@ -114,7 +114,7 @@ def tokenize(config: Any, tokenizer: Any, request: Request) -> Any:
     with tokenizer_explained(request.chat):
         if request.chat:
             encoded = tokenizer.apply_chat_template(
-                [{"role": "user", "content": request.prompt}],
+                _turn(tokenizer, request.prompt or ""),
                 add_generation_prompt=True,
                 return_tensors="pt",
                 return_dict=True,
@@ -128,6 +128,26 @@ def tokenize(config: Any, tokenizer: Any, request: Request) -> Any:
     with tokenizer_explained():
         check_lengths_written(config, tokenizer, request, count)
     return encoded
+
+
+def _turn(tokenizer: Any, prompt: str) -> list[dict[str, Any]]:
+    """The prompt as a user's turn, in the form that the chat template reads: a text, or parts.
+
+    A template made for the one leaves out the other without a word: then every prompt gives the
+    same text. Raises `UsageError` where both are left out.
+    """
+
+    def written(turn: list[dict[str, Any]]) -> str:
+        return str(tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
+
+    def in_parts(text: str) -> list[dict[str, str]]:
+        return [{"type": "text", "text": text}]
+
+    for form in (str, in_parts):
+        turn, other = ([{"role": "user", "content": form(p)}] for p in (prompt, f"{prompt}."))
+        if written(turn) != written(other):
+            return turn
+    raise UsageError("the tokenizer's chat template leaves the prompt out. Leave --chat out.")
 
 
 def encode(model: Any, tokenizer: Any, request: Request) -> Inputs:

@@ -366,6 +366,26 @@ def test_chat(workplace: Path, capture: Run) -> None:
     assert header["input_ids"] == [tokenizer("<s>user The cat</s>")["input_ids"]]
 
 
+PARTS = "selectattr('type', 'equalto', 'text')"  # LLaVA's template passes over a plain text
+
+
+def test_a_chat_template_that_reads_parts(workplace: Path, capture: Run) -> None:
+    tiny.model("llama").save_pretrained("chatty")
+    tokenizer = tiny.tokenizer()
+    inside = "{% for c in m.content | " + PARTS + " %}{{ c.text }}{% endfor %}"
+    tokenizer.chat_template = "{% for m in messages %}USER: " + inside + "{% endfor %} ASSISTANT:"
+    tokenizer.save_pretrained("chatty")
+    argv = ["--model", "chatty", "--prompt", "The cat", "--auto-select", "attn:0", "--chat"]
+    assert capture(*argv).code == 0
+    expected = tokenizer("USER: The cat ASSISTANT:")["input_ids"]
+    assert load(DOCUMENT).header["input_ids"] == [expected]
+    tokenizer.chat_template = "USER: ASSISTANT:"
+    tokenizer.save_pretrained("chatty")
+    line = "error: the tokenizer's chat template leaves the prompt out. Leave --chat out."
+    done = capture(*argv)
+    assert (done.code, done.err[-1]) == (2, line)
+
+
 def test_targets_are_shifted_as_the_model_does_it(workplace: Path, capture: Run) -> None:
     """With tokenizers that write an end (T5), or an end and a language (mBART)."""
     for family, template in (("t5", "$A </s>"), ("mbart", "$A </s> [CLS]")):
