@@ -265,7 +265,7 @@ def test_without_a_target_the_model_writes_it(
     header = load(DOCUMENT).header
     model = AutoModelForSeq2SeqLM.from_pretrained(folder)
     written = model.generate(
-        torch.tensor(header["input_ids"]), max_new_tokens=5, do_sample=False, num_beams=1
+        torch.tensor(header["input_ids"]), max_new_tokens=5, forced_eos_token_id=None
     )
     assert header["decoder_input_ids"] == written.tolist()
 
@@ -417,17 +417,56 @@ def test_decoders_of_models_without_a_language_head(
         assert header["decoder_input_ids"] == [[1, *header["input_ids"][0][:-1]]]
 
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "several": {"min_length": 30, "num_return_sequences": 3, "num_beams": 4},
+    "sampling": {"do_sample": True, "temperature": 9.0, "top_k": 50},
+    "penalty": {"repetition_penalty": 5.0},
+    "no repeats": {"no_repeat_ngram_size": 1},
+    "end": {"forced_eos_token_id": 2},
+    "contrastive": {"penalty_alpha": 0.6, "top_k": 4},
+    "stop": {"stop_strings": ["e"]},
+    "constraints": {"force_words_ids": [[7]]},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("family", ["bart", "llama"])
 def test_the_checkpoints_own_settings_for_writing_do_not_matter(
-    workplace: Path, capture: Run
+    family: str, name: str, workplace: Path
 ) -> None:
+    """Each token is the likeliest by the model's own logits; the settings are there afterwards."""
+    made = tiny.model(family)
+    made.generation_config.update(**SETTINGS[name])
+    before = made.generation_config.to_dict()
+    header = activations.capture(
+        made, "The cat", tokenizer=tiny.tokenizer(), max_new_tokens=6, output="x.json"
+    ).header
+    assert made.generation_config.to_dict() == before
+    key = "decoder_input_ids" if family == "bart" else "input_ids"
+    given = {"input_ids": torch.tensor(header["input_ids"])}
+    given[key] = torch.tensor(header[key])
+    start = 1 if family == "bart" else header["continuation_start"]
+    with torch.no_grad():
+        likeliest = made(**given).logits[0].argmax(-1).tolist()
+    assert header[key][0][start:] == likeliest[start - 1 : -1]
+    assert len(header[key][0]) == start + 6
+
+
+def test_what_a_model_must_not_write_it_does_not(workplace: Path) -> None:
+    """Marian would write its padding, Whisper its marks."""
     made = tiny.model("bart")
-    made.generation_config.update(min_length=30, num_return_sequences=3, num_beams=4)
-    made.save_pretrained("saved")
-    tiny.tokenizer().save_pretrained("saved")
-    argv = ["--model", "saved", "--prompt", "The cat", "--auto-select", "attn:0"]
-    done = capture(*argv, "--max-new-tokens", "4")
-    assert (done.code, len(done.err)) == (0, 3), done.err
-    assert np.shape(load(DOCUMENT).header["decoder_input_ids"])[0] == 1
+
+    def written() -> list[int]:
+        document = activations.capture(
+            made, "The cat", tokenizer=tiny.tokenizer(), max_new_tokens=3, output="x.json"
+        )
+        ids: list[int] = document.header["decoder_input_ids"][0]
+        return ids
+
+    _, first, *_ = written()
+    made.generation_config.update(bad_words_ids=[[first]], forced_bos_token_id=77)
+    assert written()[1] == 77
+    assert first not in written()
 
 
 def test_what_the_model_is_asked_for(
