@@ -338,7 +338,9 @@ def left_as_it_was(model: Any) -> Iterator[None]:
 
     Asked for attentions, transformers puts hooks into a model to stay; they go too. Interrupted
     while it did that, it would put them there a second time, and hand out everything twice.
+    Modules that the model replaces in its pass come back (big_bird has others for a short text).
     """
+    parts = [(module, dict(module._modules), _words(module)) for module in model.modules()]
     training = [module for module in model.modules() if module.training]
     marked = [module for module in model.modules() if _HOOKED in vars(module)]
     own = {id(hook) for module in model.modules() for hook in module._forward_hooks.values()}
@@ -349,12 +351,27 @@ def left_as_it_was(model: Any) -> Iterator[None]:
             yield
         finally:
             door.shut = True
+            _put_back(parts)
             for module in training:
                 module.training = True
             for module in model.modules():
                 _unhook(module, own)
                 if module not in marked:
                     vars(module).pop(_HOOKED, None)
+
+
+def _words(module: Any) -> dict[str, str]:
+    """What a module notes in words, as which kind of attention it has now."""
+    return {name: value for name, value in vars(module).items() if isinstance(value, str)}
+
+
+def _put_back(parts: list[tuple[Any, dict[str, Any], dict[str, str]]]) -> None:
+    """Give modules their children back, and where any were replaced what is noted about it."""
+    replaced = [(module, own) for module, own, _ in parts if module._modules != own]
+    for module, own in replaced:
+        vars(module)["_modules"] = own
+    for module, _, words in parts if replaced else ():
+        vars(module).update(words)
 
 
 # Where transformers notes that its hooks are there, and where they are defined.
