@@ -6,12 +6,13 @@ import json
 import logging
 import socket
 import tempfile
+import time
 import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -34,6 +35,7 @@ from activations.signals import undisturbed
 _WAYS_TO_SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # accelerate's
 
 _HUB_ANSWERS = 5  # seconds, or it is taken to be out of reach
+_HUB_ASKED_AGAIN = 60  # seconds
 
 # Tried in this order when the checkpoint does not name its class: most of what has a decoder head
 # also has others, and BERT-like models are in the causal mapping too.
@@ -89,15 +91,20 @@ def _where(name: str, revision: str | None, trust_remote_code: bool) -> dict[str
     return found
 
 
-@cache
 def _hub_in_reach() -> bool:
     """Whether the hub can be called at its address. Behind a proxy only the proxy knows."""
     if {"https", "all"} & set(getproxies()):
         return True
+    # Asked once for all files of a model; again later, as a notebook may outlive a lost network.
+    return _answers(huggingface_hub.constants.ENDPOINT, int(time.monotonic() / _HUB_ASKED_AGAIN))
+
+
+@lru_cache(maxsize=1)
+def _answers(address: str, moment: int) -> bool:
     try:
-        hub = urlsplit(huggingface_hub.constants.ENDPOINT)
-        address = hub.hostname or "", hub.port or (80 if hub.scheme == "http" else 443)
-        socket.create_connection(address, timeout=_HUB_ANSWERS).close()
+        hub = urlsplit(address)
+        place = hub.hostname or "", hub.port or (80 if hub.scheme == "http" else 443)
+        socket.create_connection(place, timeout=_HUB_ANSWERS).close()
     except (OSError, ValueError):  # a port that is no number
         return False
     return True
