@@ -136,9 +136,9 @@ def accepts(model: nn.Module, name: str) -> bool:
     parameters = _parameters(model)
     if name in parameters:
         return True
-    # output_attentions reaches the decorated forwards of transformers 5 through **kwargs.
+    # These reach the decorated forwards of transformers 5 through **kwargs.
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    return takes_any and name in ("input_ids", "output_attentions", "use_cache")
+    return takes_any and name in ("input_ids", "output_attentions", "return_dict", "use_cache")
 
 
 def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
