@@ -1065,6 +1065,67 @@ def test_capture_and_load_from_python(checkpoints: Checkpoints, workplace: Path)
         activations.load("nowhere.json")
 
 
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [(2, [2]), ([0, 1], [0, 1]), (range(3), [0, 1, 2]), (np.arange(1, 3), [1, 2]), ({0}, [0])],
+    ids=str,
+)
+def test_layers_from_python(layers: Any, expected: list[int], workplace: Path) -> None:
+    document = activations.capture(
+        tiny.model("llama"), "The cat", tokenizer=tiny.tokenizer(), select="attn:0", layers=layers
+    )
+    assert document.names == [f"model.layers.{i}.self_attn" for i in expected]
+
+
+TAKES_LAYERS = "layers takes numbers, as in layers=[0, 4] or layers=range(4), not "
+MORE = "--max-new-tokens takes a number from 1 up."
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"max_new_tokens": 0}, MORE),
+        ({"max_new_tokens": -2}, MORE),
+        ({"max_new_tokens": 2.5}, "max_new_tokens takes a number, as in max_new_tokens=12, not 2."),
+        ({"max_new_tokens": True}, "max_new_tokens takes a number, as in max_new_tokens=12, not T"),
+        ({"prompt": ["The cat"]}, "prompt takes a text, not ['The cat']."),
+        ({"prompt": b"The cat"}, "prompt takes a text, not b'The cat'."),
+        ({"target": 3}, "target takes a text, not 3."),
+        ({"select": ["attn:0"]}, "select takes a text, not ['attn:0']."),
+        ({"select": None}, "select takes a text, not None."),
+        ({"layers": "0,2"}, f"{TAKES_LAYERS}'0,2'."),
+        ({"layers": [0.5]}, f"{TAKES_LAYERS}[0.5]."),
+        ({"layers": [True, False]}, f"{TAKES_LAYERS}[True, False]."),
+        ({"layers": []}, "nothing selected: --layers names no layer. Leave it out for all."),
+        ({"layers": -1}, "--layers: the selected patterns have no layer -1. Their layers are"),
+        ({"output": None}, "output takes the name of a file, not None."),
+        ({"image": 5}, "image takes the name of a file, not 5."),
+        ({"chat": "no"}, "chat takes True or False, not 'no'."),
+        ({"model": 5}, "model takes a name, a folder or a loaded model, not 5."),
+        ({"attn_implementation": 5}, "attn_implementation takes a text, not 5."),
+    ],
+    ids=str,
+)
+def test_arguments_that_are_none(
+    family: str, arguments: dict[str, Any], line: str, workplace: Path
+) -> None:
+    given = {"model": tiny.model(family), "prompt": "The cat", "tokenizer": tiny.tokenizer()}
+    with pytest.raises(UsageError) as caught:
+        activations.capture(**given | arguments)
+    assert str(caught.value).startswith(line)
+    assert os.listdir() == []
+
+
+def test_torchs_own_names_of_dtypes_and_devices(checkpoints: Checkpoints, workplace: Path) -> None:
+    folder = checkpoints("llama")
+    options: dict[str, Any] = {"dtype": torch.bfloat16, "device": torch.device("cpu")}
+    document = activations.capture(folder, "The cat", layers=0, **options)
+    assert document.header["environment"]["dtype"] == "bfloat16"
+    with pytest.raises(UsageError, match="--dtype does not know '5'"):
+        activations.capture(folder, "The cat", dtype=5)
+
+
 def test_a_loaded_model_is_left_as_it_was(workplace: Path) -> None:
     model = tiny.model("llama")
     model.set_attn_implementation("sdpa")
