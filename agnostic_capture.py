@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from activations import __version__
+from activations.arguments import check_new_tokens
 from activations.cli import Parser, Talk, leaving_in_time, run_command
 from activations.errors import ToolkitError, UsageError
 from activations.files import FORMATS, check_output, check_room, document_size, size_text
@@ -128,8 +129,7 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
     answers = None if args.auto_select is None else parse_spec(args.auto_select)
     layers = None if args.layers is None else parse_numbers(args.layers, "--layers")
     prompt = _prompt(args)
-    if args.max_new_tokens is not None and args.max_new_tokens < 1:
-        raise UsageError("--max-new-tokens takes a number from 1 up.")
+    check_new_tokens(args.max_new_tokens)
     image, audio = _media(args)
     if not args.list:
         check_output(args.output, args.format)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +14,7 @@ import torch
 from activations.errors import UsageError
 from activations.explained import tokenizer_explained
 from activations.probe import accepts, input_device
+from activations.signals import undisturbed
 from activations.sizes import Lengths
 
 if TYPE_CHECKING:
@@ -114,7 +118,7 @@ def tokenize(config: Any, tokenizer: Any, request: Request) -> Any:
     with tokenizer_explained(request.chat):
         if request.chat:
             encoded = tokenizer.apply_chat_template(
-                [{"role": "user", "content": request.prompt}],
+                _turn(tokenizer, request.prompt or ""),
                 add_generation_prompt=True,
                 return_tensors="pt",
                 return_dict=True,
@@ -128,6 +132,26 @@ def tokenize(config: Any, tokenizer: Any, request: Request) -> Any:
     with tokenizer_explained():
         check_lengths_written(config, tokenizer, request, count)
     return encoded
+
+
+def _turn(tokenizer: Any, prompt: str) -> list[dict[str, Any]]:
+    """The prompt as a user's turn, in the form that the chat template reads: a text, or parts.
+
+    A template made for the one leaves out the other without a word: then every prompt gives the
+    same text. Raises `UsageError` where both are left out.
+    """
+
+    def written(turn: list[dict[str, Any]]) -> str:
+        return str(tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
+
+    def in_parts(text: str) -> list[dict[str, str]]:
+        return [{"type": "text", "text": text}]
+
+    for form in (str, in_parts):
+        turn, other = ([{"role": "user", "content": form(p)}] for p in (prompt, f"{prompt}."))
+        if written(turn) != written(other):
+            return turn
+    raise UsageError("the tokenizer's chat template leaves the prompt out. Leave --chat out.")
 
 
 def encode(model: Any, tokenizer: Any, request: Request) -> Inputs:
@@ -316,11 +340,46 @@ def add_continuation(inputs: Inputs, model: Any, tokenizer: Any, count: int) -> 
 def _generate(
     model: Any, tensors: dict[str, torch.Tensor], count: int, **options: Any
 ) -> torch.Tensor:
-    # One text, greedily, whatever the checkpoint's own settings for writing are.
-    greedily = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
     # Whisper's sequences lack their start unless they come in a dict.
-    greedily |= {"max_new_tokens": count, "min_length": 0, "return_dict_in_generate": True}
-    with torch.no_grad(), warnings.catch_warnings():
+    options |= {"max_new_tokens": count, "return_dict_in_generate": True}
+    with _writing_greedily(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        written = model.generate(**tensors, **greedily, **options)
+        written = model.generate(**tensors, **options)
     return written if isinstance(written, torch.Tensor) else written.sequences
+
+
+# What stays of a checkpoint's settings for writing: its special tokens, what its text begins with
+# (mBART's language) and must not hold (Marian's padding, Whisper's marks); and how it is computed.
+_SETTINGS_KEPT = {"bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"}
+_SETTINGS_KEPT |= {"forced_bos_token_id", "bad_words_ids", "suppress_tokens"}
+_SETTINGS_KEPT |= {"begin_suppress_tokens", "use_cache"}
+
+
+@contextmanager
+def _writing_greedily(model: Any) -> Iterator[None]:
+    """Let a model write the likeliest token each time, whatever its checkpoint's settings are.
+
+    Arguments of `generate` would not do: what they leave out is filled in from the settings. A
+    part may write in the model's place, by its own (BLIP).
+    """
+    own = [(part, vars(part).get("generation_config")) for part in model.modules()]
+    own = [(part, settings) for part, settings in own if settings is not None]
+    with undisturbed() as door:
+        try:
+            for part, settings in own:
+                part.generation_config = _greedy(settings)
+            door.open()
+            yield
+        finally:
+            door.shut = True
+            for part, settings in own:
+                part.generation_config = settings
+
+
+def _greedy(settings: Any) -> Any:
+    """Without what changes the choice of a token; what only this model knows stays (Whisper)."""
+    plain = copy(settings)
+    for name, value in vars(type(settings)()).items():  # nothing chosen: greedily
+        if name not in _SETTINGS_KEPT:
+            setattr(plain, name, value)
+    return plain

@@ -6,12 +6,13 @@ import json
 import logging
 import socket
 import tempfile
+import time
 import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -34,6 +35,7 @@ from activations.signals import undisturbed
 _WAYS_TO_SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # accelerate's
 
 _HUB_ANSWERS = 5  # seconds, or it is taken to be out of reach
+_HUB_ASKED_AGAIN = 60  # seconds
 
 # Tried in this order when the checkpoint does not name its class: most of what has a decoder head
 # also has others, and BERT-like models are in the causal mapping too.
@@ -89,15 +91,20 @@ def _where(name: str, revision: str | None, trust_remote_code: bool) -> dict[str
     return found
 
 
-@cache
 def _hub_in_reach() -> bool:
     """Whether the hub can be called at its address. Behind a proxy only the proxy knows."""
     if {"https", "all"} & set(getproxies()):
         return True
+    # Asked once for all files of a model; again later, as a notebook may outlive a lost network.
+    return _answers(huggingface_hub.constants.ENDPOINT, int(time.monotonic() / _HUB_ASKED_AGAIN))
+
+
+@lru_cache(maxsize=1)
+def _answers(address: str, moment: int) -> bool:
     try:
-        hub = urlsplit(huggingface_hub.constants.ENDPOINT)
-        address = hub.hostname or "", hub.port or (80 if hub.scheme == "http" else 443)
-        socket.create_connection(address, timeout=_HUB_ANSWERS).close()
+        hub = urlsplit(address)
+        place = hub.hostname or "", hub.port or (80 if hub.scheme == "http" else 443)
+        socket.create_connection(place, timeout=_HUB_ANSWERS).close()
     except (OSError, ValueError):  # a port that is no number
         return False
     return True
@@ -338,7 +345,9 @@ def left_as_it_was(model: Any) -> Iterator[None]:
 
     Asked for attentions, transformers puts hooks into a model to stay; they go too. Interrupted
     while it did that, it would put them there a second time, and hand out everything twice.
+    Modules that the model replaces in its pass come back (big_bird has others for a short text).
     """
+    parts = [(module, dict(module._modules), _words(module)) for module in model.modules()]
     training = [module for module in model.modules() if module.training]
     marked = [module for module in model.modules() if _HOOKED in vars(module)]
     own = {id(hook) for module in model.modules() for hook in module._forward_hooks.values()}
@@ -349,12 +358,27 @@ def left_as_it_was(model: Any) -> Iterator[None]:
             yield
         finally:
             door.shut = True
+            _put_back(parts)
             for module in training:
                 module.training = True
             for module in model.modules():
                 _unhook(module, own)
                 if module not in marked:
                     vars(module).pop(_HOOKED, None)
+
+
+def _words(module: Any) -> dict[str, str]:
+    """What a module notes in words, as which kind of attention it has now."""
+    return {name: value for name, value in vars(module).items() if isinstance(value, str)}
+
+
+def _put_back(parts: list[tuple[Any, dict[str, Any], dict[str, str]]]) -> None:
+    """Give modules their children back, and where any were replaced what is noted about it."""
+    replaced = [(module, own) for module, own, _ in parts if module._modules != own]
+    for module, own in replaced:
+        vars(module)["_modules"] = own
+    for module, _, words in parts if replaced else ():
+        vars(module).update(words)
 
 
 # Where transformers notes that its hooks are there, and where they are defined.

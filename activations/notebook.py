@@ -16,10 +16,10 @@ import os
 import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
+from activations.arguments import number, numbers
 from activations.attention import find_weights
 from activations.document import Document
 from activations.errors import ToolkitError, UsageError
@@ -101,14 +101,12 @@ def make_view(
     """The page of `Document.view`, made at once, so that a wrong argument raises there."""
     if view not in tuple(VIEWS):
         raise UsageError(f"view does not know {reprlib.repr(view)}. Write 'head' or 'model'.")
-    if not 0 <= _number(min_weight, "min_weight", float, "0.01") < 1:
+    if not 0 <= number(min_weight, "min_weight", float, "0.01") < 1:
         raise UsageError("min_weight takes a number from 0 up to, but not, 1.")
-    pixels = HEIGHT if height is None else _number(height, "height", operator.index, str(HEIGHT))
+    pixels = HEIGHT if height is None else number(height, "height", operator.index, str(HEIGHT))
     if pixels <= 0:
         raise UsageError(f"height takes a number of pixels, as in height={HEIGHT}.")
-    shown = read_shown(
-        document, _numbers(layers, "layers"), _numbers(heads, "heads"), _pair(tokens)
-    )
+    shown = read_shown(document, numbers(layers, "layers"), numbers(heads, "heads"), _pair(tokens))
     pages = build_pages([view], shown.caption, shown.stacks, float(min_weight))
     return View(f"{VIEWS[view]}: {shown.caption.model}", pages[view], pixels)
 
@@ -146,37 +144,8 @@ def _said(error: Exception) -> str:
     return str(error) if isinstance(error, ToolkitError) else f"{type(error).__name__}: {error}"
 
 
-# ------------------------------------------------------------------------------ what people type
-
-
-def _number(asked: Any, name: str, kind: Any, example: str) -> Any:
-    try:
-        if isinstance(asked, (bool, str)):
-            raise TypeError
-        return kind(asked)
-    except (TypeError, ValueError, OverflowError):
-        raise UsageError(
-            f"{name} takes a number, as in {name}={example}, not {reprlib.repr(asked)}."
-        ) from None
-
-
-def _numbers(asked: int | Iterable[int] | None, name: str) -> list[int] | None:
-    if asked is None:
-        return None
-    try:
-        items = list(asked) if isinstance(asked, Iterable) else [asked]
-        if any(isinstance(item, bool) for item in items):  # a mask: it would be read as 0 and 1
-            raise TypeError
-        return [operator.index(item) for item in items]
-    except TypeError:
-        raise UsageError(
-            f"{name} takes numbers, as in {name}=[0, 4] or {name}=range(4), not "
-            f"{reprlib.repr(asked)}."
-        ) from None
-
-
 def _pair(tokens: tuple[int, int] | None) -> tuple[int, int] | None:
-    match _numbers(tokens, "tokens"):
+    match numbers(tokens, "tokens"):
         case None:
             return None
         case [first, end] if 0 <= first < end:

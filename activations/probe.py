@@ -14,7 +14,7 @@ import inspect
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from activations.observation import Element, Module, Observation, WeightsSource
 from activations.outlining import Seen, outlines
-from activations.recording import hooked
+from activations.recording import by_name, hooked
 from activations.shapes import Shape
 
 PROBE_TOKENS = 11
@@ -136,9 +136,9 @@ def accepts(model: nn.Module, name: str) -> bool:
     parameters = _parameters(model)
     if name in parameters:
         return True
-    # output_attentions reaches the decorated forwards of transformers 5 through **kwargs.
+    # These reach the decorated forwards of transformers 5 through **kwargs.
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    return takes_any and name in ("input_ids", "output_attentions", "use_cache")
+    return takes_any and name in ("input_ids", "output_attentions", "return_dict", "use_cache")
 
 
 def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
@@ -209,7 +209,7 @@ def _in_shapes(output: Any) -> Any:
     if isinstance(output, torch.Tensor):
         return Shape(tuple(output.shape), str(output.dtype).removeprefix("torch."))
     if isinstance(output, Mapping):
-        return {str(key): _in_shapes(value) for key, value in output.items()}
+        return {name: _in_shapes(value) for name, value in by_name(output)}
     if isinstance(output, (tuple, list)):
         return [_in_shapes(item) for item in output]
     return None if output is None else type(output).__name__
@@ -219,9 +219,9 @@ def _tensors(output: Any, path: Element = ()) -> list[tuple[Element, torch.Tenso
     if isinstance(output, torch.Tensor):
         return [(path, output)]
     if isinstance(output, Mapping):
-        pairs: list[tuple[int | str, Any]] = [(str(key), value) for key, value in output.items()]
+        pairs: Iterable[tuple[int | str, Any]] = by_name(output)
     elif isinstance(output, (tuple, list)):
-        pairs = list(enumerate(output))
+        pairs = enumerate(output)
     else:
         return []
     return [found for step, item in pairs for found in _tensors(item, (*path, step))]

@@ -172,6 +172,8 @@ def _process(model: Any, processor: Any, request: Request) -> Mapping[str, Any]:
         given |= {"audio": request.audio.at_rate(rate), "sampling_rate": rate}
     if reads_text(model):
         given["text"] = _prompt(processor, request)
+        if request.chat and _starts(processor, given["text"]):
+            given["add_special_tokens"] = False  # the template wrote them: a second start otherwise
     elif "audio" in given:  # a feature extractor on its own has no name for it
         given["raw_speech"] = given.pop("audio")
     try:
@@ -230,6 +232,12 @@ def _prompt(processor: Any, request: Request) -> Any:
         return processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
+
+
+def _starts(processor: Any, text: str) -> bool:
+    """Whether a text has the tokenizer's mark of the start already."""
+    mark: str | None = getattr(getattr(processor, "tokenizer", None), "bos_token", None)
+    return bool(mark and text.startswith(mark))
 
 
 def _tensors(model: Any, made: Mapping[str, Any]) -> dict[str, torch.Tensor]:

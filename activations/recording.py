@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import torch
@@ -14,9 +15,11 @@ from torch import nn
 from activations.errors import ToolkitError, ignore, nearest, quoted_list
 from activations.signals import undisturbed
 from activations.tensors import Tensor
+from activations.tokens import encodable
 
 # Of these torch knows that they are bits, and reads no number out of them.
 _NO_NUMBERS = re.compile(r"u?int[1-7]$|bits|float4")
+_INTEGERS = (-(2**63), 2**64 - 1)  # that the document's writer takes
 OnCall = Callable[[str, Any], None]
 
 
@@ -152,20 +155,44 @@ def snapshot(output: Any) -> Any:
     """A copy of a module's output: `Tensor`s, lists, dicts, None, numbers and strings.
 
     Tuples, lists, namedtuples and nested tensors become lists of their elements; dicts and
-    ModelOutputs dicts. Anything else (a Cache, say) is named by its class, not dumped.
+    ModelOutputs dicts. Anything else (a Cache, say, or a tensor that hands out no numbers) is named
+    by its class, not dumped.
     """
     if isinstance(output, torch.Tensor):
-        if output.is_nested:
-            return [snapshot(part) for part in output.unbind()]
-        dtype = str(output.dtype).removeprefix("torch.")
-        return f"Tensor of {dtype}" if _NO_NUMBERS.match(dtype) else _copy(output, dtype)
+        return _of_tensor(output)
     if isinstance(output, Mapping):
-        return {str(key): snapshot(value) for key, value in output.items()}
+        return {name: snapshot(value) for name, value in by_name(output)}
     if isinstance(output, (tuple, list)):
         return [snapshot(item) for item in output]
-    if output is None or isinstance(output, (bool, int, float, str)):
-        return output
-    return type(output).__name__
+    if isinstance(output, str):
+        return encodable(output)
+    if isinstance(output, float):
+        return float(output)  # not a class of the model's own, which JSON would not take
+    if isinstance(output, int) and not _INTEGERS[0] <= output <= _INTEGERS[1]:
+        return type(output).__name__
+    return output if output is None or isinstance(output, int) else type(output).__name__
+
+
+def by_name(mapping: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Its items, each under a name of its own: of 1 and "1" the second is called 1@1."""
+    taken: set[str] = set()
+    for key, value in mapping.items():
+        name = encodable(str(key))
+        spellings = (f"{name}@{k}" if k else name for k in count())
+        taken.add(own := next(spelling for spelling in spellings if spelling not in taken))
+        yield own, value
+
+
+def _of_tensor(tensor: torch.Tensor) -> Any:
+    if tensor.is_nested:
+        return [snapshot(part) for part in tensor.unbind()]
+    # Such a class holds its numbers as it likes (MaskedTensor), and torch does not read them.
+    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        return type(tensor).__name__
+    if tensor.is_meta:
+        return "Tensor on meta"
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return f"Tensor of {dtype}" if _NO_NUMBERS.match(dtype) else _copy(tensor, dtype)
 
 
 def _copy(tensor: torch.Tensor, dtype: str) -> Tensor:

@@ -205,6 +205,8 @@ def select(
         )
         for category, found in patterns.items()
     }
+    if not any(modules.values()):
+        raise UsageError("nothing selected: --layers names no layer. Leave it out for all.")
     return Selection(patterns, modules)
 
 

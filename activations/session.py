@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from activations import __version__, interventions, models, probe, processing, recording
+from activations.arguments import check, check_new_tokens, number, numbers
 from activations.beside import weights_beside
 from activations.catalog import CATEGORIES, weights_sources
 from activations.document import Document, load
@@ -69,7 +72,7 @@ def capture(
     format: str = "json",
     tokenizer: Any = None,
     processor: Any = None,
-    layers: Sequence[int] | None = None,
+    layers: int | Iterable[int] | None = None,
     text_pair: str | None = None,
     target: str | None = None,
     max_new_tokens: int | None = None,
@@ -87,8 +90,9 @@ def capture(
     """Capture what a model's modules put out for one prompt, write it and open what was written.
 
     `model` is a hub name, a checkpoint folder, or a loaded model together with its `tokenizer`
-    (None: the bundled demo model). `select` is what `--auto-select` takes. `format` is "json", or
-    "safetensors" for the numbers in a file of their own beside the document. `target` is the
+    (None: the bundled demo model). `select` is what `--auto-select` takes, `layers` one number or
+    several. `format` is "json", or "safetensors" for the numbers in a file of their own beside the
+    document. `dtype` and `device` may be torch's own. `target` is the
     decoder's text of an encoder-decoder model; without it the model writes up to `max_new_tokens`
     (16) itself, greedily. A decoder-only model first writes `max_new_tokens`, if given. `image` and
     `audio` are files, for models that read such; one that is loaded needs its `processor` then.
@@ -96,10 +100,27 @@ def capture(
     Returns the `Document` at `output`. Raises `ToolkitError`, whose text is one line for the user
     (`UsageError` where an argument is wrong); the model is left as it was in any case.
     """
+    check("a text", str, select=select, format=format, backend=backend)
+    check("a text", str, NoneType, prompt=prompt, text_pair=text_pair, target=target)
+    check("a text", str, NoneType, device_map=device_map, revision=revision)
+    check("a text", str, NoneType, attn_implementation=attn_implementation)
+    check("the name of a file", str, os.PathLike, output=output)
+    check("the name of a file", str, os.PathLike, NoneType, image=image, audio=audio)
+    check("True or False", bool, chat=chat, trust_remote_code=trust_remote_code)
+    if max_new_tokens is not None:
+        max_new_tokens = number(max_new_tokens, "max_new_tokens", operator.index, "12")
+    check_new_tokens(max_new_tokens)
+    chosen_layers = numbers(layers, "layers")
     answers = parse_spec(select)
     check_output(output, format)
     options = Options(
-        dtype, device, device_map, attn_implementation, backend, revision, trust_remote_code
+        str(dtype).removeprefix("torch."),
+        str(device),
+        device_map,
+        attn_implementation,
+        backend,
+        revision,
+        trust_remote_code,
     )
     request = Request(
         prompt,
@@ -120,8 +141,10 @@ def capture(
                 "dtype, device, device_map, revision and trust_remote_code are for models that are "
                 "loaded here, and this one is loaded already. Leave them out."
             )
+        if not hasattr(model, "named_modules"):
+            check("a name, a folder or a loaded model", str, os.PathLike, model=model)
         subject = subject_of(model, tokenizer, processor, request)
-    selection = choose(subject.catalog, answers, layers)
+    selection = choose(subject.catalog, answers, chosen_layers)
     check_room(output, foresee(subject, selection, request, format).size.bytes)
     run(subject, selection, request, options).save(output, format=format, release=True)
     return load(output)

@@ -67,6 +67,7 @@ class Subject:
     warnings: list[str] = field(default_factory=list)
 
 
+@models.the_same_chances()
 def open_subject(
     name: str | None,
     options: Options | None = None,
@@ -96,6 +97,7 @@ def open_subject(
     return replace(subject, model=model, warnings=warnings)
 
 
+@models.the_same_chances()
 def list_subject(
     name: str | None, options: Options | None = None, request: Request | None = None
 ) -> tuple[Subject, str | None]:
@@ -178,6 +180,7 @@ def _open(name: str | None, options: Options) -> models.Checkpoint:
     return models.open_checkpoint(where, options.revision, options.trust_remote_code)
 
 
+@models.the_same_chances()
 def subject_of(
     model: Any, tokenizer: Any, processor: Any = None, request: Request | None = None
 ) -> Subject:

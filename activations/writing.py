@@ -197,7 +197,7 @@ def _numbers(tensor: Tensor) -> Numbers:
 
 
 def count_non_finite(captured: Captured) -> dict[str, dict[str, dict[str, int]]]:
-    """{module: {element: {"NaN": n, "Infinity": n, "-Infinity": n}}} for tensors that hold any.
+    """{module: {element: {"NaN": n, "Infinity": n, "-Infinity": n}}} for what holds any.
 
     An element is written as the path to it, joined by slashes: "1", "0/2", "" for a plain tensor.
     """
@@ -205,14 +205,14 @@ def count_non_finite(captured: Captured) -> dict[str, dict[str, dict[str, int]]]
     for outputs in captured.values():
         for name, tree in outputs.items():
             for path, leaf in walk(tree):
-                counts = _non_finite(leaf) if isinstance(leaf, Tensor) else None
+                counts = _non_finite(leaf)
                 if counts:
                     found.setdefault(name, {})["/".join(map(str, path))] = counts
     return found
 
 
-def _non_finite(tensor: Tensor) -> dict[str, int] | None:
-    values = tensor.numbers()
+def _non_finite(leaf: Any) -> dict[str, int] | None:
+    values = leaf.numbers() if isinstance(leaf, Tensor) else np.asarray(leaf)
     if values.dtype.kind not in "fc" or bool(np.isfinite(values).all()):
         return None
     return {

@@ -196,12 +196,14 @@ def test_too_long_is_told_before_the_weights_are_loaded(
 def state(model: nn.Module) -> Any:
     """What a capture could leave changed."""
     return (
+        list(model.modules()),
         [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
         [module.training for module in model.modules()],
         [parameter.requires_grad for parameter in model.parameters()],
+        [getattr(module, "attention_type", None) for module in model.modules()],
         model.config._attn_implementation,
         models.transformers.modeling_utils.ALL_ATTENTION_FUNCTIONS["sdpa"],
-        torch.random.get_rng_state().sum().item(),
+        torch.random.get_rng_state().tolist(),
     )
 
 
@@ -231,6 +233,36 @@ def test_a_loaded_model_is_left_as_it_was(
     assert code == 130 or str(caught.value) == line
     assert state(model) == before
     assert os.listdir() == []
+
+
+@pytest.mark.parametrize("source", ["loaded", "folder"])
+def test_the_users_own_random_numbers_are_not_drawn(
+    source: str, checkpoints: Checkpoints, workplace: Path
+) -> None:
+    """Reformer draws its hashes, in the trial as in the pass."""
+    given: Any = tiny.model("reformer") if source == "loaded" else str(checkpoints("reformer"))
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    activations.capture(given, "The cat", tokenizer=tiny.tokenizer(), output="x.json")
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("backend", ["hooks", "pyvene"])
+@pytest.mark.parametrize("family", ["big_bird", "bigbird_pegasus"])
+def test_modules_that_are_replaced_in_the_pass_come_back(
+    family: str, backend: str, workplace: Path
+) -> None:
+    """For a short text; the new ones would also stay in `eval()` mode."""
+    model = tiny.model(family).train()
+    before = state(model)
+    document = activations.capture(
+        model, "The cat", tokenizer=tiny.tokenizer(), backend=backend, output="x.json"
+    )
+    assert document.attention_weights
+    assert state(model) == before
+    with torch.no_grad():
+        model(torch.tensor([[5, 9]]))
+    assert list(model.modules()) != before[0]  # it does replace them
 
 
 def record(room: Any) -> None:
@@ -338,7 +370,7 @@ def test_a_second_interrupt_waits_until_all_is_tidied_up(
     for record in (recording.record, interventions.record):
         with pytest.raises(KeyboardInterrupt):
             record(model, inputs, ["model.norm", "model.layers.0.mlp", "lm_head"])
-        assert sum(state(model)[0]) == 0
+        assert sum(state(model)[1]) == 0
 
 
 def test_every_interrupt_of_a_new_try_counts() -> None:

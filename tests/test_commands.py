@@ -269,7 +269,7 @@ def test_without_a_target_the_model_writes_it(
     header = load(DOCUMENT).header
     model = AutoModelForSeq2SeqLM.from_pretrained(folder)
     written = model.generate(
-        torch.tensor(header["input_ids"]), max_new_tokens=5, do_sample=False, num_beams=1
+        torch.tensor(header["input_ids"]), max_new_tokens=5, forced_eos_token_id=None
     )
     assert header["decoder_input_ids"] == written.tolist()
 
@@ -370,6 +370,26 @@ def test_chat(workplace: Path, capture: Run) -> None:
     assert header["input_ids"] == [tokenizer("<s>user The cat</s>")["input_ids"]]
 
 
+PARTS = "selectattr('type', 'equalto', 'text')"  # LLaVA's template passes over a plain text
+
+
+def test_a_chat_template_that_reads_parts(workplace: Path, capture: Run) -> None:
+    tiny.model("llama").save_pretrained("chatty")
+    tokenizer = tiny.tokenizer()
+    inside = "{% for c in m.content | " + PARTS + " %}{{ c.text }}{% endfor %}"
+    tokenizer.chat_template = "{% for m in messages %}USER: " + inside + "{% endfor %} ASSISTANT:"
+    tokenizer.save_pretrained("chatty")
+    argv = ["--model", "chatty", "--prompt", "The cat", "--auto-select", "attn:0", "--chat"]
+    assert capture(*argv).code == 0
+    expected = tokenizer("USER: The cat ASSISTANT:")["input_ids"]
+    assert load(DOCUMENT).header["input_ids"] == [expected]
+    tokenizer.chat_template = "USER: ASSISTANT:"
+    tokenizer.save_pretrained("chatty")
+    line = "error: the tokenizer's chat template leaves the prompt out. Leave --chat out."
+    done = capture(*argv)
+    assert (done.code, done.err[-1]) == (2, line)
+
+
 def test_targets_are_shifted_as_the_model_does_it(workplace: Path, capture: Run) -> None:
     """With tokenizers that write an end (T5), or an end and a language (mBART)."""
     for family, template in (("t5", "$A </s>"), ("mbart", "$A </s> [CLS]")):
@@ -401,17 +421,56 @@ def test_decoders_of_models_without_a_language_head(
         assert header["decoder_input_ids"] == [[1, *header["input_ids"][0][:-1]]]
 
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "several": {"min_length": 30, "num_return_sequences": 3, "num_beams": 4},
+    "sampling": {"do_sample": True, "temperature": 9.0, "top_k": 50},
+    "penalty": {"repetition_penalty": 5.0},
+    "no repeats": {"no_repeat_ngram_size": 1},
+    "end": {"forced_eos_token_id": 2},
+    "contrastive": {"penalty_alpha": 0.6, "top_k": 4},
+    "stop": {"stop_strings": ["e"]},
+    "constraints": {"force_words_ids": [[7]]},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("family", ["bart", "llama"])
 def test_the_checkpoints_own_settings_for_writing_do_not_matter(
-    workplace: Path, capture: Run
+    family: str, name: str, workplace: Path
 ) -> None:
+    """Each token is the likeliest by the model's own logits; the settings are there afterwards."""
+    made = tiny.model(family)
+    made.generation_config.update(**SETTINGS[name])
+    before = made.generation_config.to_dict()
+    header = activations.capture(
+        made, "The cat", tokenizer=tiny.tokenizer(), max_new_tokens=6, output="x.json"
+    ).header
+    assert made.generation_config.to_dict() == before
+    key = "decoder_input_ids" if family == "bart" else "input_ids"
+    given = {"input_ids": torch.tensor(header["input_ids"])}
+    given[key] = torch.tensor(header[key])
+    start = 1 if family == "bart" else header["continuation_start"]
+    with torch.no_grad():
+        likeliest = made(**given).logits[0].argmax(-1).tolist()
+    assert header[key][0][start:] == likeliest[start - 1 : -1]
+    assert len(header[key][0]) == start + 6
+
+
+def test_what_a_model_must_not_write_it_does_not(workplace: Path) -> None:
+    """Marian would write its padding, Whisper its marks."""
     made = tiny.model("bart")
-    made.generation_config.update(min_length=30, num_return_sequences=3, num_beams=4)
-    made.save_pretrained("saved")
-    tiny.tokenizer().save_pretrained("saved")
-    argv = ["--model", "saved", "--prompt", "The cat", "--auto-select", "attn:0"]
-    done = capture(*argv, "--max-new-tokens", "4")
-    assert (done.code, len(done.err)) == (0, 3), done.err
-    assert np.shape(load(DOCUMENT).header["decoder_input_ids"])[0] == 1
+
+    def written() -> list[int]:
+        document = activations.capture(
+            made, "The cat", tokenizer=tiny.tokenizer(), max_new_tokens=3, output="x.json"
+        )
+        ids: list[int] = document.header["decoder_input_ids"][0]
+        return ids
+
+    _, first, *_ = written()
+    made.generation_config.update(bad_words_ids=[[first]], forced_bos_token_id=77)
+    assert written()[1] == 77
+    assert first not in written()
 
 
 def test_what_the_model_is_asked_for(
@@ -1027,6 +1086,67 @@ def test_capture_and_load_from_python(checkpoints: Checkpoints, workplace: Path)
         activations.capture(str(checkpoints("gpt2")), "The cat", select="attn:nope")
     with pytest.raises(ToolkitError):
         activations.load("nowhere.json")
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [(2, [2]), ([0, 1], [0, 1]), (range(3), [0, 1, 2]), (np.arange(1, 3), [1, 2]), ({0}, [0])],
+    ids=str,
+)
+def test_layers_from_python(layers: Any, expected: list[int], workplace: Path) -> None:
+    document = activations.capture(
+        tiny.model("llama"), "The cat", tokenizer=tiny.tokenizer(), select="attn:0", layers=layers
+    )
+    assert document.names == [f"model.layers.{i}.self_attn" for i in expected]
+
+
+TAKES_LAYERS = "layers takes numbers, as in layers=[0, 4] or layers=range(4), not "
+MORE = "--max-new-tokens takes a number from 1 up."
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"max_new_tokens": 0}, MORE),
+        ({"max_new_tokens": -2}, MORE),
+        ({"max_new_tokens": 2.5}, "max_new_tokens takes a number, as in max_new_tokens=12, not 2."),
+        ({"max_new_tokens": True}, "max_new_tokens takes a number, as in max_new_tokens=12, not T"),
+        ({"prompt": ["The cat"]}, "prompt takes a text, not ['The cat']."),
+        ({"prompt": b"The cat"}, "prompt takes a text, not b'The cat'."),
+        ({"target": 3}, "target takes a text, not 3."),
+        ({"select": ["attn:0"]}, "select takes a text, not ['attn:0']."),
+        ({"select": None}, "select takes a text, not None."),
+        ({"layers": "0,2"}, f"{TAKES_LAYERS}'0,2'."),
+        ({"layers": [0.5]}, f"{TAKES_LAYERS}[0.5]."),
+        ({"layers": [True, False]}, f"{TAKES_LAYERS}[True, False]."),
+        ({"layers": []}, "nothing selected: --layers names no layer. Leave it out for all."),
+        ({"layers": -1}, "--layers: the selected patterns have no layer -1. Their layers are"),
+        ({"output": None}, "output takes the name of a file, not None."),
+        ({"image": 5}, "image takes the name of a file, not 5."),
+        ({"chat": "no"}, "chat takes True or False, not 'no'."),
+        ({"model": 5}, "model takes a name, a folder or a loaded model, not 5."),
+        ({"attn_implementation": 5}, "attn_implementation takes a text, not 5."),
+    ],
+    ids=str,
+)
+def test_arguments_that_are_none(
+    family: str, arguments: dict[str, Any], line: str, workplace: Path
+) -> None:
+    given = {"model": tiny.model(family), "prompt": "The cat", "tokenizer": tiny.tokenizer()}
+    with pytest.raises(UsageError) as caught:
+        activations.capture(**given | arguments)
+    assert str(caught.value).startswith(line)
+    assert os.listdir() == []
+
+
+def test_torchs_own_names_of_dtypes_and_devices(checkpoints: Checkpoints, workplace: Path) -> None:
+    folder = checkpoints("llama")
+    options: dict[str, Any] = {"dtype": torch.bfloat16, "device": torch.device("cpu")}
+    document = activations.capture(folder, "The cat", layers=0, **options)
+    assert document.header["environment"]["dtype"] == "bfloat16"
+    with pytest.raises(UsageError, match="--dtype does not know '5'"):
+        activations.capture(folder, "The cat", dtype=5)
 
 
 def test_a_loaded_model_is_left_as_it_was(workplace: Path) -> None:

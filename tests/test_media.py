@@ -18,6 +18,7 @@ import tiny_media
 import torch
 import transformers
 from conftest import Run
+from tokenizers.processors import TemplateProcessing
 
 from activations import UsageError, capture, load
 from activations.media import read_audio, read_image
@@ -230,6 +231,27 @@ def test_an_image_inside_the_text(checkpoints: Checkpoints, capture: Run) -> Non
         " Write its place into --prompt, once for each image, or use --chat."
     )
     assert capture("--model", checkpoints("llava"), "--prompt", "a", *argv[4:]).code == 0
+
+
+@pytest.mark.parametrize("start", ["", "<s>"])
+def test_a_chat_starts_once(start: str, workplace: Path) -> None:
+    """As transformers has it, whether the template writes the start or the tokenizer does."""
+    model, processor = tiny_media.build("llava")
+    processor.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    processor.chat_template = start + processor.chat_template
+    image = tiny_media.image(workplace / "cat.png")
+    content = [{"type": "image", "url": str(image)}, {"type": "text", "text": "The cat"}]
+    expected = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+    )
+    document = capture(model, "The cat", image=image, chat=True, processor=processor)
+    assert document.header["input_ids"] == expected["input_ids"]
+    assert document.header["input_ids"][0].count(1) == 1
 
 
 @pytest.mark.parametrize(

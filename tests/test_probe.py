@@ -93,6 +93,15 @@ def test_a_model_whose_weights_need_the_flag() -> None:
     ]
 
 
+@pytest.mark.parametrize("family", ["bert", "albert", "distilbert", "deberta-v2"])
+def test_weights_of_a_model_whose_configuration_asks_for_tuples(family: str) -> None:
+    """Its attentions are found by their keys all the same."""
+    model = tiny.model(family, return_dict=False)
+    with torch.no_grad():
+        assert isinstance(model(**probe_inputs(model, {})), tuple)
+    assert observe(model).weights == observe(tiny.model(family)).weights != ()
+
+
 def test_attentions_whose_axes_a_model_turns_on_their_way_out() -> None:
     model = tiny.model("xlnet")
     catalog = build_catalog(observe(model))

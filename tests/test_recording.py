@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import OrderedDict, namedtuple
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +14,18 @@ import tiny
 import torch
 from oracle import assert_same, raw_hooks
 from torch import nn
+from torch.masked import masked_tensor
 from transformers import CanineConfig, CanineModel
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.llama.modeling_llama import LlamaMLP
 
+import activations
 from activations import interventions, recording
 from activations.errors import ToolkitError
 from activations.probe import observe
 from activations.tensors import walk
+from activations.writing import FORMAT, count_non_finite, write_document
 
 BACKENDS = [recording.record, interventions.record]
 
@@ -115,6 +122,104 @@ def test_complex_and_small_floats_keep_their_values() -> None:
     np.testing.assert_array_equal(found[1].data, [[1, -2], [3, 4]])
     assert found[2].dtype == "float8_e4m3fn"
     np.testing.assert_array_equal(found[2].numbers(), [0.5, -1.75, 448.0])
+
+
+class Wrapped(torch.Tensor):
+    """Holds its numbers elsewhere; torch computes with it by what it says itself."""
+
+    inner: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, inner: torch.Tensor) -> Wrapped:
+        made: Wrapped = torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
+        made.inner = inner
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*(arg.inner if isinstance(arg, cls) else arg for arg in args), **(kwargs or {}))
+
+
+class Mine(torch.Tensor):
+    """With numbers like any other's."""
+
+
+ODD: dict[str, Any] = {
+    "MaskedTensor": lambda: masked_tensor(torch.ones(2), torch.tensor([True, False])),
+    "Wrapped": lambda: Wrapped(torch.ones(2)),
+    "Tensor on meta": lambda: torch.ones(2, device="meta"),
+    "int": lambda: 2**64,
+    "Path": lambda: Path(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*MaskedTensor")
+@pytest.mark.parametrize("backend", ["hooks", "pyvene"])
+@pytest.mark.parametrize("name", ODD)
+def test_what_cannot_be_written_is_named(name: str, backend: str, workplace: Path) -> None:
+    """And costs nothing of what stands beside it: the whole way, the trial too."""
+
+    class Odder(LlamaMLP):
+        def forward(self, x: torch.Tensor) -> Any:
+            return super().forward(x), ODD[name](), torch.ones(1).as_subclass(Mine)
+
+    class First(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.inner(x)[0]
+
+    model = tiny.model("llama")
+    for layer in model.model.layers:
+        mlp = layer.mlp
+        mlp.__class__ = Odder
+        layer.mlp = First(mlp)
+    document = activations.capture(
+        model, "The cat", tokenizer=tiny.tokenizer(), select="mlp:all", backend=backend
+    )
+    key = "model.layers.0.mlp.inner"
+    assert document[key][1] == (type(Path()).__name__ if name == "Path" else name)
+    assert document.tensor(key, 0).shape == (1, 2, 32)
+    assert document.tensor(key, 2).tolist() == [1.0]
+
+
+def test_keys_that_are_spelled_alike_are_all_kept() -> None:
+    keys = {1: 10, "1": 11, "1@1": 12, chr(0xD800): 13, chr(0xDFFF): 14, None: 15}
+    found = recording.record(Holder(Odd(keys)), {}, ["part"]).outputs["part"]
+    assert found == {"1": 10, "1@1": 11, "1@1@1": 12, "?": 13, "?@1": 14, "None": 15}
+
+
+def test_plain_values_that_json_has_not(tmp_path: Path) -> None:
+    class Own(float):
+        """As numpy's, but unknown to everyone."""
+
+    values = [
+        -(2**63),
+        2**64 - 1,
+        2**64,
+        -(2**63) - 1,
+        True,
+        "a\ud800",
+        Own(1.5),
+        math.nan,
+        -math.inf,
+    ]
+    found = recording.record(Holder(Odd(values)), {}, ["part"])
+    captured = {"mlp": dict(found.outputs)}
+    assert count_non_finite(captured) == {
+        "part": {
+            "7": {"NaN": 1, "Infinity": 0, "-Infinity": 0},
+            "8": {"NaN": 0, "Infinity": 0, "-Infinity": 1},
+        }
+    }
+    for format in ("json", "safetensors"):
+        write_document(tmp_path / "x.json", {"format": FORMAT}, captured, format=format)
+        output = json.loads((tmp_path / "x.json").read_text())["captured"]["mlp_outputs"]["part"]
+        assert output["output"] == [
+            *(-(2**63), 2**64 - 1, "int", "int", True, "a?", 1.5, None, None)
+        ]
 
 
 def test_modules_called_again_and_never() -> None:

@@ -675,9 +675,27 @@ def test_whether_the_hub_is_in_reach(
     answers["http://127.0.0.1:9"] = False
     for address, expected in answers.items():
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-        models._hub_in_reach.cache_clear()
         assert models._hub_in_reach() == expected, address
-    models._hub_in_reach.cache_clear()
+
+
+def test_a_hub_that_was_out_of_reach_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a notebook, which outlives a lost network; for one model it is asked once."""
+    asked: list[Any] = []
+    now = 1000.0
+
+    def lost(*args: Any, **kwargs: Any) -> None:
+        asked.append(args)
+        raise OSError
+
+    monkeypatch.setattr(models, "getproxies", dict)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://a.hub")
+    monkeypatch.setattr(models.time, "monotonic", lambda: now)
+    monkeypatch.setattr(models.socket, "create_connection", lost)
+    assert [models._hub_in_reach() for _ in range(3)] == [False] * 3
+    assert len(asked) == 1
+    monkeypatch.setattr(models.socket, "create_connection", lambda *_, **__: socket.socket())
+    now += 100
+    assert models._hub_in_reach()
 
 
 def test_no_hook_is_left_behind(folder: Path, capture: Run) -> None:

@@ -1,0 +1,51 @@
+"""What is handed over from Python: a slip is one line, not a traceback from the depths."""
+
+from __future__ import annotations
+
+import operator
+import reprlib
+from collections.abc import Iterable
+from typing import Any
+
+from activations.errors import UsageError
+
+
+def check(wanted: str, *kinds: type, **asked: Any) -> None:
+    """Raise `UsageError` where an argument is none of these kinds; `wanted` is what they are."""
+    for name, value in asked.items():
+        if not isinstance(value, kinds):
+            raise UsageError(f"{name} takes {wanted}, not {reprlib.repr(value)}.")
+
+
+def check_new_tokens(count: int | None) -> None:
+    """Raise `UsageError` where a model is to write fewer tokens than one."""
+    if count is not None and count < 1:
+        raise UsageError("--max-new-tokens takes a number from 1 up.")
+
+
+def number(asked: Any, name: str, kind: Any, example: str) -> Any:
+    """A number as `kind` makes it of what is asked. Raises `UsageError` where that is none."""
+    try:
+        if isinstance(asked, (bool, str)):
+            raise TypeError
+        return kind(asked)
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(
+            f"{name} takes a number, as in {name}={example}, not {reprlib.repr(asked)}."
+        ) from None
+
+
+def numbers(asked: int | Iterable[int] | None, name: str) -> list[int] | None:
+    """One number, or several, as a list; None is None. Raises `UsageError` for anything else."""
+    if asked is None:
+        return None
+    try:
+        items = list(asked) if isinstance(asked, Iterable) else [asked]
+        if any(isinstance(item, bool) for item in items):  # a mask: it would be read as 0 and 1
+            raise TypeError
+        return [operator.index(item) for item in items]
+    except TypeError:
+        raise UsageError(
+            f"{name} takes numbers, as in {name}=[0, 4] or {name}=range(4), not "
+            f"{reprlib.repr(asked)}."
+        ) from None
