@@ -137,11 +137,12 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
         talk.note("No --model given: taking the bundled demo_model.")
     with leaving_in_time(talk, at_once=True), talk.watching("Importing torch and transformers"):
         from activations import models, session, subjects
+        from activations.implementations import check_attention
         from activations.inputs import Request
     models.quiet_libraries(progress=talk.shows_progress)
     models.pick_device(args.device)
     models.parse_device_map(args.device_map)
-    models.check_attention(args.attn_implementation)
+    check_attention(args.attn_implementation)
     options = subjects.Options(
         dtype=args.dtype,
         device=args.device,

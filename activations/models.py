@@ -9,8 +9,6 @@ import tempfile
 import time
 import warnings
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,16 +19,16 @@ import huggingface_hub
 import torch
 import transformers
 from transformers import AutoConfig, AutoTokenizer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto import modeling_auto
 
 from activations.distrust import check_counts, check_index, check_kernels, modules_counted
 from activations.errors import ToolkitError, UsageError, nearest, quoted_list
-from activations.explained import explained, first_line
+from activations.explained import explained
 from activations.files import is_folder
+from activations.implementations import check_attention, implementations
 from activations.inputs import paired
 from activations.panics import panics_raised
-from activations.signals import undisturbed
+from activations.restoring import the_same_chances
 
 _WAYS_TO_SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # accelerate's
 
@@ -78,7 +76,7 @@ def open_checkpoint(
         check_counts(name, transformers.PreTrainedConfig.get_config_dict(name, **where)[0])
         config = AutoConfig.from_pretrained(name, **where)
         if not trust_remote_code:
-            check_kernels(name, _implementations(config))
+            check_kernels(name, implementations(config))
         return Checkpoint(name, config, _class_name(config), revision, trust_remote_code)
 
 
@@ -282,125 +280,6 @@ def _check_parts(checkpoint: Checkpoint, places: dict[str, Any]) -> None:
             close = nearest(name, names)
             hint = f" Did you mean {quoted_list(close)}?" if close else ""
             raise UsageError(f"--device-map: the model has no part '{name}'.{hint}")
-
-
-def check_attention(name: str | None) -> None:
-    """Raise `UsageError` where transformers has no attention of this name.
-
-    The hub may have one of a name like `owner/kernel`.
-    """
-    known = ["eager", *ALL_ATTENTION_FUNCTIONS]
-    if name is not None and name not in known and "/" not in name:
-        close = nearest(name, known)
-        hint = f"Did you mean {quoted_list(close)}?" if close else "Write eager or sdpa."
-        raise UsageError(f"--attn-implementation does not know '{name}'. {hint}")
-
-
-@contextmanager
-def attention_implementation(model: Any, name: str | None) -> Iterator[None]:
-    """Let a loaded model run with this attention implementation, and put its own back after."""
-    check_attention(name)
-    if name is None or not hasattr(model, "set_attn_implementation"):
-        yield
-        return
-    before = _implementations(model.config)
-    if set(before.values()) == {name}:
-        yield
-        return
-    with undisturbed() as door:
-        try:
-            _set_attention(model, name)
-            door.open()
-            yield
-        finally:
-            door.shut = True
-            model.set_attn_implementation({key: value for key, value in before.items() if value})
-
-
-def _set_attention(model: Any, name: str) -> None:
-    try:
-        model.set_attn_implementation(name)
-    except Exception as error:
-        raise ToolkitError(
-            f"this model does not run with attention '{name}': {first_line(error)}. "
-            "Use --attn-implementation eager."
-        ) from error
-    changed = name in _implementations(model.config).values()
-    if name != "eager" and not changed:  # transformers only logs it
-        raise ToolkitError(
-            f"this model does not take up attention '{name}' once it is loaded. Use "
-            f"--attn-implementation eager, or load it with attn_implementation='{name}'."
-        )
-
-
-def _implementations(config: Any) -> dict[str, Any]:
-    """The attention implementation of a model ("") and of each of its parts by name."""
-    parts = {"": config} | {key: getattr(config, key, None) for key in config.sub_configs}
-    return {key: part._attn_implementation for key, part in parts.items() if part is not None}
-
-
-@contextmanager
-def left_as_it_was(model: Any) -> Iterator[None]:
-    """Put a model into `eval()` mode and back, module by module.
-
-    Asked for attentions, transformers puts hooks into a model to stay; they go too. Interrupted
-    while it did that, it would put them there a second time, and hand out everything twice.
-    Modules that the model replaces in its pass come back (big_bird has others for a short text).
-    """
-    parts = [(module, dict(module._modules), _words(module)) for module in model.modules()]
-    training = [module for module in model.modules() if module.training]
-    marked = [module for module in model.modules() if _HOOKED in vars(module)]
-    own = {id(hook) for module in model.modules() for hook in module._forward_hooks.values()}
-    with undisturbed() as door:
-        try:
-            model.eval()
-            door.open()
-            yield
-        finally:
-            door.shut = True
-            _put_back(parts)
-            for module in training:
-                module.training = True
-            for module in model.modules():
-                _unhook(module, own)
-                if module not in marked:
-                    vars(module).pop(_HOOKED, None)
-
-
-def _words(module: Any) -> dict[str, str]:
-    """What a module notes in words, as which kind of attention it has now."""
-    return {name: value for name, value in vars(module).items() if isinstance(value, str)}
-
-
-def _put_back(parts: list[tuple[Any, dict[str, Any], dict[str, str]]]) -> None:
-    """Give modules their children back, and where any were replaced what is noted about it."""
-    replaced = [(module, own) for module, own, _ in parts if module._modules != own]
-    for module, own in replaced:
-        vars(module)["_modules"] = own
-    for module, _, words in parts if replaced else ():
-        vars(module).update(words)
-
-
-# Where transformers notes that its hooks are there, and where they are defined.
-_HOOKED, _HOOKS = "_output_capturing_hooks_installed", "transformers.utils.output_capturing"
-
-
-def _unhook(module: Any, own: set[int]) -> None:
-    """Take away the hooks of transformers, but for those that were there before."""
-    for number, hook in list(module._forward_hooks.items()):
-        if getattr(hook, "__module__", "") == _HOOKS and id(hook) not in own:
-            del module._forward_hooks[number]
-
-
-@contextmanager
-def the_same_chances() -> Iterator[None]:
-    """Random numbers on the CPU are the same every time inside, and outside as if none were drawn.
-
-    Some models draw them in their pass (Reformer's hashes).
-    """
-    with torch.random.fork_rng([]):
-        torch.default_generator.manual_seed(0)
-        yield
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:

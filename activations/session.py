@@ -13,7 +13,15 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from activations import __version__, interventions, models, probe, processing, recording
+from activations import (
+    __version__,
+    interventions,
+    models,
+    probe,
+    processing,
+    recording,
+    restoring,
+)
 from activations.arguments import check, check_new_tokens, number, numbers
 from activations.beside import weights_beside
 from activations.catalog import CATEGORIES, weights_sources
@@ -21,6 +29,7 @@ from activations.document import Document, load
 from activations.errors import ToolkitError, UsageError
 from activations.explained import failures_explained
 from activations.files import check_output, check_room
+from activations.implementations import attention_implementation
 from activations.inputs import Inputs, Request, encode, lengths, tokenize
 from activations.media import read_audio, read_image
 from activations.observation import Observation, WeightsSource
@@ -234,9 +243,9 @@ def run(
     load_weights(subject, selection, request, options)
     model = subject.model
     with (
-        models.left_as_it_was(model),
-        models.attention_implementation(model, implementation),
-        models.the_same_chances(),
+        restoring.left_as_it_was(model),
+        attention_implementation(model, implementation),
+        restoring.the_same_chances(),
     ):
         with failures_explained(), nothing_missing(model):
             inputs = _encode(subject, request)

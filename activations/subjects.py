@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from activations import models, probe, processing
+from activations import models, probe, processing, restoring
 from activations.catalog import Catalog, build_catalog
 from activations.errors import ToolkitError, UsageError
 from activations.explained import explained, failures_explained
+from activations.implementations import attention_implementation
 from activations.inputs import Request, has_decoder
 from activations.observation import Observation
 
@@ -67,7 +68,7 @@ class Subject:
     warnings: list[str] = field(default_factory=list)
 
 
-@models.the_same_chances()
+@restoring.the_same_chances()
 def open_subject(
     name: str | None,
     options: Options | None = None,
@@ -92,12 +93,12 @@ def open_subject(
         model, warnings = models.load_model(
             checkpoint, None, options.dtype, options.device, options.device_map
         )
-    with models.attention_implementation(model, "eager"), failures_explained():
+    with attention_implementation(model, "eager"), failures_explained():
         subject = _study(name, model, checkpoint, request)
     return replace(subject, model=model, warnings=warnings)
 
 
-@models.the_same_chances()
+@restoring.the_same_chances()
 def list_subject(
     name: str | None, options: Options | None = None, request: Request | None = None
 ) -> tuple[Subject, str | None]:
@@ -180,7 +181,7 @@ def _open(name: str | None, options: Options) -> models.Checkpoint:
     return models.open_checkpoint(where, options.revision, options.trust_remote_code)
 
 
-@models.the_same_chances()
+@restoring.the_same_chances()
 def subject_of(
     model: Any, tokenizer: Any, processor: Any = None, request: Request | None = None
 ) -> Subject:
@@ -196,8 +197,8 @@ def subject_of(
         raise UsageError("a loaded model needs its processor too: capture(model, processor=...).")
     name = str(getattr(model, "name_or_path", "") or type(model).__name__)
     with (
-        models.left_as_it_was(model),
-        models.attention_implementation(model, "eager"),
+        restoring.left_as_it_was(model),
+        attention_implementation(model, "eager"),
         failures_explained(),
     ):
         tensors = {} if processor is None else processing.prepare(model, processor, request)

@@ -33,9 +33,18 @@ import tiny  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
-from activations import attention, document, models, probe, session, subjects, views  # noqa: E402
+from activations import (  # noqa: E402
+    attention,
+    document,
+    models,
+    probe,
+    session,
+    subjects,
+    views,
+)
 from activations.catalog import CATEGORIES, Catalog, build_catalog  # noqa: E402
 from activations.errors import ToolkitError  # noqa: E402
+from activations.implementations import attention_implementation  # noqa: E402
 from activations.inputs import Request  # noqa: E402
 from activations.selection import select  # noqa: E402
 from activations.tensors import at  # noqa: E402
@@ -117,7 +126,10 @@ def find_out(row: Row, checkpoint: models.Checkpoint, model: Any) -> Catalog | N
     light = heavy = None
     with step(row, "not probed without weights"):
         light = build_catalog(probe.observe(models.skeleton(checkpoint)))
-    with step(row, "does not run on text"), models.attention_implementation(model, "eager"):
+    with (
+        step(row, "does not run on text"),
+        attention_implementation(model, "eager"),
+    ):
         heavy = build_catalog(probe.observe(model))
         row.run = True
     if heavy is None:

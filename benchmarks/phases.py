@@ -76,7 +76,8 @@ def capture(folder: Path, tokens: int) -> dict[str, Any]:
     """The forward pass with and without hooks, whole and stopped early; the documents' tensors."""
     import torch
 
-    from activations import models, recording, session, subjects
+    from activations import recording, session, subjects
+    from activations.implementations import attention_implementation
     from activations.inputs import Request
     from activations.selection import select
 
@@ -103,7 +104,7 @@ def capture(folder: Path, tokens: int) -> dict[str, Any]:
         with torch.no_grad():
             model(**inputs)
 
-    with models.attention_implementation(model, "eager"):
+    with attention_implementation(model, "eager"):
         hooked = pairs(plain, lambda: recording.record(model, inputs, everywhere), 7)
         stop = catalog.observation.first_after(first)
         part = pairs(plain, lambda: recording.record(model, inputs, first, None, stop), 5)

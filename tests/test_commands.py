@@ -1057,7 +1057,7 @@ def test_models_that_draw_random_numbers_give_the_same_bytes(workplace: Path, ca
 
 def test_torch_stays_in_its_rooms() -> None:
     rooms = {"models", "inputs", "processing", "probe", "recording", "interventions", "beside"}
-    rooms |= {"offloaded", "distrust"}
+    rooms |= {"offloaded", "distrust", "implementations", "restoring"}
     for path in (ROOT / "activations").glob("*.py"):
         imports = [line for line in path.read_text().splitlines() if "import" in line.split("#")[0]]
         heavy = [
