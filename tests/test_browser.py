@@ -442,6 +442,31 @@ def test_too_many_lines_are_drawn_on_request(tmp_path: Path, open_page: Open) ->
     assert tab.page.locator("#choice").is_hidden()
 
 
+@pytest.mark.usefixtures("small_limit")
+@pytest.mark.parametrize("by_row", [True, False])
+def test_all_lines_of_one_layer_are_not_those_of_the_next(
+    tmp_path: Path, open_page: Open, by_row: bool
+) -> None:
+    layers = [Layer(i, random_weights(i, heads=4, rows=40, causal=False)) for i in range(2)]
+    tab = open_page(make_pages(tmp_path, layers, "--min-weight", "0")["head"])
+    offer = tab.page.get_by_role("button", name="Draw all")
+    offer.click()
+    every = len(expected_lines(layers[0].weights, 0))
+    assert tab.drawn().startswith(f"{every:,} lines are drawn.")
+    tab.page.get_by_role("button", name="Head 1", exact=True).dblclick()
+    tab.page.get_by_role("button", name="All heads").click()  # of the same layer
+    tab.drawn()
+    assert tab.page.locator("#vis line").count() == every
+    if by_row:  # of the table of scores
+        tab.page.get_by_role("link", name="Layer 1, Head 2").click()
+        tab.drawn()
+    else:
+        tab.choose("#layer", "1")
+    assert tab.page.input_value("#layer") == "1"
+    assert tab.page.locator("#vis line").count() <= 2500
+    expect(offer).to_be_visible()
+
+
 _PIXELS = """canvas => {
     const {width, height} = canvas;
     const {data} = canvas.getContext('2d').getImageData(0, 0, width, height);

@@ -6,6 +6,13 @@ const HeadView = (() => {
     return [Math.max(State.stack.layers.indexOf(State.wanted?.layer ?? State.stack.layers[0]), 0)];
   }
 
+  // All lines were asked for of the layer that is shown; another may have far more.
+  function show(wanted) {
+    if (wanted.layer !== State.wanted?.layer) State.everything = false;
+    State.wanted = wanted;
+    State.redraw();
+  }
+
   // bertviz fills this list.
   function prepare(root) {
     root.append(element("label", {}, "Layer ", element("select", { id: "layer" })));
@@ -17,8 +24,7 @@ const HeadView = (() => {
     // Before bertviz hears of it: another layer may have other numbers of lines to draw.
     select.addEventListener("change", (event) => {
       event.stopImmediatePropagation();
-      State.wanted = { ...State.wanted, layer: +select.value };
-      State.redraw();
+      show({ ...State.wanted, layer: +select.value });
     }, { capture: true });
     State.wanted = { ...State.wanted, layer: +select.value };
     makeHeadButtons();
@@ -73,15 +79,13 @@ const HeadView = (() => {
 
   function start() {
     byId("all-heads").addEventListener("click", () => {
-      State.wanted = { ...State.wanted, heads: null };
-      State.redraw();
+      show({ ...State.wanted, heads: null });
       byId("heads").querySelector("button").focus(); // this one goes away
     });
   }
 
   function open(layer, head) {
-    State.wanted = { layer: State.stack.layers[layer], heads: [head] };
-    State.redraw();
+    show({ layer: State.stack.layers[layer], heads: [head] });
     byId("side").scrollTop = 0;
     const { top, bottom } = byId("closer").getBoundingClientRect();
     if (bottom < 100 || top > innerHeight - 100) reveal(byId("closer"), 0);
