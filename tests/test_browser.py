@@ -561,14 +561,24 @@ def test_the_real_limits(
     assert ("--layers, --heads, --tokens" in tab.page.inner_text("#choice")) == (not buttons)
 
 
-def test_the_strongest_lines_are_drawn_even_if_all_are_alike(
-    tmp_path: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("small_limit")
+def test_lines_that_are_all_alike_are_not_drawn_unasked_either(
+    tmp_path: Path, open_page: Open
 ) -> None:
-    scripts = {"drawing.js": views._our("drawing.js").replace("atOnce: 250000,", "atOnce: 25,")}
-    our = views._our
-    monkeypatch.setattr(views, "_our", lambda name: scripts.get(name) or our(name))
-    tab = open_page(large_page(tmp_path / "page.html", "head", np.full((1, 6, 6), 1 / 6)))
-    assert tab.drawn().startswith("36 lines are drawn.")
+    layers = [Layer(0, np.full((2, 51, 51), 1 / 51, np.float32))]  # 2,601 lines a head
+    pages = make_pages(tmp_path, layers)
+    head, model = open_page(pages["head"]), open_page(pages["model"], "#layer=0&head=1")
+    assert head.drawn().startswith("None of 5,202 lines is drawn. ")
+    assert head.page.locator("#vis line").count() == 0
+    assert len(head.texts(LEFT)) == 51
+    model.wait("() => document.querySelector('#vis .detail title') !== null")
+    assert model.page.inner_text("#opened").endswith(" None of its 2,601 lines is drawn.")
+    assert model.page.locator("line").count() == 0
+    for tab in (head, model):
+        tab.page.get_by_role("button", name="Draw all 5,202 lines").click()
+        assert tab.drawn().startswith("5,202 lines are drawn.")
+        assert tab.page.locator("#vis line").count() >= 5202
+        assert tab.page.locator("#choice").is_hidden()
 
 
 # ---------------------------------------------------------------------------------- what was read

@@ -130,7 +130,7 @@ const ModelView = (() => {
     State.wanted = { layer: stack.layers[layer], heads: [head] };
     State.opened({ layer, head });
     const [all, drawn] = [State.least, State.cut].map((cut) => Weights.above(stack, counts, cut));
-    if (drawn < all) byId("opened").append(` The ${grouped(drawn)} strongest of its ${grouped(all)} lines.`);
+    if (drawn < all) byId("opened").append(` ${Lines.told(drawn, all, "its ")}`);
     if (!await Lines.make(State.cut)) return;
     dressDetail(layer, head);
     revealAsked(vis, 0);

@@ -82,11 +82,8 @@
 
   function aboutLines(all, drawn) {
     const faint = `Lines with a weight of ${decimals(State.cut)} or less are not drawn.`;
-    const which = drawn < all
-      ? `The ${grouped(drawn)} strongest of ${grouped(all)} lines are drawn.`
-      : `${grouped(drawn)} lines are drawn.`;
     const raw = base.probabilities ? "" : " The values are raw scores, not weights between 0 and 1: only what is above 0 can be a line.";
-    return `${which} ${faint}${raw}`;
+    return `${Lines.told(drawn, all)} ${faint}${raw}`;
   }
 
   function offer(all) {
