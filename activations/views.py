@@ -164,16 +164,14 @@ def _facts(stacks: Sequence[Stack]) -> str:
     """`Self: layers 0-3, 4 heads, 24 tokens`, for each kind of attention."""
     parts = []
     for stack in stacks:
-        size = f"{len(stack.rows)} tokens"
-        if len(stack.rows) != len(stack.columns):
-            size = f"{len(stack.rows)} x {len(stack.columns)} tokens"
         layers = "layer" if len(stack.layers) == 1 else "layers"
         heads = "head" if len(stack.heads) == 1 else "heads"
         name, *rest = printable(stack.name).split(", ")
         if rest and "{layer}" in rest[-1]:  # one of several modules in a layer
             name += f" ({rest[-1]})"
         parts.append(
-            f"{name}: {layers} {describe_numbers(stack.layers)}, {len(stack.heads)} {heads}, {size}"
+            f"{name}: {layers} {describe_numbers(stack.layers)}, {len(stack.heads)} {heads}, "
+            f"{stack.size} tokens"
         )
     return "; ".join(parts)
 

@@ -11,7 +11,7 @@ import pytest
 from activations.attention import read_attention
 from activations.document import load
 from activations.errors import ToolkitError
-from activations.stacks import Stack
+from activations.stacks import Stack, take
 from activations.tensors import Tensor
 from activations.views import _facts
 from activations.writing import FORMAT, write_document
@@ -137,3 +137,62 @@ def test_sinks_take_a_part_of_every_row(tmp_path: Path) -> None:
     (stack,), warnings = read(tmp_path, ("m.0.attn", 0, "self", weights(1, 2, 6, 6) / 2))
     assert (stack.layers, warnings) == ((0,), [])
     np.testing.assert_allclose(stack.weights[0].sum(-1), 0.5, atol=1e-6)
+
+
+# --------------------------------------------------------------------------- parts of what there is
+
+
+@pytest.mark.parametrize(
+    ("part", "shown", "warnings"),
+    [
+        (
+            {"heads": [3]},
+            ["Encoder"],
+            [
+                "--heads leaves out 'Decoder', which has heads 0-1.",
+                "--heads leaves out 'Cross', which has heads 0-1.",
+            ],
+        ),
+        (
+            {"tokens": (4, 6)},
+            ["Encoder"],
+            [
+                "--tokens leaves out 'Decoder', which has 3 tokens.",
+                "--tokens leaves out 'Cross', which has 3 x 6 tokens.",
+            ],
+        ),
+        (
+            {"heads": [0, 2], "tokens": (2, 6), "layers": [1]},
+            ["Encoder", "Decoder", "Cross"],
+            [],
+        ),
+        (  # a layer that is asked for is shown, whichever kinds have one
+            {"layers": [5]},
+            ["Encoder"],
+            [],
+        ),
+        ({"layers": [5], "heads": [3]}, ["Encoder"], []),  # of no other there would be more
+    ],
+)
+def test_what_a_choice_leaves_nothing_of_is_told(
+    part: dict[str, Any], shown: list[str], warnings: list[str], tmp_path: Path
+) -> None:
+    places = [("e.1.attn", 1, "encoder", weights(1, 4, 6, 6))]
+    places += [("e.5.attn", 5, "encoder", weights(1, 4, 6, 6))]
+    places += [("d.1.attn", 1, "decoder", weights(1, 2, 3, 3))]
+    places += [("d.1.cross", 1, "cross", weights(1, 2, 3, 6))]
+    stacks, _ = read(tmp_path, *places, decoder_tokens=list("xyz"))
+    told: list[str] = []
+    assert [stack.name for stack in take(stacks, **part, warn=told.append)] == shown
+    assert told == warnings
+
+
+def test_what_leaves_nothing_at_all_is_only_an_error(tmp_path: Path) -> None:
+    places = [
+        ("e.5.attn", 5, "encoder", weights(1, 2, 6, 6)),
+        ("d.1.attn", 1, "decoder", weights(1, 4, 3, 3)),
+    ]
+    stacks, _ = read(tmp_path, *places, decoder_tokens=list("xyz"))
+    told: list[str] = []
+    assert take(stacks, layers=[5], heads=[3], tokens=(0, 2), warn=told.append) == []
+    assert told == []

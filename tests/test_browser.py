@@ -309,6 +309,23 @@ def test_only_the_chosen_heads_and_tokens(tmp_path: Path, open_page: Open) -> No
     assert "tokens 2 to 5" in head.page.inner_text("#notes")
 
 
+def test_kinds_of_which_nothing_is_left_are_noted(
+    tmp_path: Path, open_page: Open, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = encoder_decoder([0, 1], [0])
+    every = [layer for layers in kinds.values() for layer in layers]
+    header = {"tokens": SOURCE, "decoder_tokens": TARGET}
+    pages = make_pages(tmp_path, every, "--tokens", "3:5", **header)
+    notes = [
+        "--tokens leaves out 'Decoder', which has 3 tokens.",
+        "--tokens leaves out 'Cross', which has 3 x 5 tokens.",
+    ]
+    assert capsys.readouterr().err.splitlines() == [f"warning: {note}" for note in notes]
+    tab = open_page(pages["head"])
+    assert tab.texts("#notes li") == [*notes, "Only the tokens 3 to 4 are shown."]
+    assert tab.page.inner_text("#facts") == "Encoder: layers 0-1, 2 heads, 2 tokens"
+
+
 def test_non_finite_weights_are_not_drawn(tmp_path: Path, open_page: Open) -> None:
     layer = Layer(0, random_weights(0, 2, 5, causal=False))
     layer.weights[0, 1, :3] = [np.nan, np.inf, -np.inf]
