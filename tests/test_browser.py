@@ -115,6 +115,41 @@ def test_heads_switch_on_and_off(tmp_path: Path, open_page: Open, with_buttons: 
     now(True, True, True)
 
 
+def test_only_lines_that_are_seen_are_counted(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, heads=3, rows=5)) for i in range(2)]
+    tab = open_page(make_pages(tmp_path, layers)["head"], "#layer=0&head=1")
+
+    def told(lines: int) -> None:
+        status = f"{lines} lines are drawn. Lines with a weight of 0.01 or less are not drawn."
+        expect(tab.page.locator("#status")).to_have_text(status)
+        assert len(head_view_lines(tab)) == lines
+
+    counts = [[len(expected_lines(matrix)) for matrix in layer.weights] for layer in layers]
+    assert len(set(counts[0])) > 1
+    told(counts[0][1])
+    tab.page.get_by_role("button", name="Head 2").click()
+    told(counts[0][1] + counts[0][2])
+    tab.choose("#layer", "1")
+    told(counts[1][1] + counts[1][2])
+    tab.page.get_by_role("button", name="Head 0").click()
+    told(sum(counts[1]))
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_of_a_head_that_is_on_all_lines_may_be_drawn_and_of_the_layer_not(
+    tmp_path: Path, open_page: Open
+) -> None:
+    weights = random_weights(0, heads=4, rows=40, causal=False)
+    weights[1] = np.eye(40)
+    tab = open_page(make_pages(tmp_path, [Layer(0, weights)], "--min-weight", "0")["head"])
+    assert "strongest of" in tab.drawn()
+    tab.page.get_by_role("button", name="Head 1").dblclick()
+    expect(tab.page.locator("#status")).to_contain_text("40 lines are drawn.")
+    every = len(expected_lines(weights, 0))
+    offer = tab.page.get_by_role("button", name=f"Draw all {every:,} lines of this layer")
+    expect(offer).to_be_visible()
+
+
 def test_pointing_at_a_token_shows_its_lines_alone(tmp_path: Path, open_page: Open) -> None:
     layer = Layer(0, random_weights(3, heads=2, rows=6))
     tab = open_page(make_pages(tmp_path, [layer])["head"])

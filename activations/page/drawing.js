@@ -21,6 +21,7 @@ const State = {
   everything: false, // all lines of what is shown were asked for, however many
   // Called where a head is on its own, {layer, head} as positions, or none is: null.
   opened: () => {},
+  switched: () => {}, // heads were switched on or off
   redraw: () => {},
 };
 

@@ -36,6 +36,9 @@ const HeadView = (() => {
   const headsOn = () => squares().map(
     (square, i) => d3.color(square.getAttribute("fill")).hex() === d3.color(d3.schemeCategory10[i % 10]).hex());
 
+  // Those that are on, as positions.
+  const heads = () => headsOn().flatMap((isOn, i) => (isOn ? [i] : []));
+
   function makeHeadButtons() {
     const group = byId("heads");
     group.hidden = State.stack.average;
@@ -49,10 +52,15 @@ const HeadView = (() => {
       const send = (type) => square.dispatchEvent(new MouseEvent(type));
       made.addEventListener("click", (event) => send(event.shiftKey ? "dblclick" : "click"));
       made.addEventListener("dblclick", (event) => { if (!event.shiftKey) send("dblclick"); });
-      for (const type of ["click", "dblclick"]) square.addEventListener(type, markHeads); // after bertviz's own
+      for (const type of ["click", "dblclick"]) square.addEventListener(type, switched); // after bertviz's own
       group.append(made);
     });
     markHeads();
+  }
+
+  function switched() {
+    markHeads();
+    State.switched();
   }
 
   function markHeads() {
@@ -61,7 +69,7 @@ const HeadView = (() => {
       each.setAttribute("aria-pressed", String(on[i]));
     });
     squares().forEach((square, i) => square.classList.toggle("off", !on[i]));
-    const places = on.flatMap((isOn, i) => (isOn ? [i] : []));
+    const places = heads();
     State.wanted = { ...State.wanted, heads: places.length === on.length ? null : places };
     byId("all-heads").hidden = State.wanted.heads === null;
     State.opened(places.length === 1 ? { layer: layers()[0], head: places[0] } : null);
@@ -73,7 +81,6 @@ const HeadView = (() => {
     const [square] = squares();
     State.svg.style.minWidth = `${State.stack.heads.length * square.getAttribute("width")}px`; // all of them
     const of = (side) => Array.from(State.svg.querySelectorAll(`#${side} > g:last-of-type > g`));
-    const heads = () => headsOn().flatMap((isOn, i) => (isOn ? [i] : []));
     Tokens.dress([of("left"), of("right")], () => ({ layer: layers()[0], heads: heads() }));
   }
 
@@ -91,5 +98,5 @@ const HeadView = (() => {
     if (bottom < 100 || top > innerHeight - 100) reveal(byId("closer"), 0);
   }
 
-  return { start, layers, prepare, dress, finish, open };
+  return { start, layers, heads, prepare, dress, finish, open };
 })();

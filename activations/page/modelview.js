@@ -5,6 +5,7 @@ const ModelView = (() => {
   let opening = 0; // counts the calls of openAlone(), so that an earlier one can tell it is outdated
 
   const layers = () => State.stack.layers.keys();
+  const heads = () => State.stack.heads.keys();
 
   const start = () => {};
   const prepare = () => {};
@@ -136,5 +137,5 @@ const ModelView = (() => {
     revealAsked(vis, 0);
   }
 
-  return { start, layers, prepare, dress, finish, open, drawPictures };
+  return { start, layers, heads, prepare, dress, finish, open, drawPictures };
 })();
