@@ -311,6 +311,21 @@ def test_sentence_pairs_share_the_weights() -> None:
         same_weights(found, tuple(w[:, rows, columns] for w in weights), 1e-4)
 
 
+def test_sentence_pairs_of_several_stacks_are_told_apart() -> None:
+    made = stack(np.ones((2, 4, 4)), split=1)
+    stacks = [
+        Stack(**{**vars(made), "name": name})
+        for name in ("Self, layer 0, 2 heads of 4 x 4", "Self, layer 1, 2 heads of 4 x 4")
+    ]
+    names = [entry["name"] for entry in pack_weights(stacks)[0]]
+    assert len(set(names)) == 10
+    assert names[0] == "Self, layer 0, 2 heads of 4 x 4: All"
+    assert names[9] == "Self, layer 1, 2 heads of 4 x 4: Sentence B -> Sentence A"
+    # One that is no pair, beside one that is.
+    whole = Stack(**{**vars(made), "name": "Decoder", "split": None})
+    assert [entry["name"] for entry in pack_weights([made, whole])[0]][-1] == "Decoder"
+
+
 def test_the_numbers_of_layers_and_heads_travel() -> None:
     made = stack(np.ones((2, 1, 1)), np.ones((2, 1, 1)))
     made = Stack(**{**vars(made), "layers": (3, 8), "heads": (1, 5)})
