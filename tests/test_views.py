@@ -351,6 +351,18 @@ def test_the_numbers_of_layers_and_heads_travel() -> None:
         (["▁naïve", "▁café", "<0x0A>"], ["·naïve", "·café", "<0x0A>"]),
         (["[CLS]", "play", "##ing", "über", "[SEP]"], ["[CLS]", "play", "##ing", "über", "[SEP]"]),
         (["low</w>", "er</w>"], ["low", "er"]),
+        (["a</w>", "cafÃ©</w>", "ðŁĺ", "Ģ</w>"], ["a", "café", "\\xf0\\x9f\\x98", "\\x80"]),  # CLIP
+        (["un</w>", "café</w>"], ["un", "café"]),  # OpenAI's first GPT
+        # Letters of Maltese, in WordPiece, in SentencePiece and in whole words.
+        (["ta", "##l", "Ċomb", "café"], ["ta", "##l", "Ċomb", "café"]),
+        (["▁Ġwann", "▁ra", "▁Ċ"], ["·Ġwann", "·ra", "·Ċ"]),
+        (["Ġwann", "u", "café"], ["Ġwann", "u", "café"]),
+        (["café", "Ġwann"], ["café", "Ġwann"]),
+        (["Māori", "čas", "będę"], ["Māori", "čas", "będę"]),  # nor are these marks
+        # Text in bytes that looks like another spelling, or is cut within a character.
+        (["##", "ĠTitle"], ["##", "·Title"]),
+        (["<｜begin▁of▁sentence｜>", "The", "Ġcat"], ["<｜begin▁of▁sentence｜>", "The", "·cat"]),
+        (["ŁĻĤ", "Ġna", "Ã"], ["\\x9f\\x99\\x82", "·na", "\\xc3"]),
         (["", "a"], ["∅", "a"]),
         (["a b", "\n", "\r", "\t", "\u00a0"], ["a·b", "↵", "␍", "→", "⍽"]),
         (["\u202eabc", "\u2066", "\u200b"], ["\\u202eabc", "\\u2066", "\\u200b"]),
@@ -376,8 +388,35 @@ def test_any_tokens_are_readable(tokens: list[str]) -> None:
         assert not re.search("[\0-\x1f\x7f\u202a-\u202e\u2066-\u2069\u2028\u2029 ]", text)
 
 
-@patient
-@given(st.text(st.characters(exclude_categories=["Cs", "Cc", "Cf", "Zl", "Zp", "Zs"]), min_size=1))
-def test_what_a_byte_level_tokenizer_wrote_is_undone(text: str) -> None:
+PLAIN = st.text(
+    st.characters(exclude_categories=["Cs", "Cc", "Cf", "Zl", "Zp", "Zs"]), min_size=1
+).filter(lambda text: not re.match(r"##\w", text) and not text.endswith("</w>"))
+
+
+def in_bytes(text: str) -> str:
     ((token, _),) = ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)
-    assert readable(["Ġ", token]) == ["·", text]
+    return token
+
+
+@patient
+@given(PLAIN)
+def test_what_a_byte_level_tokenizer_wrote_is_undone(text: str) -> None:
+    assert readable(["Ġ", in_bytes(text)]) == ["·", text]
+    assert readable(["Ġ</w>", in_bytes(text) + "</w>"]) == ["·", text]  # CLIP's
+
+
+@patient
+@given(PLAIN, st.integers(0, 20), st.integers(0, 20))
+def test_a_text_in_bytes_may_be_cut_anywhere(text: str, start: int, end: int) -> None:
+    """As --tokens does. Each byte is a token here, and there is a space."""
+    tokens = [*in_bytes(text), "Ġ", *in_bytes(text)]
+    space = len(tokens) // 2
+    part = slice(min(start, space), space + 1 + end)
+    assert readable(tokens[part]) == readable(tokens)[part]
+    assert readable(tokens)[space] == "·"
+
+
+@patient
+@given(st.lists(st.text("abcéħżàçĠĊġċ", min_size=1)), st.sampled_from(["##s", "▁s"]))
+def test_letters_are_no_marks_in_another_spelling(words: list[str], token: str) -> None:
+    assert readable([*words, token])[:-1] == words
