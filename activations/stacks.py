@@ -22,7 +22,9 @@ class Stack:
     `split` is the row and column at which a second sentence starts, `written` the one from which
     on the model wrote the text itself, if there is one. `start` is the position in the text of the
     first row and column; `has_whole_rows` says that hardly any weight went to tokens that were left
-    out. `scores` is what `activations.scores` reckons, (layers, heads, scores).
+    out. `knows_tokens` is False where rows or columns are called by their positions, because the
+    document does not name them. `scores` is what `activations.scores` reckons, (layers, heads,
+    scores).
     """
 
     name: str
@@ -36,6 +38,7 @@ class Stack:
     written: int | None = None
     start: int = 0
     has_whole_rows: bool = True
+    knows_tokens: bool = True
     scores: np.ndarray | None = None
 
     @property

@@ -11,6 +11,7 @@ import pytest
 from activations.attention import read_attention
 from activations.document import load
 from activations.errors import ToolkitError
+from activations.scores import SCORES, with_scores
 from activations.stacks import Stack, take
 from activations.tensors import Tensor
 from activations.views import _facts
@@ -131,6 +132,36 @@ def test_cross_attention_is_not_square(tmp_path: Path) -> None:
     )
     assert (stack.rows, stack.columns) == (("x", "y", "z"), tuple(TOKENS))
     assert warnings == []
+
+
+@pytest.mark.parametrize(
+    ("header", "known"),
+    [
+        ({"decoder_tokens": list("xyz")}, {"Encoder": True, "Decoder": True, "Cross": True}),
+        ({"decoder_tokens": list("xy")}, {"Encoder": True, "Decoder": False, "Cross": False}),
+        (
+            {"tokens": [], "decoder_tokens": list("xyz")},
+            {"Encoder": False, "Decoder": True, "Cross": False},
+        ),
+        ({"tokens": []}, {"Encoder": False, "Decoder": False, "Cross": False}),
+    ],
+)
+def test_tokens_that_the_document_does_not_name(
+    header: dict[str, Any], known: dict[str, bool], tmp_path: Path
+) -> None:
+    stacks, _ = read(
+        tmp_path,
+        ("e.0.attn", 0, "encoder", weights(1, 2, 6, 6)),
+        ("d.0.attn", 0, "decoder", weights(1, 2, 3, 3)),
+        ("d.0.cross", 0, "cross", weights(1, 2, 3, 6)),
+        **header,
+    )
+    assert {stack.name: stack.knows_tokens for stack in stacks} == known
+    assert stacks[2].rows == (("x", "y", "z") if known["Decoder"] else ("#0", "#1", "#2"))
+    # Nor do equal positions of two texts tell anything.
+    same = {s.name: s.scores[..., SCORES.index("same_token")] for s in with_scores(stacks)}
+    assert np.isnan(same["Encoder"]).any() != known["Encoder"]
+    assert np.isnan(same["Cross"]).all()  # known: other letters
 
 
 def test_sinks_take_a_part_of_every_row(tmp_path: Path) -> None:
