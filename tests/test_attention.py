@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from activations.attention import read_attention
+from activations import json_reading
+from activations.attention import find_weights, read_attention
 from activations.document import load
 from activations.errors import ToolkitError
 from activations.scores import SCORES, with_scores
@@ -168,6 +170,61 @@ def test_sinks_take_a_part_of_every_row(tmp_path: Path) -> None:
     (stack,), warnings = read(tmp_path, ("m.0.attn", 0, "self", weights(1, 2, 6, 6) / 2))
     assert (stack.layers, warnings) == ((0,), [])
     np.testing.assert_allclose(stack.weights[0].sum(-1), 0.5, atol=1e-6)
+
+
+# ------------------------------------------------------------------ where nothing says what is what
+
+WEIGHTS = weights(1, 4, 4, 4)
+HIDDEN = weights(1, 4, 8)
+KEYS, VALUES = weights(2, 1, 4, 4, 6)
+
+
+@pytest.mark.parametrize(
+    ("output", "element"),
+    [
+        ([HIDDEN, WEIGHTS], (1,)),
+        ({"hidden": HIDDEN, "attentions": WEIGHTS}, ("attentions",)),
+        ({"attentions": WEIGHTS, "hidden": HIDDEN}, ("attentions",)),
+        ({"hidden": HIDDEN, "of": {"more": [None, WEIGHTS]}}, ("of", "more", 1)),
+        ([HIDDEN, [None, WEIGHTS]], (1, 1)),
+        ([HIDDEN, [KEYS, VALUES], WEIGHTS], (2,)),
+        ([HIDDEN, [HIDDEN, {"attentions": WEIGHTS}]], (1, 1, "attentions")),
+        ([HIDDEN, [WEIGHTS, WEIGHTS]], (1, 0)),
+        ([[WEIGHTS, 1 - WEIGHTS], WEIGHTS], (1,)),  # element 1 first
+        ({"a": [None, [HIDDEN, [None, WEIGHTS]]]}, ("a", 1, 1, 1)),
+        (WEIGHTS, ()),
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_weights_are_looked_for_in_what_other_programs_wrote(
+    output: Any, element: tuple[int | str, ...], indent: int | None, tmp_path: Path
+) -> None:
+    text = json.dumps(
+        {"captured": {"attention_outputs": {"m.3.attn": {"output": output}}}},
+        indent=indent,
+        default=np.ndarray.tolist,
+    )
+    (tmp_path / "x.json").write_text(text)
+    with load(tmp_path / "x.json") as document:
+        (place,) = find_weights(document)
+        assert (place.element, place.layer) == (element, 3)
+        assert document.element_shapes("m.3.attn")[element] == (1, 4, 4, 4)
+        (stack,) = read_attention(document)
+    np.testing.assert_array_equal(stack.weights[0], WEIGHTS[0])
+
+
+def test_only_so_much_is_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Any] = []
+    monkeypatch.setattr(json_reading, "members", lambda node: looked.append(node))
+    rows = [[0.5] * 17 for _ in range(100_000)]
+    sizes = json_reading.guessed_shapes(rows)
+    assert sizes[()] == (100_000, 17)
+    assert sizes[5,] == (17,)
+    assert len(looked) <= 1000
+    # No number of a tensor is, but the first of its rows.
+    looked.clear()
+    assert json_reading.guessed_shapes([HIDDEN.tolist(), WEIGHTS.tolist()])[1,] == (1, 4, 4, 4)
+    assert sum(isinstance(node, float) for node in looked) == 0
 
 
 # --------------------------------------------------------------------------- parts of what there is
