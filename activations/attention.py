@@ -256,20 +256,28 @@ def _stack(
 ) -> Stack:
     order = tuple(sorted(layers))
     heads, rows, columns = layers[order[0]].shape
+    attending = _labels(document, "decoder" if kind == "cross" else kind, rows, warn)
+    attended = _labels(document, "encoder" if kind == "cross" else kind, columns, warn)
     return Stack(
         name=name,
         kind=kind,
         layers=order,
         heads=tuple(range(heads)),
         weights=tuple(layers[layer] for layer in order),
-        rows=_labels(document, "decoder" if kind == "cross" else kind, rows, warn),
-        columns=_labels(document, "encoder" if kind == "cross" else kind, columns, warn),
+        rows=attending or _positions(rows),
+        columns=attended or _positions(columns),
+        knows_tokens=attending is not None and attended is not None,
         split=_start(document, "sentence_b_start", kind, rows),
         written=_start(document, "continuation_start", kind, rows),
     )
 
 
-def _labels(document: Document, side: str, count: int, warn: Warn) -> tuple[str, ...]:
+def _positions(count: int) -> tuple[str, ...]:
+    return tuple(f"#{i}" for i in range(count))
+
+
+def _labels(document: Document, side: str, count: int, warn: Warn) -> tuple[str, ...] | None:
+    """The tokens of one side; None where the document does not name them all."""
     tokens = _tokens(document, side)
     if tokens is not None and len(tokens) == count:
         return tuple(tokens)
@@ -278,7 +286,7 @@ def _labels(document: Document, side: str, count: int, warn: Warn) -> tuple[str,
             f"the document has {len(tokens)} tokens for {count} positions; positions are shown "
             "by number."
         )
-    return tuple(f"#{i}" for i in range(count))
+    return None
 
 
 def _tokens(document: Document, kind: str) -> list[str] | None:

@@ -15,7 +15,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +29,8 @@ from activations.json_reading import (
     cut_out,
     cut_short,
     damaged,
-    first_shape,
     found_at,
+    guessed_shapes,
     let_go,
     line_ends,
     map_file,
@@ -54,7 +53,6 @@ if TYPE_CHECKING:
     from activations.tensor_file import TensorFile
 
 _OUTPUT = b', "output": '
-_MOST_ELEMENTS = 1000  # that a module hands out; what has more is a tensor with its rows
 _KEY = re.compile(rb'("(?:[^"\\]|\\.)*"): \{')
 
 
@@ -373,14 +371,7 @@ class Document:
         if dtype is not None and shape is not None:
             leaves = [(path, leaf) for path, leaf in walk(dtype) if isinstance(leaf, str)]
             return {path: to_sizes(reach(shape, path)) or () for path, _ in leaves}
-        entry = self._entry(name)
-        output = entry.get("output")
-        if isinstance(output, (simdjson.Array, list)):
-            elements: dict[Element, tuple[int, ...]] = {
-                (i,): first_shape(item) for i, item in enumerate(islice(output, _MOST_ELEMENTS))
-            }
-            return elements | {(): first_shape(output)}
-        return {}
+        return guessed_shapes(self._entry(name).get("output"))
 
     @cached_property
     def attention_weights(self) -> list[dict[str, Any]] | None:

@@ -7,7 +7,9 @@ import math
 import mmap
 import os
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ _PIECE = 8_000_000  # bytes of a file looked through at once
 _DEEPEST = 100  # lists and objects in each other, in a module's output
 _MOST_PARTS = 100_000  # tensors, lists, objects and nulls that it is made of
 _MANY_KEYS = 3000  # more modules than any capture has
+_MOST_ELEMENTS = 1000  # lists and objects that are looked at as what a module may have handed out
+_SHORT = 16  # a tuple; what is longer is a tensor with its rows
 _MOST_DIMENSIONS = 64  # numpy has no more
 
 # ---------------------------------------------------------------------------------- file -> JSON
@@ -391,3 +395,36 @@ def first_shape(node: Any) -> tuple[int, ...]:
             break
         node = node[0]
     return tuple(sizes)
+
+
+def guessed_shapes(output: Any) -> dict[Element, tuple[int, ...]]:
+    """The sizes of the tensors in a module's output by element, where nothing states them.
+
+    Looks into the output's own elements, and into dicts and short lists further in: those nearest
+    first, no more than `_MOST_ELEMENTS`. What may be a tensor as well as a list of tensors is both.
+    """
+    found: dict[Element, tuple[int, ...]] = {}
+    waiting: deque[tuple[Element, Any]] = deque([((), output)])
+    for _ in range(_MOST_ELEMENTS):
+        if not waiting:
+            break
+        path, node = waiting.popleft()
+        inside = members(node)
+        if inside is not None:
+            waiting += [((*path, key), item) for key, item in inside.items()]
+        elif isinstance(node, (simdjson.Array, list)):
+            found[path] = first_shape(node)
+            if not path or _may_hold_tensors(node):
+                steps = enumerate(islice(node, _MOST_ELEMENTS))
+                waiting += [((*path, i), item) for i, item in steps]
+    return found
+
+
+def _may_hold_tensors(node: Any) -> bool:
+    """Whether a list may be one of tensors of four dimensions: a tensor's rows are alike."""
+    if len(node) > _SHORT:
+        return False
+    items = list(node)
+    sizes = [first_shape(item) for item in items]
+    alike = sizes[1:] == sizes[:-1] and not any(members(item) is not None for item in items)
+    return not alike or max(map(len, sizes), default=0) > 3

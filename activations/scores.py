@@ -11,7 +11,9 @@ Each is a mean over the tokens that attend, of the attention weights that go to
 and of `entropy`: that of the attention weights, -sum(p ln p) in nats: 0 where all goes to one
 token, ln(n) where it is spread evenly over n. Rows that do not sum to 1 are divided by their sum.
 
-Cross attention has no previous and no next token; there all tokens of the decoder count.
+Cross attention has no previous and no next token; there all tokens of the decoder count. Where the
+tokens are not known, only their positions, nobody can tell which are spelled alike: there is no
+`same_token` and no `induction`.
 """
 
 from __future__ import annotations
@@ -46,8 +48,9 @@ class _Pairs:
 def with_scores(stacks: Sequence[Stack]) -> list[Stack]:
     """The stacks, each with the scores of its heads: (layers, heads, 5), in the order of `SCORES`.
 
-    NaN where a score is not defined: a text without repeated tokens has no induction, cross
-    attention no previous token, and values that are no attention weights have no score at all.
+    NaN where a score is not defined: a text without repeated tokens has no induction, one without
+    known tokens no same token either, cross attention no previous token, and values that are no
+    attention weights have no score at all.
     Scores are of the whole text; take a part of it afterwards.
     """
     return [replace(stack, scores=_score(stack)) for stack in stacks]
@@ -69,15 +72,13 @@ def _score(stack: Stack) -> np.ndarray:
 
 def _pairs(stack: Stack) -> tuple[_Pairs, ...]:
     """What counts for previous token, induction, same token and first token."""
-    code = {token: i for i, token in enumerate(dict.fromkeys((*stack.rows, *stack.columns)))}
-    rows, columns = (np.array([code[t] for t in side]) for side in (stack.rows, stack.columns))
-    same = np.nonzero(rows[:, None] == columns)
+    same = _spelled_alike(stack)
     if stack.is_cross:
         nothing = np.empty(0, int)
         none = _Pairs(nothing, nothing, 0)
-        every = np.arange(len(rows))
+        every = np.arange(len(stack.rows))
         return none, none, _pairs_of(*same), _pairs_of(every, np.zeros_like(every))
-    later = np.arange(1, len(rows))
+    later = np.arange(1, len(stack.rows))
     # Not what follows the token just before: that is the attending token itself.
     earlier = same[1] < same[0] - 1
     return (
@@ -86,6 +87,16 @@ def _pairs(stack: Stack) -> tuple[_Pairs, ...]:
         _pairs_of(*same),
         _pairs_of(later, np.zeros_like(later)),
     )
+
+
+def _spelled_alike(stack: Stack) -> tuple[np.ndarray, np.ndarray]:
+    """The rows and columns of all pairs of a token with one spelled alike."""
+    if not stack.knows_tokens:
+        return np.empty(0, int), np.empty(0, int)
+    code = {token: i for i, token in enumerate(dict.fromkeys((*stack.rows, *stack.columns)))}
+    rows, columns = (np.array([code[t] for t in side]) for side in (stack.rows, stack.columns))
+    row, column = np.nonzero(rows[:, None] == columns)
+    return row, column
 
 
 def _pairs_of(rows: np.ndarray, columns: np.ndarray) -> _Pairs:

@@ -47,8 +47,8 @@ def read_shown(
             notes.append(shown)
             warn(line)
 
-    chosen = take(read_attention(document, note), layers, heads)
-    stacks = take(with_scores(chosen), tokens=tokens) if chosen else []
+    chosen = take(read_attention(document, note), layers, heads, warn=note)
+    stacks = take(with_scores(chosen), tokens=tokens, warn=note)
     if not stacks:
         raise UsageError("nothing is left to show: --layers, --heads and --tokens exclude all.")
     if tokens is not None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from activations.errors import UsageError
+from activations.errors import UsageError, ignore
 from activations.selection import describe_numbers
 
 _LITTLE = 1e-3  # of a row's weight
@@ -22,7 +22,9 @@ class Stack:
     `split` is the row and column at which a second sentence starts, `written` the one from which
     on the model wrote the text itself, if there is one. `start` is the position in the text of the
     first row and column; `has_whole_rows` says that hardly any weight went to tokens that were left
-    out. `scores` is what `activations.scores` reckons, (layers, heads, scores).
+    out. `knows_tokens` is False where rows or columns are called by their positions, because the
+    document does not name them. `scores` is what `activations.scores` reckons, (layers, heads,
+    scores).
     """
 
     name: str
@@ -36,6 +38,7 @@ class Stack:
     written: int | None = None
     start: int = 0
     has_whole_rows: bool = True
+    knows_tokens: bool = True
     scores: np.ndarray | None = None
 
     @property
@@ -43,30 +46,59 @@ class Stack:
         """Whether rows and columns are tokens of two texts."""
         return self.kind.endswith("cross")
 
+    @property
+    def size(self) -> str:
+        """How many tokens: `24`, or `3 x 24` where rows and columns differ."""
+        rows, columns = len(self.rows), len(self.columns)
+        return str(rows) if rows == columns else f"{rows} x {columns}"
+
+    def reaches(self, position: int) -> bool:
+        """Whether both sides have a token there."""
+        return position < min(len(self.rows), len(self.columns))
+
 
 def take(
     stacks: Sequence[Stack],
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
     tokens: tuple[int, int] | None = None,
+    warn: Callable[[str], None] = ignore,
 ) -> list[Stack]:
-    """Only these layers, heads and token positions (first, end). Raises `UsageError`."""
+    """Only these layers, heads and token positions (first, end). Raises `UsageError`.
+
+    `warn` is told of stacks that are left out because they have none of the heads or tokens, where
+    others have. (Of the layers all are shown, whichever stacks they are in.)
+    """
     found = list(stacks)
+    left_out: list[str] = []
     if layers is not None:
-        _check(layers, {n for s in found for n in s.layers}, "layer", "--layers")
-        found = [_take_layers(stack, layers) for stack in found]
+        _check(layers, {n for s in stacks for n in s.layers}, "layer", "--layers")
+        found = [part for stack in found if (part := _take_layers(stack, layers)).layers]
     if heads is not None:
-        _check(heads, {n for s in found for n in s.heads}, "head", "--heads")
-        found = [_take_heads(stack, heads) for stack in found]
-    if tokens is not None:
+        _check(heads, {n for s in stacks for n in s.heads}, "head", "--heads")
+        left_out += [
+            f"--heads leaves out '{s.name}', which has heads {describe_numbers(s.heads)}."
+            for s in found
+            if not set(heads) & set(s.heads)
+        ]
+        found = [part for stack in found if (part := _take_heads(stack, heads)).heads]
+    if tokens is not None and found:
         longest = max(len(side) for stack in found for side in (stack.rows, stack.columns))
         if tokens[1] > longest or tokens[0] >= tokens[1]:
             raise UsageError(
                 f"--tokens {tokens[0]}:{tokens[1]} is outside the text: there are tokens "
                 f"0:{longest}."
             )
-        found = [_take_tokens(stack, *tokens) for stack in found]
-    return [s for s in found if s.layers and s.heads and s.rows and s.columns]
+        left_out += [
+            f"--tokens leaves out '{s.name}', which has {s.size} tokens."
+            for s in found
+            if not s.reaches(tokens[0])
+        ]
+        found = [_take_tokens(stack, *tokens) for stack in found if stack.reaches(tokens[0])]
+    if found:
+        for line in left_out:
+            warn(line)
+    return found
 
 
 def _check(wanted: Sequence[int], there: set[int], what: str, flag: str) -> None:

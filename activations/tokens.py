@@ -3,7 +3,8 @@
 Byte-level tokenizers (GPT-2, Llama 3, Qwen) write every byte as one printable character: `Ġ` is a
 space, `Ċ` a newline, `é` the two characters `Ã©`. SentencePiece writes a space as `▁`. Both are
 undone; a space is shown as `·`, a newline as `↵`, so that they stay visible. Bytes that are only a
-part of a character are shown as `\\xf0`.
+part of a character are shown as `\\xf0`. The end of a word (`</w>`; CLIP writes it behind bytes) is
+taken away; WordPiece's `##`, which goes on with one, stays.
 
 The byte table is GPT-2's `bytes_to_unicode`: printable Latin-1 stands for itself, the other bytes
 follow from U+0100 on.
@@ -12,6 +13,7 @@ follow from U+0100 on.
 from __future__ import annotations
 
 import html
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -20,13 +22,19 @@ _OTHERS = [byte for byte in range(256) if byte not in set(_PRINTABLE)]
 _BYTE_OF = {chr(byte): byte for byte in _PRINTABLE} | {
     chr(0x100 + i): byte for i, byte in enumerate(_OTHERS)
 }
+_OTHER_SPELLING = re.compile(r"▁|##\w")  # a token starts so: SentencePiece, WordPiece
+_CONTROL = re.compile(r"[\0-\x1f\x7f]")
+_LETTER = re.compile(rb"[A-Za-z]")
+_CUT_START = re.compile(rb"\A[\x80-\xbf]{1,3}")  # the rest of a character
+_CUT_END = re.compile(rb"[\xc2-\xf4][\x80-\xbf]{0,2}\Z")  # the first bytes of one
 _VISIBLE = {" ": "·", "\n": "↵", "\r": "␍", "\t": "→", "\u00a0": "⍽"}
 
 
 def readable(tokens: Sequence[str]) -> list[str]:
     """The tokens' texts, spaces and line breaks made visible; never an empty string."""
-    byte_level = is_byte_level(tokens)
-    return [_shown(_text(token, byte_level)) or "∅" for token in tokens]
+    bare = [token.removesuffix("</w>") for token in tokens]
+    byte_level = is_byte_level(bare)
+    return [_shown(_text(token, byte_level)) or "∅" for token in bare]
 
 
 def printable(text: str) -> str:
@@ -47,16 +55,36 @@ def encodable(text: str) -> str:
 def is_byte_level(tokens: Sequence[str]) -> bool:
     """Whether these tokens are spelled in bytes.
 
-    Told by the marks of space and newline, or, in a text without either, by characters that only
-    together make UTF-8.
+    So are those that, read as bytes, are UTF-8 throughout, where none is spelled in another way:
+    `Ġ` and `Ċ` are letters too (of Maltese). But where these are, the text may be cut within a
+    character, as --tokens or the end of what a model writes may cut it; and where they are not,
+    `ā` or `č` are letters, not control characters.
     """
-    if any(mark in token for token in tokens for mark in "ĠĊ"):
-        return True
-    encoded = [token for token in tokens if not token.isascii() and _bytes_of(token) is not None]
+    if any(map(_OTHER_SPELLING.match, tokens)):
+        return False
+    beyond_ascii = [token for token in tokens if not token.isascii()]
+    encoded = [raw for token in beyond_ascii if (raw := _bytes_of(token)) is not None]
+    if not encoded:
+        return False
+    marked = any(mark in token for token in beyond_ascii for mark in "ĠĊ")
     try:
-        return bool(encoded) and bool(b"".join(map(_bytes_of, encoded)).decode())  # type: ignore[arg-type]
+        text = (_uncut(encoded) if marked else b"".join(encoded)).decode()
     except UnicodeDecodeError:
         return False
+    return marked or not _CONTROL.search(text)
+
+
+def _uncut(tokens: Sequence[bytes]) -> bytes:
+    """All bytes, without a part of a character at either end.
+
+    In a token with letters it is no part, but a whole character that is not spelled in bytes.
+    """
+    text = b"".join(tokens)
+    if not _LETTER.search(tokens[0]):
+        text = _CUT_START.sub(b"", text)
+    if not _LETTER.search(tokens[-1]):
+        text = _CUT_END.sub(b"", text)
+    return text
 
 
 def _bytes_of(token: str) -> bytes | None:
@@ -70,7 +98,7 @@ def _text(token: str, byte_level: bool) -> str:
     if byte_level:
         raw = _bytes_of(token)
         return token if raw is None else raw.decode("utf-8", "backslashreplace")
-    return token.replace("▁", " ").removesuffix("</w>")
+    return token.replace("▁", " ")
 
 
 def _shown(text: str) -> str:

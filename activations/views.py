@@ -164,16 +164,14 @@ def _facts(stacks: Sequence[Stack]) -> str:
     """`Self: layers 0-3, 4 heads, 24 tokens`, for each kind of attention."""
     parts = []
     for stack in stacks:
-        size = f"{len(stack.rows)} tokens"
-        if len(stack.rows) != len(stack.columns):
-            size = f"{len(stack.rows)} x {len(stack.columns)} tokens"
         layers = "layer" if len(stack.layers) == 1 else "layers"
         heads = "head" if len(stack.heads) == 1 else "heads"
         name, *rest = printable(stack.name).split(", ")
         if rest and "{layer}" in rest[-1]:  # one of several modules in a layer
             name += f" ({rest[-1]})"
         parts.append(
-            f"{name}: {layers} {describe_numbers(stack.layers)}, {len(stack.heads)} {heads}, {size}"
+            f"{name}: {layers} {describe_numbers(stack.layers)}, {len(stack.heads)} {heads}, "
+            f"{stack.size} tokens"
         )
     return "; ".join(parts)
 
@@ -211,7 +209,7 @@ def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
             "base": base,
             "steps": steps,
         }
-        parts = _sentence_parts(stack)
+        parts = _sentence_parts(stack, len(stacks) > 1)
         packed += [
             {**described, "name": encodable(n), "rows": r, "columns": c} for n, r, c in parts
         ]
@@ -229,16 +227,20 @@ def _score_list(stack: Stack) -> Any:
     return scores.tolist()
 
 
-def _sentence_parts(stack: Stack) -> list[tuple[str, tuple[int, int], tuple[int, int]]]:
+def _sentence_parts(
+    stack: Stack, is_one_of_several: bool
+) -> list[tuple[str, tuple[int, int], tuple[int, int]]]:
     """The filters bertviz offers for a pair of sentences: (name, rows, columns)."""
     rows, columns = (0, len(stack.rows)), (0, len(stack.columns))
+    name = printable(stack.name)  # of modules, whose names are anyone's
     if stack.split is None:
-        return [(printable(stack.name), rows, columns)]  # of modules, whose names are anyone's
+        return [(name, rows, columns)]
     sides = {"A": (0, stack.split), "B": (stack.split, len(stack.rows))}
     arrows = [("A", "A"), ("B", "B"), ("A", "B"), ("B", "A")]
-    return [("All", rows, columns)] + [
+    parts = [("All", rows, columns)] + [
         (f"Sentence {a} -> Sentence {b}", sides[a], sides[b]) for a, b in arrows
     ]
+    return [(f"{name}: {part}", r, c) for part, r, c in parts] if is_one_of_several else parts
 
 
 def _scale(layers: Sequence[np.ndarray]) -> tuple[float, float]:

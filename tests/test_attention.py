@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from activations.attention import read_attention
+from activations import json_reading
+from activations.attention import find_weights, read_attention
 from activations.document import load
 from activations.errors import ToolkitError
-from activations.stacks import Stack
+from activations.scores import SCORES, with_scores
+from activations.stacks import Stack, take
 from activations.tensors import Tensor
 from activations.views import _facts
 from activations.writing import FORMAT, write_document
@@ -133,7 +136,151 @@ def test_cross_attention_is_not_square(tmp_path: Path) -> None:
     assert warnings == []
 
 
+@pytest.mark.parametrize(
+    ("header", "known"),
+    [
+        ({"decoder_tokens": list("xyz")}, {"Encoder": True, "Decoder": True, "Cross": True}),
+        ({"decoder_tokens": list("xy")}, {"Encoder": True, "Decoder": False, "Cross": False}),
+        (
+            {"tokens": [], "decoder_tokens": list("xyz")},
+            {"Encoder": False, "Decoder": True, "Cross": False},
+        ),
+        ({"tokens": []}, {"Encoder": False, "Decoder": False, "Cross": False}),
+    ],
+)
+def test_tokens_that_the_document_does_not_name(
+    header: dict[str, Any], known: dict[str, bool], tmp_path: Path
+) -> None:
+    stacks, _ = read(
+        tmp_path,
+        ("e.0.attn", 0, "encoder", weights(1, 2, 6, 6)),
+        ("d.0.attn", 0, "decoder", weights(1, 2, 3, 3)),
+        ("d.0.cross", 0, "cross", weights(1, 2, 3, 6)),
+        **header,
+    )
+    assert {stack.name: stack.knows_tokens for stack in stacks} == known
+    assert stacks[2].rows == (("x", "y", "z") if known["Decoder"] else ("#0", "#1", "#2"))
+    # Nor do equal positions of two texts tell anything.
+    same = {s.name: s.scores[..., SCORES.index("same_token")] for s in with_scores(stacks)}
+    assert np.isnan(same["Encoder"]).any() != known["Encoder"]
+    assert np.isnan(same["Cross"]).all()  # known: other letters
+
+
 def test_sinks_take_a_part_of_every_row(tmp_path: Path) -> None:
     (stack,), warnings = read(tmp_path, ("m.0.attn", 0, "self", weights(1, 2, 6, 6) / 2))
     assert (stack.layers, warnings) == ((0,), [])
     np.testing.assert_allclose(stack.weights[0].sum(-1), 0.5, atol=1e-6)
+
+
+# ------------------------------------------------------------------ where nothing says what is what
+
+WEIGHTS = weights(1, 4, 4, 4)
+HIDDEN = weights(1, 4, 8)
+KEYS, VALUES = weights(2, 1, 4, 4, 6)
+
+
+@pytest.mark.parametrize(
+    ("output", "element"),
+    [
+        ([HIDDEN, WEIGHTS], (1,)),
+        ({"hidden": HIDDEN, "attentions": WEIGHTS}, ("attentions",)),
+        ({"attentions": WEIGHTS, "hidden": HIDDEN}, ("attentions",)),
+        ({"hidden": HIDDEN, "of": {"more": [None, WEIGHTS]}}, ("of", "more", 1)),
+        ([HIDDEN, [None, WEIGHTS]], (1, 1)),
+        ([HIDDEN, [KEYS, VALUES], WEIGHTS], (2,)),
+        ([HIDDEN, [HIDDEN, {"attentions": WEIGHTS}]], (1, 1, "attentions")),
+        ([HIDDEN, [WEIGHTS, WEIGHTS]], (1, 0)),
+        ([[WEIGHTS, 1 - WEIGHTS], WEIGHTS], (1,)),  # element 1 first
+        ({"a": [None, [HIDDEN, [None, WEIGHTS]]]}, ("a", 1, 1, 1)),
+        (WEIGHTS, ()),
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_weights_are_looked_for_in_what_other_programs_wrote(
+    output: Any, element: tuple[int | str, ...], indent: int | None, tmp_path: Path
+) -> None:
+    text = json.dumps(
+        {"captured": {"attention_outputs": {"m.3.attn": {"output": output}}}},
+        indent=indent,
+        default=np.ndarray.tolist,
+    )
+    (tmp_path / "x.json").write_text(text)
+    with load(tmp_path / "x.json") as document:
+        (place,) = find_weights(document)
+        assert (place.element, place.layer) == (element, 3)
+        assert document.element_shapes("m.3.attn")[element] == (1, 4, 4, 4)
+        (stack,) = read_attention(document)
+    np.testing.assert_array_equal(stack.weights[0], WEIGHTS[0])
+
+
+def test_only_so_much_is_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Any] = []
+    monkeypatch.setattr(json_reading, "members", lambda node: looked.append(node))
+    rows = [[0.5] * 17 for _ in range(100_000)]
+    sizes = json_reading.guessed_shapes(rows)
+    assert sizes[()] == (100_000, 17)
+    assert sizes[5,] == (17,)
+    assert len(looked) <= 1000
+    # No number of a tensor is, but the first of its rows.
+    looked.clear()
+    assert json_reading.guessed_shapes([HIDDEN.tolist(), WEIGHTS.tolist()])[1,] == (1, 4, 4, 4)
+    assert sum(isinstance(node, float) for node in looked) == 0
+
+
+# --------------------------------------------------------------------------- parts of what there is
+
+
+@pytest.mark.parametrize(
+    ("part", "shown", "warnings"),
+    [
+        (
+            {"heads": [3]},
+            ["Encoder"],
+            [
+                "--heads leaves out 'Decoder', which has heads 0-1.",
+                "--heads leaves out 'Cross', which has heads 0-1.",
+            ],
+        ),
+        (
+            {"tokens": (4, 6)},
+            ["Encoder"],
+            [
+                "--tokens leaves out 'Decoder', which has 3 tokens.",
+                "--tokens leaves out 'Cross', which has 3 x 6 tokens.",
+            ],
+        ),
+        (
+            {"heads": [0, 2], "tokens": (2, 6), "layers": [1]},
+            ["Encoder", "Decoder", "Cross"],
+            [],
+        ),
+        (  # a layer that is asked for is shown, whichever kinds have one
+            {"layers": [5]},
+            ["Encoder"],
+            [],
+        ),
+        ({"layers": [5], "heads": [3]}, ["Encoder"], []),  # of no other there would be more
+    ],
+)
+def test_what_a_choice_leaves_nothing_of_is_told(
+    part: dict[str, Any], shown: list[str], warnings: list[str], tmp_path: Path
+) -> None:
+    places = [("e.1.attn", 1, "encoder", weights(1, 4, 6, 6))]
+    places += [("e.5.attn", 5, "encoder", weights(1, 4, 6, 6))]
+    places += [("d.1.attn", 1, "decoder", weights(1, 2, 3, 3))]
+    places += [("d.1.cross", 1, "cross", weights(1, 2, 3, 6))]
+    stacks, _ = read(tmp_path, *places, decoder_tokens=list("xyz"))
+    told: list[str] = []
+    assert [stack.name for stack in take(stacks, **part, warn=told.append)] == shown
+    assert told == warnings
+
+
+def test_what_leaves_nothing_at_all_is_only_an_error(tmp_path: Path) -> None:
+    places = [
+        ("e.5.attn", 5, "encoder", weights(1, 2, 6, 6)),
+        ("d.1.attn", 1, "decoder", weights(1, 4, 3, 3)),
+    ]
+    stacks, _ = read(tmp_path, *places, decoder_tokens=list("xyz"))
+    told: list[str] = []
+    assert take(stacks, layers=[5], heads=[3], tokens=(0, 2), warn=told.append) == []
+    assert told == []

@@ -115,6 +115,41 @@ def test_heads_switch_on_and_off(tmp_path: Path, open_page: Open, with_buttons: 
     now(True, True, True)
 
 
+def test_only_lines_that_are_seen_are_counted(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, heads=3, rows=5)) for i in range(2)]
+    tab = open_page(make_pages(tmp_path, layers)["head"], "#layer=0&head=1")
+
+    def told(lines: int) -> None:
+        status = f"{lines} lines are drawn. Lines with a weight of 0.01 or less are not drawn."
+        expect(tab.page.locator("#status")).to_have_text(status)
+        assert len(head_view_lines(tab)) == lines
+
+    counts = [[len(expected_lines(matrix)) for matrix in layer.weights] for layer in layers]
+    assert len(set(counts[0])) > 1
+    told(counts[0][1])
+    tab.page.get_by_role("button", name="Head 2").click()
+    told(counts[0][1] + counts[0][2])
+    tab.choose("#layer", "1")
+    told(counts[1][1] + counts[1][2])
+    tab.page.get_by_role("button", name="Head 0").click()
+    told(sum(counts[1]))
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_of_a_head_that_is_on_all_lines_may_be_drawn_and_of_the_layer_not(
+    tmp_path: Path, open_page: Open
+) -> None:
+    weights = random_weights(0, heads=4, rows=40, causal=False)
+    weights[1] = np.eye(40)
+    tab = open_page(make_pages(tmp_path, [Layer(0, weights)], "--min-weight", "0")["head"])
+    assert "strongest of" in tab.drawn()
+    tab.page.get_by_role("button", name="Head 1").dblclick()
+    expect(tab.page.locator("#status")).to_contain_text("40 lines are drawn.")
+    every = len(expected_lines(weights, 0))
+    offer = tab.page.get_by_role("button", name=f"Draw all {every:,} lines of this layer")
+    expect(offer).to_be_visible()
+
+
 def test_pointing_at_a_token_shows_its_lines_alone(tmp_path: Path, open_page: Open) -> None:
     layer = Layer(0, random_weights(3, heads=2, rows=6))
     tab = open_page(make_pages(tmp_path, [layer])["head"])
@@ -309,6 +344,23 @@ def test_only_the_chosen_heads_and_tokens(tmp_path: Path, open_page: Open) -> No
     assert "tokens 2 to 5" in head.page.inner_text("#notes")
 
 
+def test_kinds_of_which_nothing_is_left_are_noted(
+    tmp_path: Path, open_page: Open, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = encoder_decoder([0, 1], [0])
+    every = [layer for layers in kinds.values() for layer in layers]
+    header = {"tokens": SOURCE, "decoder_tokens": TARGET}
+    pages = make_pages(tmp_path, every, "--tokens", "3:5", **header)
+    notes = [
+        "--tokens leaves out 'Decoder', which has 3 tokens.",
+        "--tokens leaves out 'Cross', which has 3 x 5 tokens.",
+    ]
+    assert capsys.readouterr().err.splitlines() == [f"warning: {note}" for note in notes]
+    tab = open_page(pages["head"])
+    assert tab.texts("#notes li") == [*notes, "Only the tokens 3 to 4 are shown."]
+    assert tab.page.inner_text("#facts") == "Encoder: layers 0-1, 2 heads, 2 tokens"
+
+
 def test_non_finite_weights_are_not_drawn(tmp_path: Path, open_page: Open) -> None:
     layer = Layer(0, random_weights(0, 2, 5, causal=False))
     layer.weights[0, 1, :3] = [np.nan, np.inf, -np.inf]
@@ -442,6 +494,31 @@ def test_too_many_lines_are_drawn_on_request(tmp_path: Path, open_page: Open) ->
     assert tab.page.locator("#choice").is_hidden()
 
 
+@pytest.mark.usefixtures("small_limit")
+@pytest.mark.parametrize("by_row", [True, False])
+def test_all_lines_of_one_layer_are_not_those_of_the_next(
+    tmp_path: Path, open_page: Open, by_row: bool
+) -> None:
+    layers = [Layer(i, random_weights(i, heads=4, rows=40, causal=False)) for i in range(2)]
+    tab = open_page(make_pages(tmp_path, layers, "--min-weight", "0")["head"])
+    offer = tab.page.get_by_role("button", name="Draw all")
+    offer.click()
+    every = len(expected_lines(layers[0].weights, 0))
+    assert tab.drawn().startswith(f"{every:,} lines are drawn.")
+    tab.page.get_by_role("button", name="Head 1", exact=True).dblclick()
+    tab.page.get_by_role("button", name="All heads").click()  # of the same layer
+    tab.drawn()
+    assert tab.page.locator("#vis line").count() == every
+    if by_row:  # of the table of scores
+        tab.page.get_by_role("link", name="Layer 1, Head 2").click()
+        tab.drawn()
+    else:
+        tab.choose("#layer", "1")
+    assert tab.page.input_value("#layer") == "1"
+    assert tab.page.locator("#vis line").count() <= 2500
+    expect(offer).to_be_visible()
+
+
 _PIXELS = """canvas => {
     const {width, height} = canvas;
     const {data} = canvas.getContext('2d').getImageData(0, 0, width, height);
@@ -536,14 +613,24 @@ def test_the_real_limits(
     assert ("--layers, --heads, --tokens" in tab.page.inner_text("#choice")) == (not buttons)
 
 
-def test_the_strongest_lines_are_drawn_even_if_all_are_alike(
-    tmp_path: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("small_limit")
+def test_lines_that_are_all_alike_are_not_drawn_unasked_either(
+    tmp_path: Path, open_page: Open
 ) -> None:
-    scripts = {"drawing.js": views._our("drawing.js").replace("atOnce: 250000,", "atOnce: 25,")}
-    our = views._our
-    monkeypatch.setattr(views, "_our", lambda name: scripts.get(name) or our(name))
-    tab = open_page(large_page(tmp_path / "page.html", "head", np.full((1, 6, 6), 1 / 6)))
-    assert tab.drawn().startswith("36 lines are drawn.")
+    layers = [Layer(0, np.full((2, 51, 51), 1 / 51, np.float32))]  # 2,601 lines a head
+    pages = make_pages(tmp_path, layers)
+    head, model = open_page(pages["head"]), open_page(pages["model"], "#layer=0&head=1")
+    assert head.drawn().startswith("None of 5,202 lines is drawn. ")
+    assert head.page.locator("#vis line").count() == 0
+    assert len(head.texts(LEFT)) == 51
+    model.wait("() => document.querySelector('#vis .detail title') !== null")
+    assert model.page.inner_text("#opened").endswith(" None of its 2,601 lines is drawn.")
+    assert model.page.locator("line").count() == 0
+    for tab in (head, model):
+        tab.page.get_by_role("button", name="Draw all 5,202 lines").click()
+        assert tab.drawn().startswith("5,202 lines are drawn.")
+        assert tab.page.locator("#vis line").count() >= 5202
+        assert tab.page.locator("#choice").is_hidden()
 
 
 # ---------------------------------------------------------------------------------- what was read

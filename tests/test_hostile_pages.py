@@ -9,6 +9,7 @@ import os
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -547,13 +548,18 @@ def test_pages_stay_in_their_folder(fenced: Path, model: str, folder: str) -> No
     before = set(files(fenced)) | {document}
     write_capture(document, weights, model=model)
     command = ["--input", str(document), "--output-dir", str(where), "--quiet"]
-    assert bertviz_head_model_view.main(command) == 0
+    with redirect_stdout(io.StringIO()) as printed:
+        assert bertviz_head_model_view.main(command) == 0
     new = set(files(fenced)) - before
-    assert all(path.parent == where.resolve() for path in new)
-    assert all(
-        re.fullmatch(r"attention_(head|model)_view_[\w.-]*\.html", p.name, re.A) for p in new
-    )
+    names = sorted(path.name for path in new)
+    assert len(names) == 2
+    for view, name in zip(("head", "model"), names, strict=True):
+        assert re.fullmatch(rf"attention_{view}_view_[\w.-]*\.html", name, re.A)
+    assert {path.parent for path in new} == {where.resolve()}
+    assert printed.getvalue() == "".join(f"{where / name}\n" for name in names)
     assert (fenced / "precious").read_text() == "precious"
+    for path in new:  # another model may be called so
+        path.unlink()
 
 
 def test_two_models_of_one_name_share_a_page(tmp_path: Path) -> None:

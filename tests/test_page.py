@@ -277,6 +277,49 @@ def test_the_average_of_the_heads(tmp_path: Path, open_page: Open) -> None:
     }
 
 
+@pytest.mark.parametrize("view", VIEWS)
+def test_after_the_average_the_head_is_open_again(
+    tmp_path: Path, open_page: Open, view: str
+) -> None:
+    kinds = [Layer(i, random_weights(i, 4, 6), k) for i in (2, 5) for k in ("encoder", "decoder")]
+    tab = open_page(make_pages(tmp_path, kinds)[view], "#layer=5&head=2")
+    average = tab.page.get_by_label("Average of the heads", exact=True)
+    title = tab.page.locator("#closer-title")
+    average.check()
+    expect(title).to_have_text("Layer 5, average of the heads, Encoder")
+    average.uncheck()
+    expect(title).to_have_text("Layer 5, Head 2, Encoder")
+    average.check()
+    expect(title).to_have_text("Layer 5, average of the heads, Encoder")
+    if view == "head":  # another layer
+        tab.choose("#layer", "2")
+    else:
+        tab.page.get_by_role("button", name="Layer 2, average").click()
+    expect(title).to_have_text("Layer 2, average of the heads, Encoder")
+    average.uncheck()
+    expect(title).to_have_text("Layer 2, Head 2, Encoder")
+    average.check()
+    tab.drawn()
+    tab.choose("#filter", "Decoder")  # whose heads are others
+    average.uncheck()
+    tab.drawn()
+    expect(title).to_have_text("One head")
+    assert tab.texts("#vis > svg > text.detail") == []
+
+
+def test_after_the_average_the_same_heads_are_on(tmp_path: Path, open_page: Open) -> None:
+    layers = two_layers(heads=4)
+    tab = open_page(make_pages(tmp_path, layers)["head"])
+    average = tab.page.get_by_label("Average of the heads", exact=True)
+    for head in (1, 2):
+        tab.page.get_by_role("button", name=f"Head {head}").click()
+    average.check()
+    tab.drawn()
+    average.uncheck()
+    tab.drawn()
+    assert tab.pressed() == [True, False, False, True]
+
+
 def close(found: dict[tuple[int, ...], float], expected: dict[tuple[int, ...], float]) -> None:
     """The same lines, but for rounding twice to 4 decimals, and at the cut."""
     for place in found.keys() | expected.keys():

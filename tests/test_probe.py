@@ -70,13 +70,13 @@ def test_the_probe_leaves_no_hooks() -> None:
     model = tiny.model("bart")
     record(model, {"input_ids": torch.tensor([[1, 2]])}, [])  # transformers adds its own once
     observe(model)
-    ours = [
+    hooks = [
         hook
         for module in model.modules()
-        for hook in module._forward_hooks.values()
-        if hook.__module__.startswith("activations")
+        for kind in (module._forward_hooks, module._forward_pre_hooks)
+        for hook in kind.values()
     ]
-    assert ours == []
+    assert [hook for hook in hooks if hook.__module__.startswith("activations")] == []
 
 
 def test_sdpa_hands_out_no_weights() -> None:

@@ -137,6 +137,17 @@ def test_raw_scores_have_no_scores(odd: float) -> None:
     assert np.isnan(scores_of(stack_of(weights, "abcde"))).all()
 
 
+@pytest.mark.parametrize("kind", ["self", "cross"])
+def test_positions_are_no_spellings(kind: str) -> None:
+    stack = stack_of(random_weights(8, 2, 6), "abcabc", kind=kind)
+    known, unknown = scores_of(stack), scores_of(replace(stack, knows_tokens=False))
+    spelled = [SCORES.index("induction"), SCORES.index("same_token")]
+    assert np.isnan(unknown[:, spelled]).all()
+    assert not np.isnan(known[:, SCORES.index("same_token")]).any()
+    others = [i for i in range(len(SCORES)) if i not in spelled]
+    np.testing.assert_array_equal(unknown[:, others], known[:, others])
+
+
 def test_scores_stay_those_of_the_whole_text() -> None:
     (scored,) = with_scores([stack_of(random_weights(7, 3, 9), "abcabcabc")])
     assert scored.scores is not None

@@ -311,6 +311,21 @@ def test_sentence_pairs_share_the_weights() -> None:
         same_weights(found, tuple(w[:, rows, columns] for w in weights), 1e-4)
 
 
+def test_sentence_pairs_of_several_stacks_are_told_apart() -> None:
+    made = stack(np.ones((2, 4, 4)), split=1)
+    stacks = [
+        Stack(**{**vars(made), "name": name})
+        for name in ("Self, layer 0, 2 heads of 4 x 4", "Self, layer 1, 2 heads of 4 x 4")
+    ]
+    names = [entry["name"] for entry in pack_weights(stacks)[0]]
+    assert len(set(names)) == 10
+    assert names[0] == "Self, layer 0, 2 heads of 4 x 4: All"
+    assert names[9] == "Self, layer 1, 2 heads of 4 x 4: Sentence B -> Sentence A"
+    # One that is no pair, beside one that is.
+    whole = Stack(**{**vars(made), "name": "Decoder", "split": None})
+    assert [entry["name"] for entry in pack_weights([made, whole])[0]][-1] == "Decoder"
+
+
 def test_the_numbers_of_layers_and_heads_travel() -> None:
     made = stack(np.ones((2, 1, 1)), np.ones((2, 1, 1)))
     made = Stack(**{**vars(made), "layers": (3, 8), "heads": (1, 5)})
@@ -336,6 +351,18 @@ def test_the_numbers_of_layers_and_heads_travel() -> None:
         (["▁naïve", "▁café", "<0x0A>"], ["·naïve", "·café", "<0x0A>"]),
         (["[CLS]", "play", "##ing", "über", "[SEP]"], ["[CLS]", "play", "##ing", "über", "[SEP]"]),
         (["low</w>", "er</w>"], ["low", "er"]),
+        (["a</w>", "cafÃ©</w>", "ðŁĺ", "Ģ</w>"], ["a", "café", "\\xf0\\x9f\\x98", "\\x80"]),  # CLIP
+        (["un</w>", "café</w>"], ["un", "café"]),  # OpenAI's first GPT
+        # Letters of Maltese, in WordPiece, in SentencePiece and in whole words.
+        (["ta", "##l", "Ċomb", "café"], ["ta", "##l", "Ċomb", "café"]),
+        (["▁Ġwann", "▁ra", "▁Ċ"], ["·Ġwann", "·ra", "·Ċ"]),
+        (["Ġwann", "u", "café"], ["Ġwann", "u", "café"]),
+        (["café", "Ġwann"], ["café", "Ġwann"]),
+        (["Māori", "čas", "będę"], ["Māori", "čas", "będę"]),  # nor are these marks
+        # Text in bytes that looks like another spelling, or is cut within a character.
+        (["##", "ĠTitle"], ["##", "·Title"]),
+        (["<｜begin▁of▁sentence｜>", "The", "Ġcat"], ["<｜begin▁of▁sentence｜>", "The", "·cat"]),
+        (["ŁĻĤ", "Ġna", "Ã"], ["\\x9f\\x99\\x82", "·na", "\\xc3"]),
         (["", "a"], ["∅", "a"]),
         (["a b", "\n", "\r", "\t", "\u00a0"], ["a·b", "↵", "␍", "→", "⍽"]),
         (["\u202eabc", "\u2066", "\u200b"], ["\\u202eabc", "\\u2066", "\\u200b"]),
@@ -361,8 +388,35 @@ def test_any_tokens_are_readable(tokens: list[str]) -> None:
         assert not re.search("[\0-\x1f\x7f\u202a-\u202e\u2066-\u2069\u2028\u2029 ]", text)
 
 
-@patient
-@given(st.text(st.characters(exclude_categories=["Cs", "Cc", "Cf", "Zl", "Zp", "Zs"]), min_size=1))
-def test_what_a_byte_level_tokenizer_wrote_is_undone(text: str) -> None:
+PLAIN = st.text(
+    st.characters(exclude_categories=["Cs", "Cc", "Cf", "Zl", "Zp", "Zs"]), min_size=1
+).filter(lambda text: not re.match(r"##\w", text) and not text.endswith("</w>"))
+
+
+def in_bytes(text: str) -> str:
     ((token, _),) = ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)
-    assert readable(["Ġ", token]) == ["·", text]
+    return token
+
+
+@patient
+@given(PLAIN)
+def test_what_a_byte_level_tokenizer_wrote_is_undone(text: str) -> None:
+    assert readable(["Ġ", in_bytes(text)]) == ["·", text]
+    assert readable(["Ġ</w>", in_bytes(text) + "</w>"]) == ["·", text]  # CLIP's
+
+
+@patient
+@given(PLAIN, st.integers(0, 20), st.integers(0, 20))
+def test_a_text_in_bytes_may_be_cut_anywhere(text: str, start: int, end: int) -> None:
+    """As --tokens does. Each byte is a token here, and there is a space."""
+    tokens = [*in_bytes(text), "Ġ", *in_bytes(text)]
+    space = len(tokens) // 2
+    part = slice(min(start, space), space + 1 + end)
+    assert readable(tokens[part]) == readable(tokens)[part]
+    assert readable(tokens)[space] == "·"
+
+
+@patient
+@given(st.lists(st.text("abcéħżàçĠĊġċ", min_size=1)), st.sampled_from(["##s", "▁s"]))
+def test_letters_are_no_marks_in_another_spelling(words: list[str], token: str) -> None:
+    assert readable([*words, token])[:-1] == words

@@ -18,9 +18,10 @@ const State = {
   wanted: null,
   svg: null, // what bertviz has drawn
   reveals: false, // whether a head was just asked for, and is to be scrolled to
-  everything: false, // all lines were asked for, however many
+  everything: false, // all lines of what is shown were asked for, however many
   // Called where a head is on its own, {layer, head} as positions, or none is: null.
   opened: () => {},
+  switched: () => {}, // heads were switched on or off
   redraw: () => {},
 };
 

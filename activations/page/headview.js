@@ -6,6 +6,13 @@ const HeadView = (() => {
     return [Math.max(State.stack.layers.indexOf(State.wanted?.layer ?? State.stack.layers[0]), 0)];
   }
 
+  // All lines were asked for of the layer that is shown; another may have far more.
+  function show(wanted) {
+    if (wanted.layer !== State.wanted?.layer) State.everything = false;
+    State.wanted = wanted;
+    State.redraw();
+  }
+
   // bertviz fills this list.
   function prepare(root) {
     root.append(element("label", {}, "Layer ", element("select", { id: "layer" })));
@@ -17,8 +24,7 @@ const HeadView = (() => {
     // Before bertviz hears of it: another layer may have other numbers of lines to draw.
     select.addEventListener("change", (event) => {
       event.stopImmediatePropagation();
-      State.wanted = { ...State.wanted, layer: +select.value };
-      State.redraw();
+      show({ ...State.wanted, layer: +select.value });
     }, { capture: true });
     State.wanted = { ...State.wanted, layer: +select.value };
     makeHeadButtons();
@@ -29,6 +35,9 @@ const HeadView = (() => {
   // bertviz tells a head that is off by a lighter colour only.
   const headsOn = () => squares().map(
     (square, i) => d3.color(square.getAttribute("fill")).hex() === d3.color(d3.schemeCategory10[i % 10]).hex());
+
+  // Those that are on, as positions.
+  const heads = () => headsOn().flatMap((isOn, i) => (isOn ? [i] : []));
 
   function makeHeadButtons() {
     const group = byId("heads");
@@ -43,10 +52,15 @@ const HeadView = (() => {
       const send = (type) => square.dispatchEvent(new MouseEvent(type));
       made.addEventListener("click", (event) => send(event.shiftKey ? "dblclick" : "click"));
       made.addEventListener("dblclick", (event) => { if (!event.shiftKey) send("dblclick"); });
-      for (const type of ["click", "dblclick"]) square.addEventListener(type, markHeads); // after bertviz's own
+      for (const type of ["click", "dblclick"]) square.addEventListener(type, switched); // after bertviz's own
       group.append(made);
     });
     markHeads();
+  }
+
+  function switched() {
+    markHeads();
+    State.switched();
   }
 
   function markHeads() {
@@ -55,7 +69,7 @@ const HeadView = (() => {
       each.setAttribute("aria-pressed", String(on[i]));
     });
     squares().forEach((square, i) => square.classList.toggle("off", !on[i]));
-    const places = on.flatMap((isOn, i) => (isOn ? [i] : []));
+    const places = heads();
     State.wanted = { ...State.wanted, heads: places.length === on.length ? null : places };
     byId("all-heads").hidden = State.wanted.heads === null;
     State.opened(places.length === 1 ? { layer: layers()[0], head: places[0] } : null);
@@ -67,25 +81,22 @@ const HeadView = (() => {
     const [square] = squares();
     State.svg.style.minWidth = `${State.stack.heads.length * square.getAttribute("width")}px`; // all of them
     const of = (side) => Array.from(State.svg.querySelectorAll(`#${side} > g:last-of-type > g`));
-    const heads = () => headsOn().flatMap((isOn, i) => (isOn ? [i] : []));
     Tokens.dress([of("left"), of("right")], () => ({ layer: layers()[0], heads: heads() }));
   }
 
   function start() {
     byId("all-heads").addEventListener("click", () => {
-      State.wanted = { ...State.wanted, heads: null };
-      State.redraw();
+      show({ ...State.wanted, heads: null });
       byId("heads").querySelector("button").focus(); // this one goes away
     });
   }
 
   function open(layer, head) {
-    State.wanted = { layer: State.stack.layers[layer], heads: [head] };
-    State.redraw();
+    show({ layer: State.stack.layers[layer], heads: [head] });
     byId("side").scrollTop = 0;
     const { top, bottom } = byId("closer").getBoundingClientRect();
     if (bottom < 100 || top > innerHeight - 100) reveal(byId("closer"), 0);
   }
 
-  return { start, layers, prepare, dress, finish, open };
+  return { start, layers, heads, prepare, dress, finish, open };
 })();

@@ -83,11 +83,18 @@ const Lines = (() => {
     return true;
   }
 
+  // How many of all lines are drawn, in words; `whose` is "its " where they are a head's.
+  function told(drawn, all, whose = "") {
+    if (drawn === all) return `${counted(all, "line")} ${all === 1 ? "is" : "are"} drawn.`;
+    const which = drawn ? `The ${grouped(drawn)} strongest` : "None";
+    return `${which} of ${whose}${grouped(all)} lines ${drawn ? "are" : "is"} drawn.`;
+  }
+
   function forget() {
     asked = [];
     opacity = null;
     turn++;
   }
 
-  return { make, forget };
+  return { make, told, forget };
 })();

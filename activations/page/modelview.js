@@ -5,6 +5,7 @@ const ModelView = (() => {
   let opening = 0; // counts the calls of openAlone(), so that an earlier one can tell it is outdated
 
   const layers = () => State.stack.layers.keys();
+  const heads = () => State.stack.heads.keys();
 
   const start = () => {};
   const prepare = () => {};
@@ -130,11 +131,11 @@ const ModelView = (() => {
     State.wanted = { layer: stack.layers[layer], heads: [head] };
     State.opened({ layer, head });
     const [all, drawn] = [State.least, State.cut].map((cut) => Weights.above(stack, counts, cut));
-    if (drawn < all) byId("opened").append(` The ${grouped(drawn)} strongest of its ${grouped(all)} lines.`);
+    if (drawn < all) byId("opened").append(` ${Lines.told(drawn, all, "its ")}`);
     if (!await Lines.make(State.cut)) return;
     dressDetail(layer, head);
     revealAsked(vis, 0);
   }
 
-  return { start, layers, prepare, dress, finish, open, drawPictures };
+  return { start, layers, heads, prepare, dress, finish, open, drawPictures };
 })();

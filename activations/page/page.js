@@ -5,6 +5,8 @@
   const narrow = matchMedia("(max-width: 640px)");
   let base; // the stack chosen, one of Page.stacks
   let showing = 0; // counts the calls of show(), so that an earlier one can tell it is outdated
+  let telling = 0; // and those of tell()
+  let counts = null; // of all that could be drawn, as Weights.histogram() counts it
 
   // ------------------------------------------------------------------------------- the drawing
 
@@ -48,12 +50,14 @@
   // Draw, the strongest lines first where there are too many; say what is not drawn.
   async function show() {
     const [mine, { everything }] = [++showing, State];
+    counts = null;
     byId("status").textContent = everything ? "Drawing… this can take a while." : "Drawing…";
     byId("choice").hidden = true;
     await painted();
     const { stack, least } = State;
-    const counts = await Weights.histogram(stack, view.layers());
+    const found = await Weights.histogram(stack, view.layers());
     if (mine !== showing) return;
+    counts = found;
     const all = Weights.above(stack, counts, least);
     const room = everything ? Infinity : Limits.atOnce;
     const weights = counts.reduce((sum, count) => sum + count, 0);
@@ -67,10 +71,20 @@
     } else {
       State.cut = all > room ? Weights.cutFor(stack, counts, room, least) : least;
       if (!await draw() || mine !== showing) return;
-      byId("status").textContent = aboutLines(all, Weights.above(stack, counts, State.cut));
+      tell();
     }
     if (view === ModelView ? tooMany : all > room) offer(all);
   }
+
+  // Of the heads that are on: the lines of the others are there, and not seen.
+  async function tell() {
+    const [mine, { stack, least, cut }] = [++telling, State];
+    const heads = [...view.heads()];
+    const seen = heads.length === stack.heads.length ? counts : await Weights.histogram(stack, view.layers(), heads);
+    if (mine !== telling || !counts || !State.svg.isConnected) return; // something else is being drawn
+    byId("status").textContent = aboutLines(...[least, cut].map((above) => Weights.above(stack, seen, above)));
+  }
+  State.switched = () => tell();
 
   function aboutPictures(tooMany, many) {
     const why = tooMany
@@ -82,11 +96,8 @@
 
   function aboutLines(all, drawn) {
     const faint = `Lines with a weight of ${decimals(State.cut)} or less are not drawn.`;
-    const which = drawn < all
-      ? `The ${grouped(drawn)} strongest of ${grouped(all)} lines are drawn.`
-      : `${grouped(drawn)} lines are drawn.`;
     const raw = base.probabilities ? "" : " The values are raw scores, not weights between 0 and 1: only what is above 0 can be a line.";
-    return `${which} ${faint}${raw}`;
+    return `${Lines.told(drawn, all)} ${faint}${raw}`;
   }
 
   function offer(all) {
@@ -98,7 +109,7 @@
       return;
     }
     choice.replaceChildren(
-      button(`Draw all ${grouped(all)} lines`, () => {
+      button(`Draw all ${grouped(all)} lines${view === HeadView ? " of this layer" : ""}`, () => {
         State.everything = true;
         show();
       }), all > Limits.atOnce ? "(this can take half a minute)" : "(this can take a few seconds)");
@@ -188,11 +199,15 @@
     });
   }
 
+  // Of the average one comes back to the heads that were on, or to the head that was open.
   function startWays() {
+    let before = {};
     byId("average").addEventListener("change", () => {
-      const average = byId("average").checked;
-      const isOpen = view === ModelView && State.wanted?.heads;
-      look(base, State.wanted && { ...State.wanted, heads: isOpen && average ? [0] : null }, { ...State, average });
+      const { average, wanted } = { ...State, average: byId("average").checked };
+      const isOpen = view === ModelView && wanted?.heads;
+      if (average) before = { base, heads: wanted?.heads ?? null };
+      const back = before.base === base && (isOpen || view === HeadView) ? before.heads : null;
+      look(base, wanted && { ...wanted, heads: !average ? back : isOpen ? [0] : null }, { ...State, average });
     });
     byId("without-first").addEventListener("change", () =>
       look(base, State.wanted, { ...State, withoutFirst: byId("without-first").checked }));

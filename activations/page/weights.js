@@ -136,11 +136,11 @@ const Weights = (() => {
   }
 
   // The cut, not below `least`, above which at most `limit` weights lie. Those of one step are drawn
-  // together or not at all, but the strongest always are.
+  // together or not at all.
   function cutFor(stack, counts, limit, least) {
     let lines = 0;
     for (let q = counts.length - 1; q >= 0; q--) {
-      if (lines > 0 && lines + counts[q] > limit) return Math.max(stack.base + q / stack.steps, least);
+      if (lines + counts[q] > limit) return Math.max(stack.base + q / stack.steps, least);
       lines += counts[q];
     }
     return least;
