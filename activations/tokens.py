@@ -25,8 +25,6 @@ _BYTE_OF = {chr(byte): byte for byte in _PRINTABLE} | {
 _OTHER_SPELLING = re.compile(r"▁|##\w")  # a token starts so: SentencePiece, WordPiece
 _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 _LETTER = re.compile(rb"[A-Za-z]")
-_CUT_START = re.compile(rb"\A[\x80-\xbf]{1,3}")  # the rest of a character
-_CUT_END = re.compile(rb"[\xc2-\xf4][\x80-\xbf]{0,2}\Z")  # the first bytes of one
 _VISIBLE = {" ": "·", "\n": "↵", "\r": "␍", "\t": "→", "\u00a0": "⍽"}
 
 
@@ -55,36 +53,28 @@ def encodable(text: str) -> str:
 def is_byte_level(tokens: Sequence[str]) -> bool:
     """Whether these tokens are spelled in bytes.
 
-    So are those that, read as bytes, are UTF-8 throughout, where none is spelled in another way:
-    `Ġ` and `Ċ` are letters too (of Maltese). But where these are, the text may be cut within a
-    character, as --tokens or the end of what a model writes may cut it; and where they are not,
-    `ā` or `č` are letters, not control characters.
+    Told by the marks of space and newline, which are letters too (of Maltese): not where a word
+    is then no UTF-8, or a token is spelled in another way. What is no word may be a part of a
+    character, as a model writes them that was cut short or makes no sense. In a text without
+    marks, told by characters that only together make UTF-8; there `ā` or `č` are letters, not
+    control characters.
     """
     if any(map(_OTHER_SPELLING.match, tokens)):
         return False
     beyond_ascii = [token for token in tokens if not token.isascii()]
     encoded = [raw for token in beyond_ascii if (raw := _bytes_of(token)) is not None]
-    if not encoded:
-        return False
-    marked = any(mark in token for token in beyond_ascii for mark in "ĠĊ")
+    if any(mark in token for token in beyond_ascii for mark in "ĠĊ"):
+        return all(map(_is_utf8, filter(_LETTER.search, encoded)))
+    text = b"".join(encoded)
+    return bool(text) and _is_utf8(text) and not _CONTROL.search(text.decode())
+
+
+def _is_utf8(raw: bytes) -> bool:
     try:
-        text = (_uncut(encoded) if marked else b"".join(encoded)).decode()
+        raw.decode()
     except UnicodeDecodeError:
         return False
-    return marked or not _CONTROL.search(text)
-
-
-def _uncut(tokens: Sequence[bytes]) -> bytes:
-    """All bytes, without a part of a character at either end.
-
-    In a token with letters it is no part, but a whole character that is not spelled in bytes.
-    """
-    text = b"".join(tokens)
-    if not _LETTER.search(tokens[0]):
-        text = _CUT_START.sub(b"", text)
-    if not _LETTER.search(tokens[-1]):
-        text = _CUT_END.sub(b"", text)
-    return text
+    return True
 
 
 def _bytes_of(token: str) -> bytes | None:

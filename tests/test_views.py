@@ -363,6 +363,8 @@ def test_the_numbers_of_layers_and_heads_travel() -> None:
         (["##", "ĠTitle"], ["##", "·Title"]),
         (["<｜begin▁of▁sentence｜>", "The", "Ġcat"], ["<｜begin▁of▁sentence｜>", "The", "·cat"]),
         (["ŁĻĤ", "Ġna", "Ã"], ["\\x9f\\x99\\x82", "·na", "\\xc3"]),
+        # Bytes that a model wrote without sense, among words.
+        (["The", "Ġcat", "é", "Ġâ", "Ġsat"], ["The", "·cat", "\\xe9", "·\\xe2", "·sat"]),
         (["", "a"], ["∅", "a"]),
         (["a b", "\n", "\r", "\t", "\u00a0"], ["a·b", "↵", "␍", "→", "⍽"]),
         (["\u202eabc", "\u2066", "\u200b"], ["\\u202eabc", "\\u2066", "\\u200b"]),
