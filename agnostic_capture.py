@@ -173,6 +173,8 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
         made = session.run(subject, selection, request, options, update)
     for line in made.warnings:
         talk.warn(line)
+    if "written" in made.header:
+        talk.note(f"The model wrote: {made.header['written']!r}")
     _write(args, talk, made)
 
 

@@ -70,6 +70,7 @@ _RULES: dict[str, _Rule] = {
     "prompt": _TEXT,
     "text_pair": _TEXT,
     "target": _TEXT,
+    "written": _TEXT,
     "image": _TEXT,
     "audio": _TEXT,
     "tensors": _TEXT,

@@ -16,6 +16,7 @@ from activations.explained import tokenizer_explained
 from activations.probe import accepts, input_device
 from activations.signals import undisturbed
 from activations.sizes import Lengths
+from activations.tokens import encodable
 
 if TYPE_CHECKING:
     from activations.media import Audio, Image
@@ -31,8 +32,9 @@ class Inputs:
     `tensors` go into the model, (1, tokens) each. `tokens` are the tokenizer's own spellings of
     `input_ids`. Where a model has a decoder, `decoder_input_ids` and `decoder_tokens` too.
     `sentence_b_start` is the first token of the second sentence, `continuation_start` of what the
-    model wrote itself. A model without `input_ids` has patches or frames for tokens, a second tower
-    its own as `tower_tokens` ("vision_tokens").
+    model wrote itself after the prompt; `written` is all it wrote, as text. A model without
+    `input_ids` has patches or frames for tokens, a second tower its own as `tower_tokens`
+    ("vision_tokens").
     """
 
     tensors: dict[str, torch.Tensor]
@@ -41,6 +43,7 @@ class Inputs:
     tower_tokens: dict[str, list[str]] = field(default_factory=dict)
     sentence_b_start: int | None = None
     continuation_start: int | None = None
+    written: str | None = None
     warnings: list[str] = field(default_factory=list)
 
     def header(self) -> dict[str, Any]:
@@ -54,7 +57,7 @@ class Inputs:
         if "decoder_input_ids" in self.tensors:
             found["decoder_input_ids"] = self.tensors["decoder_input_ids"].tolist()
             found["decoder_tokens"] = self.decoder_tokens
-        for key in ("sentence_b_start", "continuation_start"):
+        for key in ("sentence_b_start", "continuation_start", "written"):
             if getattr(self, key) is not None:
                 found[key] = getattr(self, key)
         return found
@@ -186,6 +189,12 @@ def spell(tokenizer: Any, ids: torch.Tensor) -> list[str]:
     return [f"#{i}" if token is None else str(token) for i, token in zip(ids, tokens, strict=True)]
 
 
+def _text_of(tokenizer: Any, ids: torch.Tensor) -> str:
+    """The text that these tokens spell, without special ones."""
+    with tokenizer_explained():
+        return encodable(tokenizer.decode(ids.tolist(), skip_special_tokens=True))
+
+
 def _check_text(request: Request) -> None:
     texts = {"prompt": request.prompt, "text pair": request.text_pair, "target": request.target}
     for what, value in texts.items():
@@ -281,6 +290,7 @@ def add_decoder(inputs: Inputs, model: Any, tokenizer: Any, request: Request) ->
     elif model.can_generate():
         count, start_id = _count_to_write(model.config, request), _decoder_start(model)
         ids = _generate(model, inputs.tensors, count, decoder_start_token_id=start_id)
+        inputs.written = _text_of(tokenizer, ids[0, 1:])
     elif "input_ids" in inputs.tensors:  # a classifier's decoder reads what its encoder does (BART)
         ids = _with_start(model, inputs.tensors["input_ids"][:, :-1])
     else:
@@ -335,6 +345,7 @@ def add_continuation(inputs: Inputs, model: Any, tokenizer: Any, count: int) -> 
         inputs.tensors["attention_mask"] = torch.ones_like(ids)
     inputs.tokens = spell(tokenizer, ids[0])
     inputs.continuation_start = start
+    inputs.written = _text_of(tokenizer, ids[0, start:])
 
 
 def _generate(

@@ -62,8 +62,14 @@ def read_shown(
 
 
 def _texts(document: Document) -> tuple[tuple[str, str], ...]:
-    """What the model read beside the prompt."""
-    names = {"text_pair": "Second", "target": "Target", "image": "Image", "audio": "Audio"}
+    """What the model read beside the prompt, or wrote itself."""
+    names = {
+        "text_pair": "Second",
+        "target": "Target",
+        "image": "Image",
+        "audio": "Audio",
+        "written": "Written",
+    }
     header = document.header
     return tuple((name, header[key]) for key, name in names.items() if header.get(key))
 

@@ -74,6 +74,7 @@ def _decoder_only() -> tuple[dict[str, Any], dict[str, Any]]:
         attention_weights=[_note(name, i) for i, name in enumerate(names)],
         environment={"toolkit": "1", "dtype": "bfloat16", "revision": None},
         continuation_start=2,
+        written="b c",
     )
     mlp = {"h.0.mlp": tensor([[[1.5, -0.0]]]), "h.0.mlp@1": tensor(7, "int64")}
     return header, {"attention": {name: _layer() for name in names}, "mlp": mlp}

@@ -272,12 +272,13 @@ def test_without_a_target_the_model_writes_it(
         torch.tensor(header["input_ids"]), max_new_tokens=5, forced_eos_token_id=None
     )
     assert header["decoder_input_ids"] == written.tolist()
+    assert header["written"] == tiny.tokenizer().decode(written[0, 1:], skip_special_tokens=True)
 
 
-def test_continuation(checkpoints: Checkpoints, workplace: Path, capture: Run) -> None:
+def test_continuation(checkpoints: Checkpoints, workplace: Path, capture: Run, view: Run) -> None:
     folder = checkpoints("llama")
     argv = ["--model", folder, "--prompt", "The cat", "--auto-select", "attn:0"]
-    assert capture(*argv, "--max-new-tokens", "4").code == 0
+    done = capture(*argv, "--max-new-tokens", "4")
     header = load(DOCUMENT).header
     start = header["continuation_start"]
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -285,6 +286,11 @@ def test_continuation(checkpoints: Checkpoints, workplace: Path, capture: Run) -
     written = model.generate(prompt, max_new_tokens=4, do_sample=False)
     assert header["input_ids"] == written.tolist()
     assert len(header["tokens"]) == written.shape[1]
+    text = tiny.tokenizer().decode(written[0, start:], skip_special_tokens=True)
+    assert header["written"] == text
+    assert f"The model wrote: {text!r}" in done.err
+    pages = [Path(page).read_text() for page in view().out]
+    assert all('<div id="written" class="text" ' in page for page in pages)
 
 
 def test_pair(checkpoints: Checkpoints, workplace: Path, capture: Run, view: Run) -> None:

@@ -33,7 +33,13 @@ from activations.writing import FORMAT, write_document
 VIEWS = ["head", "model"]
 COUNT = len(INJECTIONS)
 EVERYTHING = " ".join(INJECTIONS)
-TEXTS = {"text_pair": "second", "target": "target", "image": "image", "audio": "audio"}
+TEXTS = {
+    "text_pair": "second",
+    "target": "target",
+    "image": "image",
+    "audio": "audio",
+    "written": "written",
+}
 LEFT = "#vis #left text > title"
 
 
