@@ -1,7 +1,7 @@
 """The catalogue of errors: what can go wrong, and the one line that says so.
 
 A row's arguments leave out what `test_errors.DEFAULTS` fills in. `{llama}` is the folder of a tiny
-checkpoint, the other files are those of `test_errors.place`.
+checkpoint, `{size}` any size, the other files are those of `test_errors.place`.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ ROWS = [
         "no room on the disk",
         ["view"],
         1,
-        "no room on the disk for 'bertviz/attention_head_view_m.html': about 854.0 kB are "
+        "no room on the disk for 'bertviz/attention_head_view_m.html': about {size} are "
         "needed and 1.0 kB are free. Free some, choose fewer modules or layers, or write "
         "elsewhere.",
         "a full disk",
