@@ -21,6 +21,8 @@ from playwright.sync_api import Browser, sync_playwright
 import agnostic_capture
 import bertviz_head_model_view
 
+for size in ("COLUMNS", "LINES"):  # pytest-xdist's; a terminal says itself how large it is
+    os.environ.pop(size, None)
 torch.set_num_threads(1)
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
