@@ -62,13 +62,14 @@ class Caption:
     """What a page says it shows: the model, what it read, and what was left out and why.
 
     `texts` are further texts by their names: a second sentence, the decoder's target, an image's
-    file.
+    file. `capture` is an id of what was captured: a page tells by it that a link came from another.
     """
 
     model: str
     prompt: str
     notes: tuple[str, ...] = ()
     texts: tuple[tuple[str, str], ...] = ()
+    capture: str = ""
 
     @property
     def read(self) -> tuple[tuple[str, str], ...]:
@@ -116,6 +117,7 @@ def _page(
     data = {
         "view": view,
         "name": page_name(view, caption.model).removesuffix(".html"),
+        "capture": caption.capture,
         "minWeight": min_weight,
         "otherPage": page_name(other, caption.model) if linked else None,
         "notANumber": NOT_A_NUMBER,

@@ -700,11 +700,12 @@ def test_links_between_the_views(tmp_path: Path, open_page: Open) -> None:
     pages = make_pages(tmp_path, layers, "--heads", "1,3", model="a b/c#d?e%f")
     assert pages["head"].name == "attention_head_view_a_b_c_d_e_f.html"
     tab = open_page(pages["model"])
+    capture = tab.page.evaluate("Page.capture")
     link = tab.page.locator("#opened a")
     assert link.count() == 0
     picture = tab.page.locator("[aria-label='Layer 8, Head 3']")
     picture.click()
-    expect(link).to_have_attribute("href", f"{pages['head'].name}#layer=8&head=3")
+    expect(link).to_have_attribute("href", f"{pages['head'].name}#layer=8&head=3&of={capture}")
     picture.click()  # closed again
     expect(link).to_have_count(0)
     picture.click()
@@ -719,12 +720,35 @@ def test_links_between_the_views(tmp_path: Path, open_page: Open) -> None:
 
     tab.choose("#layer", "3")
     tab.page.get_by_role("button", name="Head 1").dblclick()
-    expect(link).to_have_attribute("href", f"{pages['model'].name}#layer=3&head=1")
+    expect(link).to_have_attribute("href", f"{pages['model'].name}#layer=3&head=1&of={capture}")
     link.click()
     tab.page.wait_for_url(f"**/{pages['model'].name}#*")
     tab.drawn()
     assert tab.texts("#vis > svg > text.detail") == ["Layer 3, Head 1"]
     expect(tab.page.locator("#opened")).to_contain_text("Layer 3, Head 1")
+
+
+def test_a_link_from_a_page_of_another_capture_is_told(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, 4, 5)) for i in (3, 8)]
+    pages = make_pages(tmp_path, layers)
+    make_pages(tmp_path, layers, "--view", "model", "--layers", "8")  # the same, in part
+    tab = open_page(pages["head"], "#layer=8&head=1")
+    astray = tab.page.locator("#astray")
+
+    def follow() -> None:
+        tab.page.locator("#opened a").click()
+        tab.page.wait_for_url(f"**/{pages['model'].name}#layer=8&head=1")
+        tab.drawn()
+        assert tab.texts("#vis > svg > text.detail") == ["Layer 8, Head 1"]
+
+    follow()
+    expect(astray).to_have_text("")
+    make_pages(tmp_path, layers, "--view", "model", prompt="Another.")
+    tab.open(pages["head"].as_uri() + "#layer=8&head=1", [pages["model"].as_uri()])
+    tab.drawn()
+    expect(astray).to_have_text("")
+    follow()
+    expect(astray).to_contain_text("The link came from a page of another capture")
 
 
 def test_links_lead_to_the_same_attention(tmp_path: Path, open_page: Open) -> None:

@@ -139,7 +139,7 @@
   // A link to the same head in the other view's file, which lies beside this one.
   function linkTo(place) {
     const alone = State.average ? "" : "alone ";
-    return element("a", { href: `${encodeURIComponent(Page.otherPage)}#${addressOf(place)}` },
+    return element("a", { href: `${encodeURIComponent(Page.otherPage)}#${addressOf(place)}&of=${Page.capture}` },
       Page.view === "head" ? "in the model view" : `${alone}in the head view`);
   }
 
@@ -176,9 +176,15 @@
     const above = Number.parseFloat(asked.get("above"));
     State.least = above >= 0 ? above : Page.minWeight;
     State.reveals = true;
+    byId("astray").textContent = strayed(asked);
     const withoutFirst = asked.get("first") === "hidden" && Weights.hasFirst(stack);
     look(stack, layer < 0 ? null : { layer: stack.layers[layer], heads }, { average, withoutFirst });
   }
+
+  // What is to be said of an address that did not mean this page: in a folder pages of one model have
+  // the same names, whatever it read.
+  const strayed = (asked) => (asked.has("of") && asked.get("of") !== Page.capture
+    ? "The link came from a page of another capture; this page shows the capture that is named above." : "");
 
   // A row of the table of scores was chosen.
   function openHead(layer, head) {
