@@ -320,6 +320,33 @@ def test_after_the_average_the_same_heads_are_on(tmp_path: Path, open_page: Open
     assert tab.pressed() == [True, False, False, True]
 
 
+@pytest.mark.parametrize("view", VIEWS)
+def test_another_attention_keeps_the_head_that_is_open(
+    tmp_path: Path, open_page: Open, view: str
+) -> None:
+    layers = [Layer(i, random_weights(i, 4, 6, causal=False)) for i in (2, 5)]
+    pair = {"tokens": list("abcdef"), "sentence_b_start": 4}
+    tab = open_page(make_pages(tmp_path / "pair", layers, **pair)[view], "#layer=5&head=2")
+    for part in ("Sentence A -> Sentence A", "Sentence A -> Sentence B"):
+        tab.choose("#filter", part)
+        expect(tab.page.locator("#closer-title")).to_have_text(f"Layer 5, Head 2, {part}")
+    tab.page.get_by_label("Average of the heads", exact=True).check()
+    tab.choose("#filter", "All")
+    if view == "model":
+        assert tab.texts("#vis > svg > text.detail") == ["Layer 5, average"]
+    expect(tab.page.locator("#closer-title")).to_have_text("Layer 5, average of the heads, All")
+    # Where it is not there, all are on.
+    unlike = [Layer(2, random_weights(0, 2, 6)), Layer(5, random_weights(1, 4, 6))]
+    unlike += [Layer(2, random_weights(2, 3, 6), "cross")]
+    tab = open_page(make_pages(tmp_path / "unlike", unlike)[view], "#layer=2&head=1")
+    tab.choose("#filter", "Cross")
+    expect(tab.page.locator("#closer-title")).to_have_text("Layer 2, Head 1, Cross")
+    tab.page.get_by_role("link", name="Layer 2, Head 2").click()
+    for name in tab.texts("#filter option")[:2]:
+        tab.choose("#filter", name)
+        expect(tab.page.locator("#closer-title")).to_have_text("One head")
+
+
 def close(found: dict[tuple[int, ...], float], expected: dict[tuple[int, ...], float]) -> None:
     """The same lines, but for rounding twice to 4 decimals, and at the cut."""
     for place in found.keys() | expected.keys():

@@ -200,9 +200,17 @@
     byId("filter-label").hidden = Page.stacks.length < 2;
     filter.addEventListener("change", () => {
       const stack = Page.stacks[Number(filter.value)];
-      const layer = State.wanted?.layer;
-      look(stack, stack.layers.includes(layer) ? { layer, heads: null } : null);
+      look(stack, sameIn(stack));
     });
+  }
+
+  // What is wanted, in another stack: of its layer and heads those that are there too.
+  function sameIn(stack) {
+    const { stack: old, wanted } = State;
+    if (!wanted || !stack.layers.includes(wanted.layer)) return null;
+    const of = State.average ? [Weights.AVERAGE] : stack.heads;
+    const heads = (wanted.heads ?? []).map((place) => of.indexOf(old.heads[place])).filter((place) => place >= 0);
+    return { layer: wanted.layer, heads: heads.length ? heads : null };
   }
 
   // Of the average one comes back to the heads that were on, or to the head that was open.
