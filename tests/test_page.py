@@ -810,6 +810,55 @@ def test_the_address_follows_what_is_shown(tmp_path: Path, open_page: Open) -> N
     assert model.page.locator("#closer-body").is_hidden()
 
 
+@pytest.mark.parametrize("view", VIEWS)
+def test_back_and_forth(tmp_path: Path, open_page: Open, view: str) -> None:
+    layers = [Layer(i, random_weights(i, 2, 6, causal=False)) for i in (2, 5)]
+    pair = {"tokens": list("abcdef"), "sentence_b_start": 4}
+    tab = open_page(make_pages(tmp_path, layers, **pair)[view], "#attention=7")
+
+    def now(address: str, title: str) -> None:
+        tab.wait(f"() => location.hash === '{address}'")
+        tab.drawn()
+        assert tab.page.evaluate("location.hash") == address
+        assert told(tab, "#closer-title") == title
+
+    now("", "One head")
+    tab.page.get_by_label("Hide lines up to").fill("30")  # is no step
+    now("#above=0.09", "One head")
+    if view == "head":
+        tab.page.get_by_role("button", name="Head 1", exact=True).dblclick()  # is one
+    else:
+        tab.page.get_by_role("button", name="Layer 2, Head 1").click()
+    now("#layer=2&head=1&above=0.09", "Layer 2, Head 1, All")
+    tab.page.get_by_role("link", name="Layer 5, Head 0").click()
+    now("#layer=5&head=0&above=0.09", "Layer 5, Head 0, All")
+    tab.page.get_by_label("Hide lines up to").fill("20")
+    now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
+    tab.choose("#filter", "Sentence A -> Sentence B")
+    part = "Layer 5, Head 0, Sentence A -> Sentence B"
+    now("#layer=5&head=0&attention=3&above=0.04", part)
+    for _ in range(2):
+        tab.page.go_back()
+        now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
+        tab.page.go_back()
+        now("#layer=2&head=1&above=0.09", "Layer 2, Head 1, All")
+        tab.page.go_back()
+        now("#above=0.09", "One head")
+        for _ in range(3):
+            tab.page.go_forward()
+        now("#layer=5&head=0&attention=3&above=0.04", part)
+    tab.page.go_back()
+    now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
+    if view == "head":  # another layer is a step
+        tab.choose("#layer", "2")
+        now("#layer=2&head=0&above=0.04", "Layer 2, Head 0, All")
+        tab.page.go_back()
+        now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
+    for _ in range(3):  # to load the page was none
+        tab.page.go_back()
+    assert tab.page.url == "about:blank"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("view", VIEWS)

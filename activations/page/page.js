@@ -6,6 +6,7 @@
   let base; // the stack chosen, one of Page.stacks
   let showing = 0; // counts the calls of show(), so that an earlier one can tell it is outdated
   let telling = 0; // and those of tell()
+  let drawing = false; // what is open may change until it is done
   let counts = null; // of all that could be drawn, as Weights.histogram() counts it
 
   // ------------------------------------------------------------------------------- the drawing
@@ -49,14 +50,24 @@
 
   // Draw, the strongest lines first where there are too many; say what is not drawn.
   async function show() {
-    const [mine, { everything }] = [++showing, State];
+    const mine = ++showing;
+    drawing = true;
+    if (!await drawAll(() => mine === showing)) return;
+    drawing = false;
+    remember();
+    arrived = false;
+  }
+
+  // Gives false where something else is to be drawn meanwhile.
+  async function drawAll(stillWanted) {
+    const { everything } = State;
     counts = null;
     byId("status").textContent = everything ? "Drawing… this can take a while." : "Drawing…";
     byId("choice").hidden = true;
     await painted();
     const { stack, least } = State;
     const found = await Weights.histogram(stack, view.layers());
-    if (mine !== showing) return;
+    if (!stillWanted()) return false;
     counts = found;
     const all = Weights.above(stack, counts, least);
     const room = everything ? Infinity : Limits.atOnce;
@@ -66,14 +77,15 @@
     byId("how").hidden = asPictures; // it tells of lines
     if (asPictures) {
       State.opened(null);
-      if (!await ModelView.drawPictures(counts, () => mine === showing)) return;
+      if (!await ModelView.drawPictures(counts, stillWanted)) return false;
       byId("status").textContent = aboutPictures(tooMany, all > room ? counted(all, "line") : counted(weights, "weight"));
     } else {
       State.cut = all > room ? Weights.cutFor(stack, counts, room, least) : least;
-      if (!await draw() || mine !== showing) return;
+      if (!await draw() || !stillWanted()) return false;
       tell();
     }
     if (view === ModelView ? tooMany : all > room) offer(all);
+    return true;
   }
 
   // Of the heads that are on: the lines of the others are there, and not seen.
@@ -117,7 +129,7 @@
 
   // ------------------------------------------------------------------------------ one head on its own
 
-  // Name the head that is on its own, and show it closely; keep what is shown in the address.
+  // Name the head that is on its own, and show it closely.
   let place = null; // {layer, head} as positions
   State.opened = (now) => {
     place = now;
@@ -132,7 +144,7 @@
     }
     byId("to-closer").hidden = !place;
     byId("to-scores").hidden = byId("scores").hidden;
-    remember();
+    if (!drawing) remember();
   };
   State.redraw = () => show();
 
@@ -157,11 +169,35 @@
     return [...parts].map(([key, value]) => `${key}=${value}`).join("&");
   }
 
+  // Keep what is shown in the address. Another head, layer or attention is a step that the browser's
+  // buttons lead back and forth by; the clicks of a double click are one step.
+  let arrived = true; // the address led here, and the history has it
+  let repeated = false; // the latest click was the second of a double click
+  let stepped = false; // and the first was a step
+
   function remember() {
     if (!["file:", "http:", "https:"].includes(location.protocol)) return; // a frame has no address
-    const address = addressOf(place);
-    if (address === location.hash.slice(1)) return; // browsers count these calls
-    history.replaceState(null, "", address ? `#${address}` : location.pathname + location.search);
+    const [address, before] = [addressOf(place), location.hash.slice(1)];
+    const isStep = openedIn(address) !== openedIn(before) && !arrived;
+    const isNew = isStep && !(repeated && stepped);
+    if (!repeated) stepped = isNew;
+    if (address === before) return; // browsers count these calls
+    if (isStep) byId("astray").textContent = "";
+    const url = address ? `#${address}` : location.pathname + location.search;
+    if (isNew) history.pushState(null, "", url);
+    else history.replaceState(null, "", url);
+  }
+
+  function openedIn(address) {
+    const parts = new URLSearchParams(address);
+    return ["layer", "head", "attention"].map((key) => parts.get(key)).join();
+  }
+
+  function startSteps() {
+    for (const type of ["click", "keydown", "change"]) {
+      addEventListener(type, (event) => { if (event.isTrusted) repeated = event.detail > 1; }, { capture: true });
+    }
+    addEventListener("hashchange", readAddress);
   }
 
   // What the address asks for; numbers that are not there are ignored.
@@ -176,6 +212,7 @@
     const above = Number.parseFloat(asked.get("above"));
     State.least = above >= 0 ? above : Page.minWeight;
     State.reveals = true;
+    arrived = true;
     byId("astray").textContent = strayed(asked);
     const withoutFirst = asked.get("first") === "hidden" && Weights.hasFirst(stack);
     look(stack, layer < 0 ? null : { layer: stack.layers[layer], heads }, { average, withoutFirst });
@@ -303,9 +340,9 @@
     Closer.start();
     for (const part of ["closer", "scores"]) byId(`to-${part}`).addEventListener("click", () => reveal(byId(part), 0));
     Scores.start();
-    Theme.start(new URLSearchParams(location.hash.slice(1)).get("theme"), () => { remember(); show(); });
+    Theme.start(new URLSearchParams(location.hash.slice(1)).get("theme"), show);
     readAddress();
-    addEventListener("hashchange", readAddress);
+    startSteps();
     narrow.addEventListener("change", () => { if (view === ModelView) show(); });
     startPrinting();
   }
