@@ -839,9 +839,10 @@ def test_everything_is_reached_by_keyboard(tmp_path: Path, open_page: Open) -> N
     )
 
     model = open_page(pages["model"])
-    stops = tab_stops(model, 11)
+    stops = tab_stops(model, 12)
     controls.remove("Head 0")
     controls.remove("Head 1")
+    controls.insert(2, "pictures")
     assert stops == [*controls, "to-scores", "Drawing", "Layer 0, Head 0"]
     # One stop for all pictures; the arrow keys go from one to the other, and not beyond the last.
     for key in ("ArrowLeft", "ArrowUp", "ArrowRight", "ArrowRight"):

@@ -656,6 +656,44 @@ def test_all_lines_on_a_narrow_screen(tmp_path: Path, open_page: Open) -> None:
     tab.page.set_viewport_size({"width": 1280, "height": 720})
 
 
+def test_pictures_of_choice(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, 4, 24)) for i in range(4)]
+    tab = open_page(make_pages(tmp_path, layers)["model"])
+    choice = tab.page.get_by_label("Pictures")
+    pictures = tab.page.locator("#summary canvas")
+    assert choice.input_value() == "lines"
+    assert pictures.count() == 0
+    choice.focus()
+    tab.page.keyboard.press("ArrowDown")
+    assert tab.drawn().startswith("Each picture shows the weights of a head as a matrix")
+    assert pictures.count() == 16
+    assert tab.page.locator("#vis").count() == 0
+    box = tab.page.locator("#summary").bounding_box()
+    assert box
+    assert box["height"] < 600  # all of them at a glance
+    # It is in the address, and comes back from the other view.
+    tab.page.get_by_role("button", name="Layer 2, Head 1").click()
+    tab.wait("() => location.hash === '#layer=2&head=1&pictures=matrices'")
+    tab.page.locator("#opened a").click()
+    tab.page.wait_for_url("**/*head_view*#layer=2&head=1&pictures=matrices")
+    tab.drawn()
+    assert choice.is_hidden()
+    tab.page.locator("#opened a").click()
+    tab.page.wait_for_url("**/*model_view*#layer=2&head=1&pictures=matrices")
+    tab.drawn()
+    assert pictures.count() == 16
+    expect(tab.page.locator("#closer-title")).to_have_text("Layer 2, Head 1")
+    # And back to lines, on a narrow screen too.
+    for width in (1280, 390):
+        tab.choose("#pictures", "matrices")
+        tab.page.set_viewport_size({"width": width, "height": 900})
+        assert "lines are drawn." in tab.choose("#pictures", "lines")
+        tab.page.get_by_role("button", name="Layer 2, Head 1").click()  # closed: it hides others
+        assert model_view_lines(tab) == expected_pictures(layers)
+        tab.page.get_by_role("button", name="Layer 2, Head 1").click()
+    tab.page.set_viewport_size({"width": 1280, "height": 720})
+
+
 def test_saving_the_small_pictures(tmp_path: Path, open_page: Open) -> None:
     layers = two_layers()
     tab = open_page(make_pages(tmp_path, layers)["model"])
@@ -820,7 +858,7 @@ def test_back_and_forth(tmp_path: Path, open_page: Open, view: str) -> None:
         tab.wait(f"() => location.hash === '{address}'")
         tab.drawn()
         assert tab.page.evaluate("location.hash") == address
-        assert told(tab, "#closer-title") == title
+        expect(tab.page.locator("#closer-title")).to_have_text(title)
 
     now("", "One head")
     tab.page.get_by_label("Hide lines up to").fill("30")  # is no step

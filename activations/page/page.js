@@ -12,7 +12,7 @@
   // ------------------------------------------------------------------------------- the drawing
 
   // Look at a stack, at the mean of its heads or without its first token, and draw.
-  function look(stack, wanted, { average, withoutFirst } = State) {
+  function look(stack, wanted, { average, withoutFirst } = State, arrived = false) {
     base = stack;
     Object.assign(State, { average, withoutFirst, wanted });
     State.stack = Weights.lookedAt(base, State);
@@ -24,7 +24,7 @@
     showThreshold();
     State.everything = false;
     Scores.fill(base, openHead, (head) => addressOf(head, false));
-    show();
+    show(arrived);
   }
 
   // All that is asked for, by bertviz. Gives false where something else was to be drawn meanwhile.
@@ -48,17 +48,17 @@
     return true;
   }
 
-  // Draw, the strongest lines first where there are too many; say what is not drawn.
-  async function show() {
+  // `arrived`: the address asked for it.
+  async function show(arrived = false) {
     const mine = ++showing;
     drawing = true;
     if (!await drawAll(() => mine === showing)) return;
     drawing = false;
-    remember();
-    arrived = false;
+    remember(arrived);
   }
 
-  // Gives false where something else is to be drawn meanwhile.
+  // Draw, the strongest lines first where there are too many; say what is not drawn. Gives false where
+  // something else is to be drawn meanwhile.
   async function drawAll(stillWanted) {
     const { everything } = State;
     counts = null;
@@ -73,8 +73,10 @@
     const room = everything ? Infinity : Limits.atOnce;
     const weights = counts.reduce((sum, count) => sum + count, 0);
     const tooMany = all > room || (weights > Limits.weightsAtOnce && !everything);
-    const asPictures = view === ModelView && (tooMany || (narrow.matches && !everything));
+    const asPictures = view === ModelView && (tooMany || (pictures() === "matrices" && !everything));
     byId("how").hidden = asPictures; // it tells of lines
+    byId("pictures-label").hidden = view === HeadView || tooMany; // then there is no choice
+    byId("pictures").value = asPictures ? "matrices" : "lines";
     if (asPictures) {
       State.opened(null);
       if (!await ModelView.drawPictures(counts, stillWanted)) return false;
@@ -98,11 +100,12 @@
   }
   State.switched = () => tell();
 
+  const pictures = () => State.pictures || (narrow.matches ? "matrices" : "lines");
+
   function aboutPictures(tooMany, many) {
-    const why = tooMany
-      ? `${many} are too many to be drawn at once, so each picture`
-      : "Here is little room for lines, so each picture";
-    return `${why} shows the weights of a head as a matrix: rows attend, columns are attended to. ` +
+    const why = tooMany ? `${many} are too many to be drawn at once, so each`
+      : State.pictures ? "Each" : "Here is little room for lines, so each";
+    return `${why} picture shows the weights of a head as a matrix: rows attend, columns are attended to. ` +
       "Click one to see its lines.";
   }
 
@@ -165,17 +168,17 @@
     if (Page.stacks.indexOf(base)) parts.set("attention", Page.stacks.indexOf(base));
     if (State.withoutFirst) parts.set("first", "hidden");
     if (State.least !== Page.minWeight) parts.set("above", decimals(State.least));
+    if (State.pictures) parts.set("pictures", State.pictures);
     if (Theme.chosen() !== "system") parts.set("theme", Theme.chosen());
     return [...parts].map(([key, value]) => `${key}=${value}`).join("&");
   }
 
   // Keep what is shown in the address. Another head, layer or attention is a step that the browser's
   // buttons lead back and forth by; the clicks of a double click are one step.
-  let arrived = true; // the address led here, and the history has it
   let repeated = false; // the latest click was the second of a double click
   let stepped = false; // and the first was a step
 
-  function remember() {
+  function remember(arrived = false) {
     if (!["file:", "http:", "https:"].includes(location.protocol)) return; // a frame has no address
     const [address, before] = [addressOf(place), location.hash.slice(1)];
     const isStep = openedIn(address) !== openedIn(before) && !arrived;
@@ -197,7 +200,7 @@
     for (const type of ["click", "keydown", "change"]) {
       addEventListener(type, (event) => { if (event.isTrusted) repeated = event.detail > 1; }, { capture: true });
     }
-    addEventListener("hashchange", readAddress);
+    addEventListener("popstate", readAddress); // not hashchange, which comes later than the address
   }
 
   // What the address asks for; numbers that are not there are ignored.
@@ -211,11 +214,11 @@
     if (asked.has("theme")) Theme.choose(asked.get("theme"));
     const above = Number.parseFloat(asked.get("above"));
     State.least = above >= 0 ? above : Page.minWeight;
+    State.pictures = ["lines", "matrices"].find((each) => each === asked.get("pictures")) ?? "";
     State.reveals = true;
-    arrived = true;
     byId("astray").textContent = strayed(asked);
     const withoutFirst = asked.get("first") === "hidden" && Weights.hasFirst(stack);
-    look(stack, layer < 0 ? null : { layer: stack.layers[layer], heads }, { average, withoutFirst });
+    look(stack, layer < 0 ? null : { layer: stack.layers[layer], heads }, { average, withoutFirst }, true);
   }
 
   // What is to be said of an address that did not mean this page: in a folder pages of one model have
@@ -238,6 +241,14 @@
     filter.addEventListener("change", () => {
       const stack = Page.stacks[Number(filter.value)];
       look(stack, sameIn(stack));
+    });
+  }
+
+  function startPictures() {
+    byId("pictures").addEventListener("change", () => {
+      State.pictures = byId("pictures").value;
+      State.everything = false;
+      show();
     });
   }
 
@@ -283,7 +294,7 @@
       State.everything = false;
       showThreshold();
       clearTimeout(waiting);
-      waiting = setTimeout(show, 60); // not for every step on the way
+      waiting = setTimeout(() => show(), 60); // not for every step on the way
     });
   }
 
@@ -333,6 +344,7 @@
       return;
     }
     startFilter();
+    startPictures();
     startWays();
     startThreshold();
     startSaving();
@@ -340,7 +352,7 @@
     Closer.start();
     for (const part of ["closer", "scores"]) byId(`to-${part}`).addEventListener("click", () => reveal(byId(part), 0));
     Scores.start();
-    Theme.start(new URLSearchParams(location.hash.slice(1)).get("theme"), show);
+    Theme.start(new URLSearchParams(location.hash.slice(1)).get("theme"), () => show());
     readAddress();
     startSteps();
     narrow.addEventListener("change", () => { if (view === ModelView) show(); });
