@@ -224,6 +224,8 @@ def test_scores_are_sorted_and_open_heads(tmp_path: Path, open_page: Open, view:
     else:
         assert tab.texts("#vis > svg > text.detail") == ["Layer 7, Head 2"]
     assert tab.page.evaluate("location.hash") == "#layer=7&head=2"
+    whole = tab.page.get_by_text("Over the whole text:")
+    assert whole.is_visible()
     names = [score.replace("_", " ").capitalize() for score in SCORES]
     assert told(tab, "#head-scores").split("\n") == [
         part for pair in zip(names, rows["Layer 7, Head 2"], strict=True) for part in pair
@@ -239,6 +241,7 @@ def test_scores_that_are_not_defined(tmp_path: Path, open_page: Open) -> None:
     assert raw.page.locator("#scores").is_hidden()
     assert raw.page.locator("#without-first-label").is_hidden()
     assert told(raw, "#head-scores") == ""
+    assert raw.page.get_by_text("Over the whole text:").is_hidden()
 
 
 # ---------------------------------------------------------------------------------- ways of looking
