@@ -53,6 +53,7 @@ SCRIPTS = (  # each knows those before it
 NOT_A_NUMBER = 65535  # stands for NaN and infinities among the 16-bit weights
 _STEPS = 10_000  # 4 decimals
 _MASKED = -1e4  # raw scores lie far above; masks are the least number of float16 or below
+_TITLE_TEXT = 40  # characters
 _LONG_TEXT = 400  # characters; a longer one is folded
 _LARGEST_PAGE = 400_000_000  # bytes; V8 drops a script beyond 512 M characters without a word
 
@@ -130,7 +131,7 @@ def _page(
     page = _template().substitute(
         policy=_policy(scripts, style),
         view=view,
-        title=html_text(f"{VIEWS[view]}: {caption.model}"),
+        title=html_text(_title(view, caption)),
         heading=VIEWS[view],
         model=html_text(caption.model),
         facts=html_text(facts),
@@ -148,6 +149,14 @@ def _page(
         drawing=scripts[3],
     )
     return page.encode("utf-8")
+
+
+def _title(view: str, caption: Caption) -> str:
+    """What a tab is told apart by: the view, the model, and how what it read begins."""
+    start = " ".join(caption.read[0][1][:_LONG_TEXT].split())
+    if len(start) > _TITLE_TEXT:
+        start = start[:_TITLE_TEXT].rstrip() + "…"
+    return printable(f"{VIEWS[view]}: {caption.model}" + (f" – {start}" if start else ""))
 
 
 def _text_row(name: str, text: str) -> str:

@@ -25,7 +25,7 @@ from playwright.sync_api import expect
 
 from activations import views
 from activations.stacks import Stack
-from activations.tokens import readable
+from activations.tokens import printable, readable
 from activations.views import Caption, build_pages
 
 pytestmark = pytest.mark.browser
@@ -417,7 +417,10 @@ def test_hostile_strings_are_only_text(tmp_path: Path, open_page: Open) -> None:
         found = tab.page.evaluate(
             "['#prompt', '#model', 'title'].map(s => document.querySelector(s).textContent)"
         )
-        assert found == [shown, shown, f"Attention {view} view: {shown}"]
+        title = (
+            f"Attention {view} view: {printable(text)} – </script><script>window.hacked=1</script…"
+        )
+        assert found == [shown, shown, title]
         assert tab.page.evaluate("window.hacked") is None
         assert tab.page.locator("script").count() == 6
         if view == "head":
