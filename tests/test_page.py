@@ -23,7 +23,7 @@ from browser import (
     random_weights,
 )
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from activations.scores import SCORES, with_scores
 from activations.stacks import Stack
@@ -776,7 +776,7 @@ def resize(tab: Tab, view: str, width: int) -> None:
 def test_readable_on_narrow_and_wide_screens(
     tmp_path: Path, open_page: Open, view: str, width: int
 ) -> None:
-    layers = [Layer(i, random_weights(i, 14, 20)) for i in range(3)]
+    layers = [Layer(i, random_weights(i, 14, 20)) for i in (0, 1, 23)]
     tab = open_page(make_pages(tmp_path, layers, prompt="word " * 60)[view])
     resize(tab, view, width)
     tab.page.locator("#scores-table a").first.click()
@@ -785,7 +785,7 @@ def test_readable_on_narrow_and_wide_screens(
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
     out = tab.page.evaluate(
         """() => Array.from(document.querySelectorAll('h1, h2, dd, #how, #controls > *, #status, '
-                + '#bar > *, #closer-actions > *, #heat svg'),
+                + '#bar > *, #closer-actions > *, #heat svg, #scores th, #scores td'),
             e => [e.id || e.tagName, e.getBoundingClientRect().right])
             .filter(([, right]) => right > innerWidth)"""
     )
@@ -802,6 +802,22 @@ def test_readable_on_narrow_and_wide_screens(
         assert side
         assert side["x"] >= drawing["x"] + drawing["width"]
     tab.page.set_viewport_size({"width": 1280, "height": 720})
+
+
+def test_by_touch(tmp_path: Path, chromium: Browser) -> None:
+    path = make_pages(tmp_path, two_layers())["head"]
+    context = chromium.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
+    page = context.new_page()
+    page.goto(path.as_uri())
+    page.locator("#vis [role=option]").first.wait_for(state="attached")
+    page.locator("#vis #left [role=option]").nth(3).tap()
+    expect(page.locator("#readout")).to_contain_text("t3 (token 3) attends to")
+    for _ in range(2):
+        page.get_by_role("button", name="Head 1", exact=True).tap()
+    expect(page.locator("#closer-title")).to_have_text("Layer 2, Head 1")
+    context.close()
 
 
 @pytest.mark.parametrize("view", VIEWS)
