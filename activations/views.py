@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from activations.colours import DARK, LIGHT, STRONG
 from activations.errors import ToolkitError
 from activations.files import safe_name
 from activations.scores import SCORES
@@ -123,6 +124,7 @@ def _page(
         "otherPage": page_name(other, caption.model) if linked else None,
         "notANumber": NOT_A_NUMBER,
         "scores": SCORES,
+        "colours": {"light": LIGHT, "dark": DARK, "strong": STRONG},
         "stacks": packed,
     }
     ours = "\n".join(_our(name) for name in SCRIPTS)

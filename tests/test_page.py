@@ -96,7 +96,9 @@ def test_a_head_on_its_own_is_a_heat_map(tmp_path: Path, open_page: Open, view: 
 def test_the_cell_pointed_at_is_told(tmp_path: Path, open_page: Open) -> None:
     layers = two_layers()
     tab = open_page(make_pages(tmp_path, layers)["head"], "#layer=2&head=0")
-    box = tab.page.locator("#heat svg > rect").first.bounding_box()
+    frame = tab.page.locator("#heat svg > rect").first
+    frame.scroll_into_view_if_needed()
+    box = frame.bounding_box()
     assert box
     cell = box["width"] / 6
     tab.page.mouse.move(box["x"] + 1.5 * cell, box["y"] + 4.5 * cell)
