@@ -773,12 +773,28 @@ def test_links_lead_to_the_same_attention(tmp_path: Path, open_page: Open) -> No
 
 
 @pytest.mark.parametrize(
-    "address", ["#layer=99&head=1", "#attention=7&layer=x", "#head=1&__proto__=1&%ff"]
+    ("address", "missing"),
+    [
+        ("#layer=99&head=1", "layer 99"),
+        ("#layer=0&head=7", "head 7"),
+        ("#layer=9&head=7", "layer 9 and head 7"),
+        ("#attention=7&layer=x", "attention 7 and layer x"),
+        ("#layer=%E2%80%AE%3Cb%3E", "layer %E2%80%AE%3Cb%3E"),
+        (f"#layer={'9' * 100}", f"layer {'9' * 19}…"),
+        ("#head=1&__proto__=1&%ff", ""),
+        ("#layer=0&attention=0", ""),
+    ],
 )
-def test_an_address_that_leads_nowhere(tmp_path: Path, open_page: Open, address: str) -> None:
+def test_an_address_that_leads_nowhere(
+    tmp_path: Path, open_page: Open, address: str, missing: str
+) -> None:
     layer = Layer(0, random_weights(0, 2, 4))
     tab = open_page(make_pages(tmp_path, [layer])["head"], address)
     assert head_view_lines(tab) == expected_lines(layer.weights)
+    said = f"The address names {missing}, which this page does not have." if missing else ""
+    expect(tab.page.locator("#astray")).to_have_text(said)
+    tab.page.get_by_role("link", name="Layer 0, Head 1").click()  # it is no longer of interest
+    expect(tab.page.locator("#astray")).to_have_text("")
 
 
 def test_a_new_address_in_an_open_page(tmp_path: Path, open_page: Open) -> None:

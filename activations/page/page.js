@@ -203,7 +203,7 @@
     addEventListener("popstate", readAddress); // not hashchange, which comes later than the address
   }
 
-  // What the address asks for; numbers that are not there are ignored.
+  // What the address asks for. Of what is not there it is said that it is not.
   function readAddress() {
     const asked = new URLSearchParams(location.hash.slice(1));
     const stack = Page.stacks[Number(asked.get("attention") ?? 0)] ?? Page.stacks[0];
@@ -216,15 +216,27 @@
     State.least = above >= 0 ? above : Page.minWeight;
     State.pictures = ["lines", "matrices"].find((each) => each === asked.get("pictures")) ?? "";
     State.reveals = true;
-    byId("astray").textContent = strayed(asked);
+    const found = {
+      attention: stack === Page.stacks[Number(asked.get("attention"))],
+      layer: layer >= 0,
+      head: head >= 0 || average,
+    };
+    byId("astray").textContent = strayed(asked, Object.keys(found).filter((key) => asked.get(key) && !found[key]));
     const withoutFirst = asked.get("first") === "hidden" && Weights.hasFirst(stack);
     look(stack, layer < 0 ? null : { layer: stack.layers[layer], heads }, { average, withoutFirst }, true);
   }
 
   // What is to be said of an address that did not mean this page: in a folder pages of one model have
-  // the same names, whatever it read.
-  const strayed = (asked) => (asked.has("of") && asked.get("of") !== Page.capture
-    ? "The link came from a page of another capture; this page shows the capture that is named above." : "");
+  // the same names, whatever it read and whatever part is shown.
+  function strayed(asked, missing) {
+    const said = [];
+    if (asked.has("of") && asked.get("of") !== Page.capture) {
+      said.push("The link came from a page of another capture; this page shows the capture that is named above.");
+    }
+    const names = missing.map((key) => `${key} ${shorten(encodeURIComponent(asked.get(key)), 20)}`);
+    if (names.length) said.push(`The address names ${names.join(" and ")}, which this page does not have.`);
+    return said.join(" ");
+  }
 
   // A row of the table of scores was chosen.
   function openHead(layer, head) {
