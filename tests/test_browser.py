@@ -754,6 +754,7 @@ def test_a_link_from_a_page_of_another_capture_is_told(tmp_path: Path, open_page
     expect(astray).to_have_text("")
     follow()
     expect(astray).to_contain_text("The link came from a page of another capture")
+    expect(astray).to_be_in_viewport()  # wherever the page was scrolled to
 
 
 def test_links_lead_to_the_same_attention(tmp_path: Path, open_page: Open) -> None:

@@ -231,7 +231,7 @@
   function strayed(asked, missing) {
     const said = [];
     if (asked.has("of") && asked.get("of") !== Page.capture) {
-      said.push("The link came from a page of another capture; this page shows the capture that is named above.");
+      said.push("The link came from a page of another capture; this page shows the one named at its top.");
     }
     const names = missing.map((key) => `${key} ${shorten(encodeURIComponent(asked.get(key)), 20)}`);
     if (names.length) said.push(`The address names ${names.join(" and ")}, which this page does not have.`);
