@@ -843,6 +843,37 @@ def test_printing(tmp_path: Path, open_page: Open, view: str) -> None:
     tab.page.set_viewport_size({"width": 1280, "height": 720})
 
 
+def test_a_long_picture_is_printed_layer_by_layer(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, 4, 24)) for i in (1, 2, 4, 7)]
+    tab = open_page(make_pages(tmp_path, layers)["model"], "#layer=2&head=1")
+    tab.page.emulate_media(media="print")
+    tab.page.set_viewport_size({"width": 718, "height": 1047})  # A4 without margins
+    tab.drawn()
+    tab.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    tab.page.evaluate("scrollTo(0, 0)")
+    assert tab.page.locator("#vis > svg").first.is_hidden()
+    bottom = 0.0
+    for i, picture in enumerate(tab.page.locator("#vis > svg.layer").all()):
+        box = picture.bounding_box()
+        assert box
+        assert box["y"] >= bottom  # after the one before
+        bottom = box["y"] + box["height"]
+        assert box["height"] < 500
+        assert bottom < 1047 or i  # the first stands on the first sheet
+        assert picture.evaluate("e => getComputedStyle(e).breakInside") == "avoid"
+        texts = picture.locator("text").all_text_contents()
+        assert texts == (["Heads", "0", "1", "2", "3"] if i == 0 else []) + [str(layers[i].layer)]
+        lines = picture.locator("line").count()
+        assert lines == sum(len(expected_lines(weights)) for weights in layers[i].weights)
+    tab.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    tab.page.emulate_media(media="screen")
+    tab.page.set_viewport_size({"width": 1280, "height": 720})
+    assert tab.page.locator("#vis > svg").count() == 1
+    assert tab.texts("#vis > svg > text.detail") == ["Layer 2, Head 1"]
+    tab.page.get_by_role("button", name="Layer 2, Head 1").click()
+    assert model_view_lines(tab) == expected_pictures(layers)
+
+
 # -------------------------------------------------------------------------- the address, and people
 
 
