@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from activations.attention import Warn
+from activations.colours import LIGHT, STRONG
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import ListedColormap
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 _MM = 1 / 25.4  # inches
@@ -38,6 +39,7 @@ _DOTS = 600  # an inch: what journals ask for where a picture holds text
 _SINGLE_CELLS = 10_000  # are drawn as shapes; more as one picture, which stays small
 _LABEL, _SMALLEST_LABEL = 8.0, 5.0  # pt
 _LINE = 1.25  # a label's height in its size
+_TICKS = (0, 0.1, 0.3, 0.6, 1)  # of the range, about evenly apart by the root
 _INK, _FAINT = "#222222", "#999999"
 
 
@@ -66,15 +68,14 @@ class HeadMap:
     def range(self) -> tuple[float, float]:
         """The values at the ends of the colours.
 
-        Weights: from 0, which is no attention in every figure, to the largest there is. To 1
-        would make figures of two heads alike in colour, but in a text of a hundred tokens most
-        heads would be white; the colour bar says which weight it is. Raw scores have no zero that
-        means anything, so theirs go from the least to the largest.
+        Weights: 0 and 1, so that one colour is one weight in all figures. Raw scores have no zero
+        that means anything, so theirs go from the least to the largest.
         """
+        if not self.is_raw:
+            return 0.0, 1.0
         if not self.weights.count():
             return 0.0, 1.0
-        low = float(self.weights.min()) if self.is_raw else 0.0
-        high = float(self.weights.max())
+        low, high = float(self.weights.min()), float(self.weights.max())
         return (low, high) if high > low else (low, low + 1.0)
 
 
@@ -118,11 +119,12 @@ def draw(head: HeadMap) -> Figure:
 
 def _draw_cells(axes: Axes, head: HeadMap, cell: float) -> ScalarMappable:
     """The heat map, rows from the top; what is masked is left to a hatched ground."""
+    from matplotlib.colors import PowerNorm
+
     rows, columns = head.weights.shape
-    low, high = head.range
     if np.ma.getmaskarray(head.weights).any():
         axes.patch.set(facecolor="#dddddd", edgecolor=_FAINT, hatch="//////")
-    colours: dict[str, Any] = {"cmap": _colours(), "vmin": low, "vmax": high}
+    colours: dict[str, Any] = {"cmap": _colours(), "norm": PowerNorm(0.5, *head.range)}
     axes.set(xlim=(0, columns), ylim=(rows, 0))
     if rows * columns > _SINGLE_CELLS:
         extent = (0, columns, rows, 0)
@@ -136,45 +138,31 @@ def _draw_cells(axes: Axes, head: HeadMap, cell: float) -> ScalarMappable:
         edges = {"edgecolors": "face", "linewidth": 0.1}
     cells = axes.pcolormesh(head.weights, **colours, **edges)
     if max(rows, columns) <= _ROOMY:
-        _write_values(axes, head)
+        _write_values(axes, head, cells)
     return cells
 
 
-def _colours() -> ListedColormap:
-    """White for nothing to dark blue for the most, its lightness falling evenly.
+def _colours() -> Colormap:
+    from matplotlib.colors import LinearSegmentedColormap
 
-    Light for little, as ink on paper: half of a causal head is nothing, which viridis prints dark.
-    One hue, so that nobody's colour vision matters; even in lightness (CIE L*, reckoned from the
-    luminance of sRGB, IEC 61966-2-1), so that equal steps look equal, in grey too. matplotlib's
-    Blues as it is falls half as fast at its light end, where faint weights are to be seen.
-    """
-    import matplotlib
-    from matplotlib.colors import ListedColormap
-
-    blues = matplotlib.colormaps["Blues"](np.linspace(0, 1, 1024))[:, :3]
-    linear = np.where(blues <= 0.04045, blues / 12.92, ((blues + 0.055) / 1.055) ** 2.4)
-    lightness = 116 * np.cbrt(linear @ (0.2126, 0.7152, 0.0722)) - 16
-    evenly = np.linspace(lightness[0], lightness[-1], 256)
-    places = np.interp(-evenly, -lightness, np.arange(len(blues)))
-    return ListedColormap(blues[np.rint(places).astype(int)], "even blues")
+    return LinearSegmentedColormap.from_list("attention", LIGHT)
 
 
-def _write_values(axes: Axes, head: HeadMap) -> None:
+def _write_values(axes: Axes, head: HeadMap, cells: ScalarMappable) -> None:
     """The weights to two decimals; `0` where there is none at all, as before the first token."""
-    low, high = head.range
     form = "z.1f" if head.is_raw else ".2f"  # z: no minus before a zero
     there = np.argwhere(~np.ma.getmaskarray(head.weights)).tolist()
     values = {(row, column): head.weights[row, column] for row, column in there}
     texts = {place: format(value, form) if value else "0" for place, value in values.items()}
     if max(map(len, texts.values()), default=0) > 6:  # they would not fit
         return
+    strengths = np.asarray(cells.norm(head.weights))
     for (row, column), text in texts.items():
-        dark = (values[row, column] - low) / (high - low) > 0.58  # there white has more contrast
         axes.text(
             column + 0.5,
             row + 0.5,
             text.replace("-", "\u2212"),  # as on the colour bar
-            color="white" if dark else _INK,
+            color="white" if strengths[row, column] > STRONG else "black",
             fontsize=7,
             ha="center",
             va="center_baseline",
@@ -195,9 +183,10 @@ def _label(axis: Axis, labels: Sequence[str], first: int, cell: float) -> None:
 
 
 def _draw_bar(figure: Figure, axes: Axes, cells: ScalarMappable, head: HeadMap) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    bar = figure.colorbar(cells, cax=axes, ticks=MaxNLocator(5))
+    low, high = head.range
+    ticks = [low + (high - low) * share for share in _TICKS]
+    bar = figure.colorbar(cells, cax=axes, ticks=ticks)
+    bar.set_ticklabels([f"{tick:.3g}".replace("-", "\u2212") for tick in ticks])
     if bar.solids is not None:
         bar.solids.set(edgecolor="face", linewidth=0.1, rasterized=False)
     bar.outline.set(linewidth=0.5, edgecolor=_FAINT)

@@ -5,6 +5,8 @@ Both the pages and what goes with them (figures, tables of scores, notebooks) st
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,8 +59,22 @@ def read_shown(
         notes.append("Underlined tokens were written by the model itself.")
     if any(stack.split is not None for stack in stacks):
         notes.append("Tokens in italics belong to the second text.")
-    caption = Caption(document.model, document.prompt, tuple(notes), _texts(document))
+    caption = Caption(
+        document.model, document.prompt, tuple(notes), _texts(document), _capture_id(document)
+    )
     return Shown(caption, tuple(stacks))
+
+
+def _capture_id(document: Document) -> str:
+    """The same for all pages of what one model read, whatever part of it they show.
+
+    By the ids where there are any: tokens may have been looked up since.
+    """
+    ids = ["input_ids", "decoder_input_ids"]
+    tokens = ids if any(key in document.header for key in ids) else ["tokens", "decoder_tokens"]
+    read = [document.model, document.prompt, _texts(document)]
+    known = json.dumps([*read, *map(document.header.get, tokens)])  # halves of characters too
+    return hashlib.sha256(known.encode("ascii")).hexdigest()[:8]
 
 
 def _texts(document: Document) -> tuple[tuple[str, str], ...]:

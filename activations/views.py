@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from activations.colours import DARK, LIGHT, STRONG
 from activations.errors import ToolkitError
 from activations.files import safe_name
 from activations.scores import SCORES
@@ -53,6 +54,7 @@ SCRIPTS = (  # each knows those before it
 NOT_A_NUMBER = 65535  # stands for NaN and infinities among the 16-bit weights
 _STEPS = 10_000  # 4 decimals
 _MASKED = -1e4  # raw scores lie far above; masks are the least number of float16 or below
+_TITLE_TEXT = 40  # characters
 _LONG_TEXT = 400  # characters; a longer one is folded
 _LARGEST_PAGE = 400_000_000  # bytes; V8 drops a script beyond 512 M characters without a word
 
@@ -62,13 +64,14 @@ class Caption:
     """What a page says it shows: the model, what it read, and what was left out and why.
 
     `texts` are further texts by their names: a second sentence, the decoder's target, an image's
-    file.
+    file. `capture` is an id of what was captured: a page tells by it that a link came from another.
     """
 
     model: str
     prompt: str
     notes: tuple[str, ...] = ()
     texts: tuple[tuple[str, str], ...] = ()
+    capture: str = ""
 
     @property
     def read(self) -> tuple[tuple[str, str], ...]:
@@ -116,10 +119,12 @@ def _page(
     data = {
         "view": view,
         "name": page_name(view, caption.model).removesuffix(".html"),
+        "capture": caption.capture,
         "minWeight": min_weight,
         "otherPage": page_name(other, caption.model) if linked else None,
         "notANumber": NOT_A_NUMBER,
         "scores": SCORES,
+        "colours": {"light": LIGHT, "dark": DARK, "strong": STRONG},
         "stacks": packed,
     }
     ours = "\n".join(_our(name) for name in SCRIPTS)
@@ -128,7 +133,7 @@ def _page(
     page = _template().substitute(
         policy=_policy(scripts, style),
         view=view,
-        title=html_text(f"{VIEWS[view]}: {caption.model}"),
+        title=html_text(_title(view, caption)),
         heading=VIEWS[view],
         model=html_text(caption.model),
         facts=html_text(facts),
@@ -146,6 +151,14 @@ def _page(
         drawing=scripts[3],
     )
     return page.encode("utf-8")
+
+
+def _title(view: str, caption: Caption) -> str:
+    """What a tab is told apart by: the view, the model, and how what it read begins."""
+    start = " ".join(caption.read[0][1][:_LONG_TEXT].split())
+    if len(start) > _TITLE_TEXT:
+        start = start[:_TITLE_TEXT].rstrip() + "…"
+    return printable(f"{VIEWS[view]}: {caption.model}" + (f" – {start}" if start else ""))
 
 
 def _text_row(name: str, text: str) -> str:

@@ -25,7 +25,7 @@ from playwright.sync_api import expect
 
 from activations import views
 from activations.stacks import Stack
-from activations.tokens import readable
+from activations.tokens import printable, readable
 from activations.views import Caption, build_pages
 
 pytestmark = pytest.mark.browser
@@ -281,8 +281,10 @@ def test_encoder_decoder(
         model.choose("#filter", kind)
         assert model_view_lines(model) == expected_pictures(kinds[kind])
         last = kinds[kind][-1].layer
-        model.page.locator(f"[aria-label='Layer {last}, Head 1']").click()
+        picture = model.page.locator(f"[aria-label='Layer {last}, Head 1']")
+        picture.click()
         assert model.texts("#vis .detail text.token") == rows + columns
+        picture.click()  # or it stays open in the next kind
 
 
 def test_sentence_pairs(tmp_path: Path, open_page: Open) -> None:
@@ -415,7 +417,10 @@ def test_hostile_strings_are_only_text(tmp_path: Path, open_page: Open) -> None:
         found = tab.page.evaluate(
             "['#prompt', '#model', 'title'].map(s => document.querySelector(s).textContent)"
         )
-        assert found == [shown, shown, f"Attention {view} view: {shown}"]
+        title = (
+            f"Attention {view} view: {printable(text)} – </script><script>window.hacked=1</script…"
+        )
+        assert found == [shown, shown, title]
         assert tab.page.evaluate("window.hacked") is None
         assert tab.page.locator("script").count() == 6
         if view == "head":
@@ -700,11 +705,12 @@ def test_links_between_the_views(tmp_path: Path, open_page: Open) -> None:
     pages = make_pages(tmp_path, layers, "--heads", "1,3", model="a b/c#d?e%f")
     assert pages["head"].name == "attention_head_view_a_b_c_d_e_f.html"
     tab = open_page(pages["model"])
+    capture = tab.page.evaluate("Page.capture")
     link = tab.page.locator("#opened a")
     assert link.count() == 0
     picture = tab.page.locator("[aria-label='Layer 8, Head 3']")
     picture.click()
-    expect(link).to_have_attribute("href", f"{pages['head'].name}#layer=8&head=3")
+    expect(link).to_have_attribute("href", f"{pages['head'].name}#layer=8&head=3&of={capture}")
     picture.click()  # closed again
     expect(link).to_have_count(0)
     picture.click()
@@ -719,12 +725,36 @@ def test_links_between_the_views(tmp_path: Path, open_page: Open) -> None:
 
     tab.choose("#layer", "3")
     tab.page.get_by_role("button", name="Head 1").dblclick()
-    expect(link).to_have_attribute("href", f"{pages['model'].name}#layer=3&head=1")
+    expect(link).to_have_attribute("href", f"{pages['model'].name}#layer=3&head=1&of={capture}")
     link.click()
     tab.page.wait_for_url(f"**/{pages['model'].name}#*")
     tab.drawn()
     assert tab.texts("#vis > svg > text.detail") == ["Layer 3, Head 1"]
     expect(tab.page.locator("#opened")).to_contain_text("Layer 3, Head 1")
+
+
+def test_a_link_from_a_page_of_another_capture_is_told(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, 4, 5)) for i in (3, 8)]
+    pages = make_pages(tmp_path, layers)
+    make_pages(tmp_path, layers, "--view", "model", "--layers", "8")  # the same, in part
+    tab = open_page(pages["head"], "#layer=8&head=1")
+    astray = tab.page.locator("#astray")
+
+    def follow() -> None:
+        tab.page.locator("#opened a").click()
+        tab.page.wait_for_url(f"**/{pages['model'].name}#layer=8&head=1")
+        tab.drawn()
+        assert tab.texts("#vis > svg > text.detail") == ["Layer 8, Head 1"]
+
+    follow()
+    expect(astray).to_have_text("")
+    make_pages(tmp_path, layers, "--view", "model", prompt="Another.")
+    tab.open(pages["head"].as_uri() + "#layer=8&head=1", [pages["model"].as_uri()])
+    tab.drawn()
+    expect(astray).to_have_text("")
+    follow()
+    expect(astray).to_contain_text("The link came from a page of another capture")
+    expect(astray).to_be_in_viewport()  # wherever the page was scrolled to
 
 
 def test_links_lead_to_the_same_attention(tmp_path: Path, open_page: Open) -> None:
@@ -744,12 +774,28 @@ def test_links_lead_to_the_same_attention(tmp_path: Path, open_page: Open) -> No
 
 
 @pytest.mark.parametrize(
-    "address", ["#layer=99&head=1", "#attention=7&layer=x", "#head=1&__proto__=1&%ff"]
+    ("address", "missing"),
+    [
+        ("#layer=99&head=1", "layer 99"),
+        ("#layer=0&head=7", "head 7"),
+        ("#layer=9&head=7", "layer 9 and head 7"),
+        ("#attention=7&layer=x", "attention 7 and layer x"),
+        ("#layer=%E2%80%AE%3Cb%3E", "layer %E2%80%AE%3Cb%3E"),
+        (f"#layer={'9' * 100}", f"layer {'9' * 19}…"),
+        ("#head=1&__proto__=1&%ff", ""),
+        ("#layer=0&attention=0", ""),
+    ],
 )
-def test_an_address_that_leads_nowhere(tmp_path: Path, open_page: Open, address: str) -> None:
+def test_an_address_that_leads_nowhere(
+    tmp_path: Path, open_page: Open, address: str, missing: str
+) -> None:
     layer = Layer(0, random_weights(0, 2, 4))
     tab = open_page(make_pages(tmp_path, [layer])["head"], address)
     assert head_view_lines(tab) == expected_lines(layer.weights)
+    said = f"The address names {missing}, which this page does not have." if missing else ""
+    expect(tab.page.locator("#astray")).to_have_text(said)
+    tab.page.get_by_role("link", name="Layer 0, Head 1").click()  # it is no longer of interest
+    expect(tab.page.locator("#astray")).to_have_text("")
 
 
 def test_a_new_address_in_an_open_page(tmp_path: Path, open_page: Open) -> None:
@@ -813,9 +859,10 @@ def test_everything_is_reached_by_keyboard(tmp_path: Path, open_page: Open) -> N
     )
 
     model = open_page(pages["model"])
-    stops = tab_stops(model, 11)
+    stops = tab_stops(model, 12)
     controls.remove("Head 0")
     controls.remove("Head 1")
+    controls.insert(2, "pictures")
     assert stops == [*controls, "to-scores", "Drawing", "Layer 0, Head 0"]
     # One stop for all pictures; the arrow keys go from one to the other, and not beyond the last.
     for key in ("ArrowLeft", "ArrowUp", "ArrowRight", "ArrowRight"):

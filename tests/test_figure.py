@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from browser import MODEL, Layer, random_weights, write_capture
+from browser import MODEL, Layer, Open, make_pages, random_weights, write_capture
 from conftest import Run
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
@@ -26,6 +26,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.font_manager import fontManager
 from PIL import Image
 
+from activations.colours import DARK, LIGHT, STRONG
 from activations.figure import build_figures, head_map
 from activations.fonts import families_for
 from activations.heads import HeadName, parse_heads
@@ -76,7 +77,7 @@ class Read:
     cells: list[tuple[float, float, str]]  # x and y of the middle, colour
     bar: list[str]  # the colours from the least to the most
 
-    def weights(self, rows: int, columns: int, most: float) -> np.ndarray:
+    def weights(self, rows: int, columns: int) -> np.ndarray:
         """The cells' values by the colour bar, placed by where the cells are drawn."""
         assert len(self.cells) == rows * columns
         xs = sorted({round(x, 1) for x, _, _ in self.cells})
@@ -86,8 +87,8 @@ class Read:
         for x, y, colour in self.cells:
             steps = [step for step, other in enumerate(self.bar) if other == colour]
             found[ys.index(round(y, 1)), xs.index(round(x, 1))] = (
-                (np.mean(steps) + 0.5) / 256 * most
-            )
+                (np.mean(steps) + 0.5) / 256
+            ) ** 2
         return found
 
 
@@ -120,11 +121,10 @@ def _shape(path: ElementTree.Element) -> tuple[float, float, str]:
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 9), (24, 24), (40, 5), (100, 100)])
 def test_colours_are_the_weights(rows: int, columns: int) -> None:
-    """By the colour bar of the same figure, which goes from 0 to the largest weight."""
+    """By the colour bar of the same figure, which goes from 0 to 1 by the root of the weight."""
     weights = random_weights(rows, 1, rows, columns, causal=rows == columns)[0]
     read = read_svg(figure_of(stack_of(weights)))
-    most = float(weights.max())
-    np.testing.assert_allclose(read.weights(rows, columns, most), weights, atol=most / 256)
+    np.testing.assert_allclose(read.weights(rows, columns), weights, atol=2 / 256)
     assert len(read.bar) == 256
     assert {"Attending token", "Attended token", "Attention weight"} <= set(read.texts)
 
@@ -135,10 +135,68 @@ def test_lightness_falls_evenly() -> None:
     strip = Image.new("RGB", (256, 1))
     strip.putdata([tuple(bytes.fromhex(colour[1:])) for colour in bar])
     grey = np.asarray(strip.convert("L"), int)[0]
-    assert grey[0] > 245
+    assert grey[0] == 255  # no attention is the paper's colour
     assert grey[-1] < 60
     assert (np.diff(grey) <= 0).all()
     assert (np.diff(grey[::16]) < -7).all()  # no part of the range looks all alike
+
+
+def test_the_colour_bar_tells_the_weights() -> None:
+    stack = stack_of(random_weights(1, 1, 9)[0])
+    figure = draw(head_map(HeadName(0, 0), Caption("m", "p"), stack, [stack]))
+    FigureCanvasAgg(figure).draw()
+    bar = figure.axes[1]
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["0", "0.1", "0.3", "0.6", "1"]
+    for tick in bar.get_yticks():
+        place = bar.transData.transform((0, tick))
+        assert bar.transAxes.inverted().transform(place)[1] == pytest.approx(tick**0.5, abs=1e-6)
+
+
+@pytest.mark.browser
+def test_the_page_has_the_same_colours(tmp_path: Path, open_page: Open) -> None:
+    weights = random_weights(8, 1, 9)
+    pages = make_pages(tmp_path, [Layer(0, weights)])
+    tab = open_page(pages["head"], "#layer=0&head=0")
+    paths = tab.page.evaluate(
+        "Array.from(document.querySelectorAll('#heat svg > rect:first-child, #heat svg > path'),"
+        " e => [e.getAttribute('d') ?? '', getComputedStyle(e).fill])"
+    )
+    paper = "rgb(255, 255, 255)"
+    assert paths[0] == ["", paper]
+    fills = {
+        (float(y), float(x)): fill
+        for data, fill in paths
+        for x, y in re.findall(r"M([\d.e-]+) ([\d.e-]+)", data)
+    }
+    theirs = [fills[place] for place in sorted(fills)]
+    cells = sorted(read_svg(figure_of(stack_of(weights[0]))).cells, key=lambda cell: cell[1::-1])
+    # Its faintest shades the page draws as none: it has 48.
+    seen = np.sqrt(weights[0].ravel()) * 48 >= 0.5
+    ours = [colour for (_, _, colour), there in zip(cells, seen, strict=True) if there]
+    assert len(ours) == len(theirs) > 20
+    for one, other in zip(ours, theirs, strict=True):
+        step = np.array([*bytes.fromhex(one[1:])]) - [int(n) for n in re.findall(r"\d+", other)]
+        assert abs(step).max() <= 5
+
+
+@pytest.mark.parametrize(("colours", "inks"), [(LIGHT, (0, 255)), (DARK, (255, 0))])
+def test_numbers_are_readable_on_every_colour(colours: list[str], inks: tuple[int, int]) -> None:
+    rgb = np.array([[*bytes.fromhex(colour[1:])] for colour in colours])
+    shares = np.linspace(0, 1, 1001)
+    at = np.linspace(0, 1, len(colours))
+    shown = np.stack([np.interp(shares, at, channel) for channel in rgb.T], axis=1)
+    light = luminance(shown)
+    ink = np.where(shares > STRONG, *(luminance(np.full(3, ink)) for ink in inks[::-1]))
+    high, low = np.maximum(light, ink), np.minimum(light, ink)
+    assert ((high + 0.05) / (low + 0.05)).min() > 4.5  # WCAG AA
+
+
+def luminance(rgb: np.ndarray) -> np.ndarray:
+    """As WCAG 2 has it, of sRGB from 0 to 255."""
+    part = rgb / 255
+    linear = np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
+    found: np.ndarray = linear @ np.array([0.2126, 0.7152, 0.0722])
+    return found
 
 
 @pytest.mark.parametrize("form", ["png", "pdf", "svg"])
@@ -172,7 +230,7 @@ def test_values_are_written_into_few_cells() -> None:
     texts = read_svg(figure_of(stack_of(weights))).texts
     written = [text for text in texts if re.fullmatch(r"[01]\.\d\d", text)]
     assert written == [f"{weight:.2f}" for weight in weights.ravel() if weight]
-    assert texts.count("0") == np.count_nonzero(weights == 0)
+    assert texts.count("0") == np.count_nonzero(weights == 0) + 1  # and one at the colour bar
     more = read_svg(figure_of(stack_of(random_weights(1, 1, 13)[0]))).texts
     assert not any(re.fullmatch(r"\d\.\d\d", text) for text in more)
 
@@ -287,8 +345,7 @@ def test_part_of_a_text(workplace: Path, view: Run) -> None:
     done = view("--input", "x.json", "--figure", "0.0", "--tokens", "3:8")
     read = read_svg(Path(done.out[0]).read_bytes())
     part = weights[0, 3:8, 3:8]
-    found = read.weights(5, 5, float(part.max()))
-    np.testing.assert_allclose(found, part, atol=1 / 256)
+    np.testing.assert_allclose(read.weights(5, 5), part, atol=2 / 256)
     assert read.texts[:5] == ["t3", "t4", "t5", "t6", "t7"]
     done = view("--input", "x.json", "--figure", "0.0", "--tokens", "50:180")
     assert "50: t50" in Path(done.out[0]).read_text()
@@ -397,8 +454,7 @@ def test_a_figure_for_each_head_and_kind(workplace: Path, view: Run) -> None:
     assert "Layer 0, Head 1" in read.texts
     assert "Family/Tiny-1, cross attention" in read.texts
     weights = BOTH_SIDES[3].weights[1]
-    most = float(weights.max())
-    np.testing.assert_allclose(read.weights(4, 6, most), weights, atol=most / 256)
+    np.testing.assert_allclose(read.weights(4, 6), weights, atol=2 / 256)
     assert read.texts[:6] == list("abcdef")  # columns are attended to
     start = read.texts.index("w")
     assert read.texts[start : start + 4] == list("wxyz")

@@ -23,7 +23,7 @@ from browser import (
     random_weights,
 )
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from activations.scores import SCORES, with_scores
 from activations.stacks import Stack
@@ -96,7 +96,9 @@ def test_a_head_on_its_own_is_a_heat_map(tmp_path: Path, open_page: Open, view: 
 def test_the_cell_pointed_at_is_told(tmp_path: Path, open_page: Open) -> None:
     layers = two_layers()
     tab = open_page(make_pages(tmp_path, layers)["head"], "#layer=2&head=0")
-    box = tab.page.locator("#heat svg > rect").first.bounding_box()
+    frame = tab.page.locator("#heat svg > rect").first
+    frame.scroll_into_view_if_needed()
+    box = frame.bounding_box()
     assert box
     cell = box["width"] / 6
     tab.page.mouse.move(box["x"] + 1.5 * cell, box["y"] + 4.5 * cell)
@@ -224,6 +226,8 @@ def test_scores_are_sorted_and_open_heads(tmp_path: Path, open_page: Open, view:
     else:
         assert tab.texts("#vis > svg > text.detail") == ["Layer 7, Head 2"]
     assert tab.page.evaluate("location.hash") == "#layer=7&head=2"
+    whole = tab.page.get_by_text("Over the whole text:")
+    assert whole.is_visible()
     names = [score.replace("_", " ").capitalize() for score in SCORES]
     assert told(tab, "#head-scores").split("\n") == [
         part for pair in zip(names, rows["Layer 7, Head 2"], strict=True) for part in pair
@@ -239,6 +243,7 @@ def test_scores_that_are_not_defined(tmp_path: Path, open_page: Open) -> None:
     assert raw.page.locator("#scores").is_hidden()
     assert raw.page.locator("#without-first-label").is_hidden()
     assert told(raw, "#head-scores") == ""
+    assert raw.page.get_by_text("Over the whole text:").is_hidden()
 
 
 # ---------------------------------------------------------------------------------- ways of looking
@@ -318,6 +323,33 @@ def test_after_the_average_the_same_heads_are_on(tmp_path: Path, open_page: Open
     average.uncheck()
     tab.drawn()
     assert tab.pressed() == [True, False, False, True]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_another_attention_keeps_the_head_that_is_open(
+    tmp_path: Path, open_page: Open, view: str
+) -> None:
+    layers = [Layer(i, random_weights(i, 4, 6, causal=False)) for i in (2, 5)]
+    pair = {"tokens": list("abcdef"), "sentence_b_start": 4}
+    tab = open_page(make_pages(tmp_path / "pair", layers, **pair)[view], "#layer=5&head=2")
+    for part in ("Sentence A -> Sentence A", "Sentence A -> Sentence B"):
+        tab.choose("#filter", part)
+        expect(tab.page.locator("#closer-title")).to_have_text(f"Layer 5, Head 2, {part}")
+    tab.page.get_by_label("Average of the heads", exact=True).check()
+    tab.choose("#filter", "All")
+    if view == "model":
+        assert tab.texts("#vis > svg > text.detail") == ["Layer 5, average"]
+    expect(tab.page.locator("#closer-title")).to_have_text("Layer 5, average of the heads, All")
+    # Where it is not there, all are on.
+    unlike = [Layer(2, random_weights(0, 2, 6)), Layer(5, random_weights(1, 4, 6))]
+    unlike += [Layer(2, random_weights(2, 3, 6), "cross")]
+    tab = open_page(make_pages(tmp_path / "unlike", unlike)[view], "#layer=2&head=1")
+    tab.choose("#filter", "Cross")
+    expect(tab.page.locator("#closer-title")).to_have_text("Layer 2, Head 1, Cross")
+    tab.page.get_by_role("link", name="Layer 2, Head 2").click()
+    for name in tab.texts("#filter option")[:2]:
+        tab.choose("#filter", name)
+        expect(tab.page.locator("#closer-title")).to_have_text("One head")
 
 
 def close(found: dict[tuple[int, ...], float], expected: dict[tuple[int, ...], float]) -> None:
@@ -629,6 +661,44 @@ def test_all_lines_on_a_narrow_screen(tmp_path: Path, open_page: Open) -> None:
     tab.page.set_viewport_size({"width": 1280, "height": 720})
 
 
+def test_pictures_of_choice(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, 4, 24)) for i in range(4)]
+    tab = open_page(make_pages(tmp_path, layers)["model"])
+    choice = tab.page.get_by_label("Pictures")
+    pictures = tab.page.locator("#summary canvas")
+    assert choice.input_value() == "lines"
+    assert pictures.count() == 0
+    choice.focus()
+    tab.page.keyboard.press("ArrowDown")
+    assert tab.drawn().startswith("Each picture shows the weights of a head as a matrix")
+    assert pictures.count() == 16
+    assert tab.page.locator("#vis").count() == 0
+    box = tab.page.locator("#summary").bounding_box()
+    assert box
+    assert box["height"] < 600  # all of them at a glance
+    # It is in the address, and comes back from the other view.
+    tab.page.get_by_role("button", name="Layer 2, Head 1").click()
+    tab.wait("() => location.hash === '#layer=2&head=1&pictures=matrices'")
+    tab.page.locator("#opened a").click()
+    tab.page.wait_for_url("**/*head_view*#layer=2&head=1&pictures=matrices")
+    tab.drawn()
+    assert choice.is_hidden()
+    tab.page.locator("#opened a").click()
+    tab.page.wait_for_url("**/*model_view*#layer=2&head=1&pictures=matrices")
+    tab.drawn()
+    assert pictures.count() == 16
+    expect(tab.page.locator("#closer-title")).to_have_text("Layer 2, Head 1")
+    # And back to lines, on a narrow screen too.
+    for width in (1280, 390):
+        tab.choose("#pictures", "matrices")
+        tab.page.set_viewport_size({"width": width, "height": 900})
+        assert "lines are drawn." in tab.choose("#pictures", "lines")
+        tab.page.get_by_role("button", name="Layer 2, Head 1").click()  # closed: it hides others
+        assert model_view_lines(tab) == expected_pictures(layers)
+        tab.page.get_by_role("button", name="Layer 2, Head 1").click()
+    tab.page.set_viewport_size({"width": 1280, "height": 720})
+
+
 def test_saving_the_small_pictures(tmp_path: Path, open_page: Open) -> None:
     layers = two_layers()
     tab = open_page(make_pages(tmp_path, layers)["model"])
@@ -708,7 +778,7 @@ def resize(tab: Tab, view: str, width: int) -> None:
 def test_readable_on_narrow_and_wide_screens(
     tmp_path: Path, open_page: Open, view: str, width: int
 ) -> None:
-    layers = [Layer(i, random_weights(i, 14, 20)) for i in range(3)]
+    layers = [Layer(i, random_weights(i, 14, 20)) for i in (0, 1, 23)]
     tab = open_page(make_pages(tmp_path, layers, prompt="word " * 60)[view])
     resize(tab, view, width)
     tab.page.locator("#scores-table a").first.click()
@@ -717,7 +787,7 @@ def test_readable_on_narrow_and_wide_screens(
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
     out = tab.page.evaluate(
         """() => Array.from(document.querySelectorAll('h1, h2, dd, #how, #controls > *, #status, '
-                + '#bar > *, #closer-actions > *, #heat svg'),
+                + '#bar > *, #closer-actions > *, #heat svg, #scores th, #scores td'),
             e => [e.id || e.tagName, e.getBoundingClientRect().right])
             .filter(([, right]) => right > innerWidth)"""
     )
@@ -734,6 +804,22 @@ def test_readable_on_narrow_and_wide_screens(
         assert side
         assert side["x"] >= drawing["x"] + drawing["width"]
     tab.page.set_viewport_size({"width": 1280, "height": 720})
+
+
+def test_by_touch(tmp_path: Path, chromium: Browser) -> None:
+    path = make_pages(tmp_path, two_layers())["head"]
+    context = chromium.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
+    page = context.new_page()
+    page.goto(path.as_uri())
+    page.locator("#vis [role=option]").first.wait_for(state="attached")
+    page.locator("#vis #left [role=option]").nth(3).tap()
+    expect(page.locator("#readout")).to_contain_text("t3 (token 3) attends to")
+    for _ in range(2):
+        page.get_by_role("button", name="Head 1", exact=True).tap()
+    expect(page.locator("#closer-title")).to_have_text("Layer 2, Head 1")
+    context.close()
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -755,6 +841,37 @@ def test_printing(tmp_path: Path, open_page: Open, view: str) -> None:
     assert len(tab.page.pdf()) > 10_000
     tab.page.emulate_media(media="screen")
     tab.page.set_viewport_size({"width": 1280, "height": 720})
+
+
+def test_a_long_picture_is_printed_layer_by_layer(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, 4, 24)) for i in (1, 2, 4, 7)]
+    tab = open_page(make_pages(tmp_path, layers)["model"], "#layer=2&head=1")
+    tab.page.emulate_media(media="print")
+    tab.page.set_viewport_size({"width": 718, "height": 1047})  # A4 without margins
+    tab.drawn()
+    tab.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    tab.page.evaluate("scrollTo(0, 0)")
+    assert tab.page.locator("#vis > svg").first.is_hidden()
+    bottom = 0.0
+    for i, picture in enumerate(tab.page.locator("#vis > svg.layer").all()):
+        box = picture.bounding_box()
+        assert box
+        assert box["y"] >= bottom  # after the one before
+        bottom = box["y"] + box["height"]
+        assert box["height"] < 500
+        assert bottom < 1047 or i  # the first stands on the first sheet
+        assert picture.evaluate("e => getComputedStyle(e).breakInside") == "avoid"
+        texts = picture.locator("text").all_text_contents()
+        assert texts == (["Heads", "0", "1", "2", "3"] if i == 0 else []) + [str(layers[i].layer)]
+        lines = picture.locator("line").count()
+        assert lines == sum(len(expected_lines(weights)) for weights in layers[i].weights)
+    tab.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    tab.page.emulate_media(media="screen")
+    tab.page.set_viewport_size({"width": 1280, "height": 720})
+    assert tab.page.locator("#vis > svg").count() == 1
+    assert tab.texts("#vis > svg > text.detail") == ["Layer 2, Head 1"]
+    tab.page.get_by_role("button", name="Layer 2, Head 1").click()
+    assert model_view_lines(tab) == expected_pictures(layers)
 
 
 # -------------------------------------------------------------------------- the address, and people
@@ -781,6 +898,55 @@ def test_the_address_follows_what_is_shown(tmp_path: Path, open_page: Open) -> N
     picture.click()
     model.wait("() => location.hash === ''")
     assert model.page.locator("#closer-body").is_hidden()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_back_and_forth(tmp_path: Path, open_page: Open, view: str) -> None:
+    layers = [Layer(i, random_weights(i, 2, 6, causal=False)) for i in (2, 5)]
+    pair = {"tokens": list("abcdef"), "sentence_b_start": 4}
+    tab = open_page(make_pages(tmp_path, layers, **pair)[view], "#attention=7")
+
+    def now(address: str, title: str) -> None:
+        tab.wait(f"() => location.hash === '{address}'")
+        tab.drawn()
+        assert tab.page.evaluate("location.hash") == address
+        expect(tab.page.locator("#closer-title")).to_have_text(title)
+
+    now("", "One head")
+    tab.page.get_by_label("Hide lines up to").fill("30")  # is no step
+    now("#above=0.09", "One head")
+    if view == "head":
+        tab.page.get_by_role("button", name="Head 1", exact=True).dblclick()  # is one
+    else:
+        tab.page.get_by_role("button", name="Layer 2, Head 1").click()
+    now("#layer=2&head=1&above=0.09", "Layer 2, Head 1, All")
+    tab.page.get_by_role("link", name="Layer 5, Head 0").click()
+    now("#layer=5&head=0&above=0.09", "Layer 5, Head 0, All")
+    tab.page.get_by_label("Hide lines up to").fill("20")
+    now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
+    tab.choose("#filter", "Sentence A -> Sentence B")
+    part = "Layer 5, Head 0, Sentence A -> Sentence B"
+    now("#layer=5&head=0&attention=3&above=0.04", part)
+    for _ in range(2):
+        tab.page.go_back()
+        now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
+        tab.page.go_back()
+        now("#layer=2&head=1&above=0.09", "Layer 2, Head 1, All")
+        tab.page.go_back()
+        now("#above=0.09", "One head")
+        for _ in range(3):
+            tab.page.go_forward()
+        now("#layer=5&head=0&attention=3&above=0.04", part)
+    tab.page.go_back()
+    now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
+    if view == "head":  # another layer is a step
+        tab.choose("#layer", "2")
+        now("#layer=2&head=0&above=0.04", "Layer 2, Head 0, All")
+        tab.page.go_back()
+        now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
+    for _ in range(3):  # to load the page was none
+        tab.page.go_back()
+    assert tab.page.url == "about:blank"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -20,7 +20,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from activations import views
 from activations.errors import ToolkitError
 from activations.stacks import Stack
-from activations.tokens import readable
+from activations.tokens import printable, readable
 from activations.views import NOT_A_NUMBER, Caption, build_pages, pack_weights, page_name
 
 
@@ -160,7 +160,9 @@ def test_any_text_stays_text(
     assert [tag for tag, _ in parsed.elements] == [tag for tag, _ in plain.elements]
     assert parsed.by_id("prompt") == as_html_keeps_it(prompt)
     assert parsed.by_id("model") == as_html_keeps_it(model)
-    assert parsed.of("title") == [({}, f"Attention {view} view: {as_html_keeps_it(model)}")]
+    ((_, title),) = parsed.of("title")
+    assert title.startswith(f"Attention {view} view: {printable(model)}")
+    assert title.isprintable()
     assert parsed.of("li") == [({}, as_html_keeps_it(note))]
 
     data = json.loads(parsed.by_id("page-data"))
@@ -181,6 +183,23 @@ def test_any_text_stays_text(
     assert rules["script-src"].split() == hashes(run)
     assert rules["style-src"].split() == hashes([text for _, text in parsed.of("style")])
     assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+
+
+@pytest.mark.parametrize(
+    ("caption", "title"),
+    [
+        (Caption("m", "Hi."), "m – Hi."),
+        (Caption("m", ""), "m"),
+        (Caption("m", " \n<b>\tx\x1b[0m\u202e"), "m – <b> x\\x1b[0m\\u202e"),
+        (Caption("a\x07b", "x" * 41), f"a\\x07b – {'x' * 40}…"),
+        (Caption("m", "word " * 1000), f"m – {'word ' * 8}".rstrip() + "…"),
+        (Caption("m", "", texts=(("Image", "fox.png"),)), "m – fox.png"),
+    ],
+)
+def test_a_page_is_named_by_what_it_shows(caption: Caption, title: str) -> None:
+    pages = build_pages(["head", "model"], caption, [stack(np.ones((1, 1, 1)))])
+    for view, page in pages.items():
+        assert Parsed(page).of("title") == [({}, f"Attention {view} view: {title}")]
 
 
 def test_nothing_in_a_page_points_outside() -> None:

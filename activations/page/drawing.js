@@ -18,6 +18,7 @@ const State = {
   wanted: null,
   svg: null, // what bertviz has drawn
   reveals: false, // whether a head was just asked for, and is to be scrolled to
+  pictures: "", // what a head is in the model view: "lines", "matrices", or as there is room
   everything: false, // all lines of what is shown were asked for, however many
   // Called where a head is on its own, {layer, head} as positions, or none is: null.
   opened: () => {},

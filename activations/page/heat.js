@@ -24,9 +24,8 @@ const Heat = (() => {
   }
 
   // Both schemes' colours at once, so that the page's switch, the system's and print change them.
-  const LIGHT = d3.interpolateRgbBasis(["#ffffff", "#c9ddf0", "#6aaed6", "#2070b4", "#08306b"]);
-  const DARK = d3.interpolateRgbBasis(["#000000", "#0d2f52", "#2370b3", "#6fb2ee", "#d8ecff"]);
-  const shade = (t) => `light-dark(${LIGHT(t)}, ${DARK(t)})`;
+  const [light, dark] = [Page.colours.light, Page.colours.dark].map((colours) => d3.piecewise(d3.interpolateRgb, colours));
+  const shade = (t) => `light-dark(${light(t)}, ${dark(t)})`;
 
   // The weights without colour and of full colour: 0 and 1, or the least and the most of raw scores.
   function rangeOf(picture) {
@@ -118,7 +117,7 @@ const Heat = (() => {
     return cells.flatMap((row, r) => row.flatMap((weight, c) => (!weight ? [] : [
       svgElement("text", {
         x: left + (c + 0.5) * size, y: top + (r + 0.5) * size + 3.5, "text-anchor": "middle",
-        "font-size": "10px", class: strength(weight, range) > 0.62 ? "on-strong" : "on-faint",
+        "font-size": "10px", class: strength(weight, range) > Page.colours.strong ? "on-strong" : "on-faint",
       }, weight.toFixed(2)),
     ])));
   }

@@ -7,7 +7,11 @@ const ModelView = (() => {
   const layers = () => State.stack.layers.keys();
   const heads = () => State.stack.heads.keys();
 
-  const start = () => {};
+  function start() {
+    addEventListener("beforeprint", splitByLayer);
+    addEventListener("afterprint", join);
+  }
+
   const prepare = () => {};
 
   const regions = () => State.svg.querySelectorAll(":scope > g > rect:last-child");
@@ -63,6 +67,34 @@ const ModelView = (() => {
     if (wanted) revealAsked(wanted, 0.5);
     State.reveals = false;
     if (!wanted) State.opened(null);
+  }
+
+  // Print begins a picture longer than a sheet on a new one, and cuts it wherever the sheet ends. So
+  // meanwhile every layer is a picture of its own. What is open would be cut too; its matrix is there.
+  let whole = null; // the picture that is split, and what it holds otherwise, in order
+
+  function splitByLayer() {
+    const { svg, stack } = State;
+    if (!svg?.isConnected || !svg.classList.contains("tall")) return;
+    whole = { svg, children: [...svg.children] };
+    const pictures = [...regions()].map((region) => region.parentNode);
+    const labels = whole.children.filter((each) => each.localName === "text" && !each.classList.contains("detail"));
+    const count = stack.heads.length;
+    const above = labels.splice(0, 1 + count); // "Heads" and their numbers; then "Layers" and theirs
+    stack.layers.forEach((_, layer) => {
+      const row = pictures.slice(layer * count, (layer + 1) * count);
+      const [y, height] = ["y", "height"].map((name) => +row[0].querySelector(".attn_background").getAttribute(name));
+      const top = layer ? y : 0;
+      svg.parentNode.append(svgElement("svg", {
+        class: "layer", viewBox: `0 ${top} ${svg.getAttribute("width")} ${y + height - top}`,
+      }, ...(layer ? [] : above), labels[1 + layer], ...row));
+    });
+  }
+
+  function join() {
+    whole?.svg.append(...whole.children); // another may have been drawn since
+    whole = null;
+    document.querySelectorAll("#vis > .layer").forEach((each) => each.remove());
   }
 
   // Not for every drawing: who moves the slider wants to stay there.

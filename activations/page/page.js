@@ -6,12 +6,13 @@
   let base; // the stack chosen, one of Page.stacks
   let showing = 0; // counts the calls of show(), so that an earlier one can tell it is outdated
   let telling = 0; // and those of tell()
+  let drawing = false; // what is open may change until it is done
   let counts = null; // of all that could be drawn, as Weights.histogram() counts it
 
   // ------------------------------------------------------------------------------- the drawing
 
   // Look at a stack, at the mean of its heads or without its first token, and draw.
-  function look(stack, wanted, { average, withoutFirst } = State) {
+  function look(stack, wanted, { average, withoutFirst } = State, arrived = false) {
     base = stack;
     Object.assign(State, { average, withoutFirst, wanted });
     State.stack = Weights.lookedAt(base, State);
@@ -23,7 +24,7 @@
     showThreshold();
     State.everything = false;
     Scores.fill(base, openHead, (head) => addressOf(head, false));
-    show();
+    show(arrived);
   }
 
   // All that is asked for, by bertviz. Gives false where something else was to be drawn meanwhile.
@@ -47,33 +48,46 @@
     return true;
   }
 
-  // Draw, the strongest lines first where there are too many; say what is not drawn.
-  async function show() {
-    const [mine, { everything }] = [++showing, State];
+  // `arrived`: the address asked for it.
+  async function show(arrived = false) {
+    const mine = ++showing;
+    drawing = true;
+    if (!await drawAll(() => mine === showing)) return;
+    drawing = false;
+    remember(arrived);
+  }
+
+  // Draw, the strongest lines first where there are too many; say what is not drawn. Gives false where
+  // something else is to be drawn meanwhile.
+  async function drawAll(stillWanted) {
+    const { everything } = State;
     counts = null;
     byId("status").textContent = everything ? "Drawing… this can take a while." : "Drawing…";
     byId("choice").hidden = true;
     await painted();
     const { stack, least } = State;
     const found = await Weights.histogram(stack, view.layers());
-    if (mine !== showing) return;
+    if (!stillWanted()) return false;
     counts = found;
     const all = Weights.above(stack, counts, least);
     const room = everything ? Infinity : Limits.atOnce;
     const weights = counts.reduce((sum, count) => sum + count, 0);
     const tooMany = all > room || (weights > Limits.weightsAtOnce && !everything);
-    const asPictures = view === ModelView && (tooMany || (narrow.matches && !everything));
+    const asPictures = view === ModelView && (tooMany || (pictures() === "matrices" && !everything));
     byId("how").hidden = asPictures; // it tells of lines
+    byId("pictures-label").hidden = view === HeadView || tooMany; // then there is no choice
+    byId("pictures").value = asPictures ? "matrices" : "lines";
     if (asPictures) {
       State.opened(null);
-      if (!await ModelView.drawPictures(counts, () => mine === showing)) return;
+      if (!await ModelView.drawPictures(counts, stillWanted)) return false;
       byId("status").textContent = aboutPictures(tooMany, all > room ? counted(all, "line") : counted(weights, "weight"));
     } else {
       State.cut = all > room ? Weights.cutFor(stack, counts, room, least) : least;
-      if (!await draw() || mine !== showing) return;
+      if (!await draw() || !stillWanted()) return false;
       tell();
     }
     if (view === ModelView ? tooMany : all > room) offer(all);
+    return true;
   }
 
   // Of the heads that are on: the lines of the others are there, and not seen.
@@ -86,11 +100,12 @@
   }
   State.switched = () => tell();
 
+  const pictures = () => State.pictures || (narrow.matches ? "matrices" : "lines");
+
   function aboutPictures(tooMany, many) {
-    const why = tooMany
-      ? `${many} are too many to be drawn at once, so each picture`
-      : "Here is little room for lines, so each picture";
-    return `${why} shows the weights of a head as a matrix: rows attend, columns are attended to. ` +
+    const why = tooMany ? `${many} are too many to be drawn at once, so each`
+      : State.pictures ? "Each" : "Here is little room for lines, so each";
+    return `${why} picture shows the weights of a head as a matrix: rows attend, columns are attended to. ` +
       "Click one to see its lines.";
   }
 
@@ -117,7 +132,7 @@
 
   // ------------------------------------------------------------------------------ one head on its own
 
-  // Name the head that is on its own, and show it closely; keep what is shown in the address.
+  // Name the head that is on its own, and show it closely.
   let place = null; // {layer, head} as positions
   State.opened = (now) => {
     place = now;
@@ -132,14 +147,14 @@
     }
     byId("to-closer").hidden = !place;
     byId("to-scores").hidden = byId("scores").hidden;
-    remember();
+    if (!drawing) remember();
   };
   State.redraw = () => show();
 
   // A link to the same head in the other view's file, which lies beside this one.
   function linkTo(place) {
     const alone = State.average ? "" : "alone ";
-    return element("a", { href: `${encodeURIComponent(Page.otherPage)}#${addressOf(place)}` },
+    return element("a", { href: `${encodeURIComponent(Page.otherPage)}#${addressOf(place)}&of=${Page.capture}` },
       Page.view === "head" ? "in the model view" : `${alone}in the head view`);
   }
 
@@ -153,18 +168,42 @@
     if (Page.stacks.indexOf(base)) parts.set("attention", Page.stacks.indexOf(base));
     if (State.withoutFirst) parts.set("first", "hidden");
     if (State.least !== Page.minWeight) parts.set("above", decimals(State.least));
+    if (State.pictures) parts.set("pictures", State.pictures);
     if (Theme.chosen() !== "system") parts.set("theme", Theme.chosen());
     return [...parts].map(([key, value]) => `${key}=${value}`).join("&");
   }
 
-  function remember() {
+  // Keep what is shown in the address. Another head, layer or attention is a step that the browser's
+  // buttons lead back and forth by; the clicks of a double click are one step.
+  let repeated = false; // the latest click was the second of a double click
+  let stepped = false; // and the first was a step
+
+  function remember(arrived = false) {
     if (!["file:", "http:", "https:"].includes(location.protocol)) return; // a frame has no address
-    const address = addressOf(place);
-    if (address === location.hash.slice(1)) return; // browsers count these calls
-    history.replaceState(null, "", address ? `#${address}` : location.pathname + location.search);
+    const [address, before] = [addressOf(place), location.hash.slice(1)];
+    const isStep = openedIn(address) !== openedIn(before) && !arrived;
+    const isNew = isStep && !(repeated && stepped);
+    if (!repeated) stepped = isNew;
+    if (address === before) return; // browsers count these calls
+    if (isStep) byId("astray").textContent = "";
+    const url = address ? `#${address}` : location.pathname + location.search;
+    if (isNew) history.pushState(null, "", url);
+    else history.replaceState(null, "", url);
   }
 
-  // What the address asks for; numbers that are not there are ignored.
+  function openedIn(address) {
+    const parts = new URLSearchParams(address);
+    return ["layer", "head", "attention"].map((key) => parts.get(key)).join();
+  }
+
+  function startSteps() {
+    for (const type of ["click", "keydown", "change"]) {
+      addEventListener(type, (event) => { if (event.isTrusted) repeated = event.detail > 1; }, { capture: true });
+    }
+    addEventListener("popstate", readAddress); // not hashchange, which comes later than the address
+  }
+
+  // What the address asks for. Of what is not there it is said that it is not.
   function readAddress() {
     const asked = new URLSearchParams(location.hash.slice(1));
     const stack = Page.stacks[Number(asked.get("attention") ?? 0)] ?? Page.stacks[0];
@@ -175,9 +214,28 @@
     if (asked.has("theme")) Theme.choose(asked.get("theme"));
     const above = Number.parseFloat(asked.get("above"));
     State.least = above >= 0 ? above : Page.minWeight;
+    State.pictures = ["lines", "matrices"].find((each) => each === asked.get("pictures")) ?? "";
     State.reveals = true;
+    const found = {
+      attention: stack === Page.stacks[Number(asked.get("attention"))],
+      layer: layer >= 0,
+      head: head >= 0 || average,
+    };
+    byId("astray").textContent = strayed(asked, Object.keys(found).filter((key) => asked.get(key) && !found[key]));
     const withoutFirst = asked.get("first") === "hidden" && Weights.hasFirst(stack);
-    look(stack, layer < 0 ? null : { layer: stack.layers[layer], heads }, { average, withoutFirst });
+    look(stack, layer < 0 ? null : { layer: stack.layers[layer], heads }, { average, withoutFirst }, true);
+  }
+
+  // What is to be said of an address that did not mean this page: in a folder pages of one model have
+  // the same names, whatever it read and whatever part is shown.
+  function strayed(asked, missing) {
+    const said = [];
+    if (asked.has("of") && asked.get("of") !== Page.capture) {
+      said.push("The link came from a page of another capture; this page shows the one named at its top.");
+    }
+    const names = missing.map((key) => `${key} ${shorten(encodeURIComponent(asked.get(key)), 20)}`);
+    if (names.length) said.push(`The address names ${names.join(" and ")}, which this page does not have.`);
+    return said.join(" ");
   }
 
   // A row of the table of scores was chosen.
@@ -194,9 +252,25 @@
     byId("filter-label").hidden = Page.stacks.length < 2;
     filter.addEventListener("change", () => {
       const stack = Page.stacks[Number(filter.value)];
-      const layer = State.wanted?.layer;
-      look(stack, stack.layers.includes(layer) ? { layer, heads: null } : null);
+      look(stack, sameIn(stack));
     });
+  }
+
+  function startPictures() {
+    byId("pictures").addEventListener("change", () => {
+      State.pictures = byId("pictures").value;
+      State.everything = false;
+      show();
+    });
+  }
+
+  // What is wanted, in another stack: of its layer and heads those that are there too.
+  function sameIn(stack) {
+    const { stack: old, wanted } = State;
+    if (!wanted || !stack.layers.includes(wanted.layer)) return null;
+    const of = State.average ? [Weights.AVERAGE] : stack.heads;
+    const heads = (wanted.heads ?? []).map((place) => of.indexOf(old.heads[place])).filter((place) => place >= 0);
+    return { layer: wanted.layer, heads: heads.length ? heads : null };
   }
 
   // Of the average one comes back to the heads that were on, or to the head that was open.
@@ -232,7 +306,7 @@
       State.everything = false;
       showThreshold();
       clearTimeout(waiting);
-      waiting = setTimeout(show, 60); // not for every step on the way
+      waiting = setTimeout(() => show(), 60); // not for every step on the way
     });
   }
 
@@ -282,6 +356,7 @@
       return;
     }
     startFilter();
+    startPictures();
     startWays();
     startThreshold();
     startSaving();
@@ -289,9 +364,9 @@
     Closer.start();
     for (const part of ["closer", "scores"]) byId(`to-${part}`).addEventListener("click", () => reveal(byId(part), 0));
     Scores.start();
-    Theme.start(new URLSearchParams(location.hash.slice(1)).get("theme"), () => { remember(); show(); });
+    Theme.start(new URLSearchParams(location.hash.slice(1)).get("theme"), () => show());
     readAddress();
-    addEventListener("hashchange", readAddress);
+    startSteps();
     narrow.addEventListener("change", () => { if (view === ModelView) show(); });
     startPrinting();
   }

@@ -64,7 +64,7 @@ const Scores = (() => {
   function rowOf({ layer, head, scores }) {
     const [layerNumber, headNumber] = [stack.layers[layer], stack.heads[head]];
     const link = element("a", { href: `#${addressOf({ layer, head })}` },
-      `Layer ${layerNumber}, Head ${headNumber}`);
+      element("span", {}, `Layer ${layerNumber},`), " ", element("span", {}, `Head ${headNumber}`));
     const row = element("tr", {},
       element("th", { scope: "row" }, link), ...scores.map((score) => element("td", {}, shown(score))));
     row.addEventListener("click", (event) => {

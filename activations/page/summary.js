@@ -1,6 +1,7 @@
 "use strict";
-// Where a model view would have more lines than a browser draws, every head is one small picture of
-// its matrix of weights, on a canvas; a head's lines are drawn when it is opened.
+// Every head as one small picture of its matrix of weights, on a canvas: an overview, and what is left
+// where a model view would have more lines than a browser draws. A head's lines are drawn when it is
+// opened.
 const Summary = (() => {
   const LARGEST = 64; // pixels a side; of a longer text several tokens share one
 
@@ -9,7 +10,7 @@ const Summary = (() => {
   // `stillWanted()` no longer holds.
   async function draw(root, stack, full, open, stillWanted) {
     const table = element("div", { id: "summary" });
-    table.style.gridTemplateColumns = `auto repeat(${stack.heads.length}, minmax(24px, 1fr))`;
+    table.style.gridTemplateColumns = `auto repeat(${stack.heads.length}, minmax(24px, 112px))`;
     root.replaceChildren(table);
     const label = (text, kind) => table.append(element("span", { class: kind }, text));
     label("", "corner");
