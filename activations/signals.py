@@ -139,11 +139,9 @@ def _never_swallowed() -> Iterator[None]:
     own, timers = sys.unraisablehook, []
 
     def heard(info: Any) -> None:
-        global _last
         if not isinstance(info.exc_value, (KeyboardInterrupt, Terminated)):
             own(info)
             return
-        _last = float("-inf")
         timers.append(threading.Timer(_SOON, _send, [_number(info.exc_value)]))
         timers[-1].daemon = True
         timers[-1].start()
@@ -159,6 +157,8 @@ def _never_swallowed() -> Iterator[None]:
 
 def _send(number: int) -> None:
     """To the main thread itself, which may be waiting for something, where that can be done."""
+    global _last
+    _last = float("-inf")  # not in `heard`, where the next one would be lost as well
     if sys.platform == "win32":
         signal.raise_signal(number)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import nn
 from transformers.models.llama import modeling_llama
 
 import activations
-from activations import ToolkitError, interventions, models, recording
+from activations import ToolkitError, interventions, models, recording, signals
 from activations.replacing import replacing
 from activations.signals import Door, Terminated, signals_raised, undisturbed
 
@@ -328,13 +329,25 @@ def test_interrupted_at_any_time(
     assert codes.count(130) >= MOMENTS / 4
 
 
+@pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_where_nothing_can_be_raised(number: int, code: int, tmp_path: Path) -> None:
+def test_interrupted_where_nothing_can_be_raised(
+    number: int, code: int, again: bool, tmp_path: Path
+) -> None:
+    """Once, or while that is being noted too."""
+
     class Unlucky:
         def __del__(self) -> None:
             os.kill(os.getpid(), number)
 
+    class Watched(threading.Timer):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            signal.raise_signal(number)
+
     def work() -> None:
+        if again:
+            signals.threading.Timer = Watched  # type: ignore[misc]
         Unlucky()
         time.sleep(10)
 
