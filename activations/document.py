@@ -25,6 +25,7 @@ import simdjson
 from activations.errors import ToolkitError, nearest, quoted_list
 from activations.header import checked_header
 from activations.json_reading import (
+    LineParser,
     another_format,
     cut_out,
     cut_short,
@@ -90,6 +91,7 @@ class Document:
         self._lines: dict[str, _Line] = {}
         self._parsed: dict[str, Any] | None = None  # {module: entry} of one that is parsed whole
         self._bytes = map_file(self.path)
+        self._parser = LineParser()
         try:
             header = self._read_lines() if self._is_ours() else None
             if header is None:
@@ -347,7 +349,7 @@ class Document:
         text = self._text(start + len(_OUTPUT), line.end)
         cut = cut_out(text, described.get("shape"), described.get("dtype"), index)
         try:
-            return None if cut is None else parse_line(cut, self.path, name)
+            return None if cut is None else self._parser.parse(cut, self.path, name)
         except ToolkitError:
             return None  # the whole line is parsed then, and says what is wrong
 

@@ -22,6 +22,7 @@ from activations.observation import Element
 _PIECE = 8_000_000  # bytes of a file looked through at once
 _DEEPEST = 100  # lists and objects in each other, in a module's output
 _MOST_PARTS = 100_000  # tensors, lists, objects and nulls that it is made of
+_KEPT_FOR = 16_000_000  # bytes of text; simdjson holds up to fourteen times as much
 _MANY_KEYS = 3000  # more modules than any capture has
 _MOST_ELEMENTS = 1000  # lists and objects that are looked at as what a module may have handed out
 _SHORT = 16  # a tuple; what is longer is a tensor with its rows
@@ -77,10 +78,11 @@ def line_ends(data: Any) -> Iterator[int]:
 
 
 def cut_out(text: bytes, shape: Any, dtype: Any, index: int) -> memoryview | None:
-    """The text of one element of `[tensor, tensor, ...]`, found by its brackets.
+    """The text of one element of `[tensor, tensor, ...]}`, found by its brackets.
 
     So the others need no parsing. None where brackets do not tell: an element that is no plain
-    tensor or has no numbers, a shape that lies, text that is laid out otherwise.
+    tensor or has no numbers, a shape that lies, text that is laid out otherwise. Of the last
+    element only where it begins and that the text ends; more than one in it is no JSON.
     """
     if not isinstance(shape, list) or not isinstance(dtype, list) or text[:1] != b"[":
         return None
@@ -89,7 +91,9 @@ def cut_out(text: bytes, shape: Any, dtype: Any, index: int) -> memoryview | Non
     start = end = 0
     for i, (sizes, kind) in enumerate(zip(shape[: index + 1], dtype, strict=False)):
         start = end + 1
-        end = _end(text, start, sizes, kind)
+        end = _last_end(text, start, sizes, kind) if i == len(dtype) - 1 else -1
+        if end < 0:
+            end = _end(text, start, sizes, kind)
         if end < 0 or text[end : end + 1] != (b"," if i < len(dtype) - 1 else b"]"):
             return None
     return memoryview(text)[start:end]
@@ -100,11 +104,22 @@ def _end(text: bytes, start: int, sizes: Any, kind: Any) -> int:
     if kind is None:
         return start + 4 if text[start : start + 4] == b"null" else -1
     depth = _depth(sizes, kind)
-    opened = start + depth
-    if not depth or text[start:opened] != b"[" * depth or text[opened : opened + 1] == b"[":
+    if not _begins(text, start, depth):
         return -1
-    found = text.find(b"]" * depth, opened)
+    found = text.find(b"]" * depth, start + depth)
     return found + depth if found >= 0 else -1
+
+
+def _last_end(text: bytes, start: int, sizes: Any, kind: Any) -> int:
+    """The same of the last tensor, without looking for it: just before the text's own end."""
+    depth = _depth(sizes, kind)
+    ends = _begins(text, start, depth) and text.endswith(b"]" * depth + b"]}")
+    return len(text) - 2 if ends else -1
+
+
+def _begins(text: bytes, start: int, depth: int) -> bool:
+    opened = start + depth
+    return bool(depth and text[start:opened] == b"[" * depth and text[opened : opened + 1] != b"[")
 
 
 def _depth(sizes: Any, kind: Any) -> int:
@@ -144,6 +159,22 @@ def parse_line(text: bytes | memoryview, path: Path, name: str) -> Any:
         return simdjson.Parser().parse(text)
     except (ValueError, RuntimeError) as error:
         raise damaged(path, name, f"{error}") from None
+
+
+class LineParser:
+    """simdjson's parser, kept: it takes its memory once, and not anew for every line."""
+
+    def __init__(self) -> None:
+        self._kept = simdjson.Parser()
+
+    def parse(self, text: bytes | memoryview, path: Path, name: str) -> Any:
+        """As `parse_line`. What is given is to be let go before the next."""
+        if len(text) > _KEPT_FOR:
+            return parse_line(text, path, name)
+        try:
+            return self._kept.parse(text)
+        except (ValueError, RuntimeError):  # damaged, or the last is still held
+            return parse_line(text, path, name)
 
 
 def cut_short(path: Path, why: str = "it ends in the middle") -> ToolkitError:

@@ -514,3 +514,30 @@ for ask in (lambda: document["a"], lambda: document.tensor("b", 1), lambda: docu
     done = subprocess.run([sys.executable, "-c", code, path], cwd=root, capture_output=True)
     line = f"'{path}' was changed after it was opened. Load it again."
     assert (done.returncode, done.stdout.decode().splitlines()) == (0, [line] * 3)
+
+
+def test_tensors_that_are_held_while_others_are_read(tmp_path: Path) -> None:
+    """The parser is kept from one to the next; what it gave before stays what it was."""
+    outputs = {name: [tensor([i]), tensor([[i + 0.5] * 3])] for i, name in enumerate("abc")}
+    document = load(write(tmp_path / "x.json", outputs))
+    held = [document.tensor(name, 1) for name in "abcab"]
+    assert [values.tolist() for values in held] == [[[i + 0.5] * 3] for i in (0, 1, 2, 0, 1)]
+    path = tmp_path / "y.json"
+    path.write_text((tmp_path / "x.json").read_text().replace("[0.5,0.5,0.5]", "[0.5,x,0.5]"))
+    broken = load(path)
+    for name in "bab":
+        if name == "a":
+            with pytest.raises(ToolkitError, match="is damaged at 'a'"):
+                broken.tensor(name, 1)
+        else:
+            assert broken.tensor(name, 1).tolist() == [[1.5] * 3]
+
+
+@pytest.mark.parametrize("more", [", [[7.5]]", ",null", ""])
+def test_more_elements_than_the_document_states(tmp_path: Path, more: str) -> None:
+    """Found by its brackets, the last element would reach to the end."""
+    path = write(tmp_path / "x.json", {"m": [tensor([0.5]), tensor([[1.5]])]})
+    text = path.read_text()
+    assert "[[0.5],[[1.5]]]" in text
+    path.write_text(text.replace("[[0.5],[[1.5]]]", f"[[0.5],[[1.5]]{more}]"))
+    assert load(path).tensor("m", 1).tolist() == [[1.5]]
