@@ -135,7 +135,7 @@ def at_point(number: int | None, files: set[str], harm: Callable[[], Any], event
 
 
 def count_points(folder: Path, work: Callable[[], Any], files: set[str], event: str) -> int:
-    """How many points an undisturbed run passes."""
+    """How many points an undisturbed run passes; some, or the files are not those that run."""
     passed: list[int] = []
 
     def counted() -> None:
@@ -144,6 +144,7 @@ def count_points(folder: Path, work: Callable[[], Any], files: set[str], event: 
 
     ended = run(folder, counted, lambda: at_point(None, files, lambda: passed.append(1), event))
     assert ended.code == 0, ended.err
+    assert int(ended.out[0]) > 0, files
     return int(ended.out[0])
 
 
