@@ -13,7 +13,7 @@ demo: $(VENV)/.installed
 	@echo "Open the two pages in a browser; they need no network."
 
 test: $(VENV)/.installed-dev
-	@sh tests/chromium.sh
+	@sh tests/helpers/chromium.sh
 	$(RUN) -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.installed-dev

@@ -18,18 +18,23 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from activations import __version__
 from activations.arguments import check_new_tokens
-from activations.cli import Parser, Talk, leaving_in_time, run_command
+from activations.cli.command import Parser, Talk, leaving_in_time, run_command
+from activations.document.destination import check_output
+from activations.document.format import FORMATS, document_size
 from activations.errors import ToolkitError, UsageError
-from activations.files import FORMATS, check_output, check_room, document_size, size_text
+from activations.system.files import check_room
+from activations.text import size_text
+from activations.version import __version__
 
 if TYPE_CHECKING:
-    from activations.inputs import Request
-    from activations.media import Audio, Image
-    from activations.selection import Selection
-    from activations.session import Capture, Prospect
-    from activations.subjects import Options, Subject
+    from activations.inputs.media import Audio, Image
+    from activations.inputs.request import Request
+    from activations.selection.answers import Selection
+    from activations.session.estimate import Prospect
+    from activations.session.opening import Subject
+    from activations.session.options import Options
+    from activations.session.run import Capture
 
 DEVICES = "auto, cpu, cuda, cuda:0 or mps"
 
@@ -123,7 +128,8 @@ def build_parser() -> Parser:
 
 def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
     """List the model's patterns, or choose, run the prompt once and write the document."""
-    from activations.selection import parse_numbers, parse_spec
+    from activations.arguments import parse_numbers
+    from activations.selection.answers import parse_spec
 
     # All that can be known without a model comes first: it costs seconds to import torch.
     answers = None if args.auto_select is None else parse_spec(args.auto_select)
@@ -136,14 +142,19 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
     if args.model is None:
         talk.note("No --model given: taking the bundled demo_model.")
     with leaving_in_time(talk, at_once=True), talk.watching("Importing torch and transformers"):
-        from activations import models, session, subjects
-        from activations.implementations import check_attention
-        from activations.inputs import Request
-    models.quiet_libraries(progress=talk.shows_progress)
-    models.pick_device(args.device)
-    models.parse_device_map(args.device_map)
+        from activations.inputs.request import Request
+        from activations.model.attn_implementation import check_attention
+        from activations.model.devices import parse_device_map, pick_device
+        from activations.model.loading import quiet_libraries
+        from activations.session.estimate import foresee
+        from activations.session.opening import DEMO_PROMPT, open_subject, with_prompt
+        from activations.session.options import Options
+        from activations.session.run import load_weights, run
+    quiet_libraries(progress=talk.shows_progress)
+    pick_device(args.device)
+    parse_device_map(args.device_map)
     check_attention(args.attn_implementation)
-    options = subjects.Options(
+    options = Options(
         dtype=args.dtype,
         device=args.device,
         device_map=args.device_map,
@@ -159,18 +170,18 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
         _list(args, talk, options, request)
         return
     with leaving_in_time(talk):
-        subject = subjects.open_subject(args.model, options, request, talk.watching)
-    if session.with_prompt(subject, request) is not request:
-        talk.note(f"No --prompt given: taking {session.DEMO_PROMPT!r}.")
+        subject = open_subject(args.model, options, request, talk.watching)
+    if with_prompt(subject, request) is not request:
+        talk.note(f"No --prompt given: taking {DEMO_PROMPT!r}.")
     selection = _choose(talk, subject, answers, layers)
-    prospect = session.foresee(subject, selection, request, args.format)
+    prospect = foresee(subject, selection, request, args.format)
     talk.note(_summary(args, subject, selection, prospect))
     check_room(args.output, prospect.size.bytes)
     with leaving_in_time(talk):
-        session.load_weights(subject, selection, request, options)  # with the libraries' own bars
+        load_weights(subject, selection, request, options)  # with the libraries' own bars
     first = "(the model writes first)" if prospect.lengths.at_most else ""
     with talk.watching("Running", len(selection.names), first) as update:
-        made = session.run(subject, selection, request, options, update)
+        made = run(subject, selection, request, options, update)
     for line in made.warnings:
         talk.warn(line)
     if "written" in made.header:
@@ -179,8 +190,8 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
 
 
 def _list(args: argparse.Namespace, talk: Talk, options: Options, request: Request) -> None:
-    from activations.questions import show_catalog
-    from activations.subjects import list_subject
+    from activations.cli.questions import show_catalog
+    from activations.session.opening import list_subject
 
     subject, warning = list_subject(args.model, options, request)
     if warning:
@@ -192,9 +203,9 @@ def _choose(
     talk: Talk, subject: Subject, answers: dict[str, str] | None, layers: list[int] | None
 ) -> Selection:
     """What `answers` select; without any the user is asked, and told what to say the next time."""
-    from activations.announcing import chosen_lines
-    from activations.questions import ask
-    from activations.selection import format_spec, select
+    from activations.cli.messages import chosen_lines
+    from activations.cli.questions import ask
+    from activations.selection.answers import format_spec, select
 
     if answers is not None:
         return select(subject.catalog, answers, layers)
@@ -210,7 +221,7 @@ def _choose(
 def _summary(
     args: argparse.Namespace, subject: Subject, selection: Selection, prospect: Prospect
 ) -> str:
-    from activations.announcing import run_line, tokens_in_words
+    from activations.cli.messages import run_line, tokens_in_words
 
     manner = [] if args.backend == "hooks" else [f"through {args.backend}"]
     manner += [] if args.attn_implementation is None else [f"{args.attn_implementation} attention"]
@@ -220,7 +231,7 @@ def _summary(
 
 
 def _write(args: argparse.Namespace, talk: Talk, made: Capture) -> None:
-    from activations.announcing import tokens_read
+    from activations.cli.messages import tokens_read
 
     total = sum(map(len, made.captured.values()))
     with talk.watching("Writing", total) as update:
@@ -258,7 +269,7 @@ def _read_prompt_file(name: str) -> str:
 def _media(args: argparse.Namespace) -> tuple[Image | None, Audio | None]:
     if args.image is None and args.audio is None:
         return None, None
-    from activations.media import read_audio, read_image
+    from activations.inputs.media import read_audio, read_image
 
     return (
         None if args.image is None else read_image(args.image),

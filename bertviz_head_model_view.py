@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from activations import __version__
-from activations.cli import Parser, Talk, run_command
+from activations.cli.command import Parser, Talk, run_command
 from activations.errors import UsageError, unknown_value
+from activations.version import __version__
 
 if TYPE_CHECKING:
-    from activations.heads import HeadName
-    from activations.showing import Shown
+    from activations.attention.heads import HeadName
+    from activations.views.content import Shown
 
 FORMATS = ("svg", "png", "pdf")  # of figures
 SUMMARIES = ("table", "csv")
@@ -103,19 +103,22 @@ def show_attention(args: argparse.Namespace, talk: Talk) -> None:
     """Read the document, write pages and figures, print the summary and the paths."""
     wanted = read_wanted(args)
 
-    from activations.document import load
-    from activations.files import check_output_folder
-    from activations.replacing import write_together
-    from activations.showing import read_shown
+    from activations.document.reader import Document
+    from activations.model.vocabulary import tokens_of
+    from activations.system.atomic import write_together
+    from activations.system.files import check_output_folder
+    from activations.views.content import read_shown
 
     if wanted.views or wanted.figures:
         check_output_folder(args.output_dir)
-    with load(args.input) as document:
-        shown = read_shown(document, wanted.layers, wanted.heads, wanted.tokens, talk.warn)
+    with Document(args.input) as document:
+        shown = read_shown(
+            document, tokens_of, wanted.layers, wanted.heads, wanted.tokens, talk.warn
+        )
     files = {**make_pages(wanted, shown), **make_figures(wanted, shown, talk)}
     paths = write_together(Path(args.output_dir), files) if files else []
     if wanted.summary:
-        from activations.summary import show_summary
+        from activations.views.score_table import show_summary
 
         show_summary(shown.stacks, wanted.summary, sys.stdout, talk.warn)
     for path in paths:
@@ -128,7 +131,7 @@ def make_pages(wanted: Wanted, shown: Shown) -> dict[str, bytes]:
     """{file name: its content} of the pages that are wanted."""
     if not wanted.views:
         return {}
-    from activations.views import build_pages, page_name
+    from activations.views.page import build_pages, page_name
 
     pages = build_pages(wanted.views, shown.caption, shown.stacks, wanted.min_weight)
     return {page_name(view, shown.caption.model): page for view, page in pages.items()}
@@ -138,7 +141,7 @@ def make_figures(wanted: Wanted, shown: Shown, talk: Talk) -> dict[str, bytes]:
     """{file name: its content} of the figures that are wanted."""
     if not wanted.figures:
         return {}
-    from activations.figure import build_figures
+    from activations.views.figure import build_figures
 
     return build_figures(
         wanted.figures, shown.caption, shown.stacks, wanted.output_format, talk.warn
@@ -150,8 +153,8 @@ def make_figures(wanted: Wanted, shown: Shown, talk: Talk) -> dict[str, bytes]:
 
 def read_wanted(args: argparse.Namespace) -> Wanted:
     """The arguments, read and checked against each other. Raises `UsageError`."""
-    from activations.heads import parse_heads
-    from activations.selection import parse_numbers
+    from activations.arguments import parse_numbers
+    from activations.attention.heads import parse_heads
 
     pages_too = args.view is not None or (args.figure is None and args.summary is None)
     wanted = Wanted(

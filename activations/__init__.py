@@ -13,22 +13,23 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from activations.version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from activations.document import Document as Document
-    from activations.document import load as load
+    from activations.api import Document as Document
+    from activations.api import capture as capture
+    from activations.api import load as load
     from activations.errors import ToolkitError as ToolkitError
     from activations.errors import UsageError as UsageError
-    from activations.session import capture as capture
 
-__version__ = "1.0.0"
 __all__ = ["Document", "ToolkitError", "UsageError", "capture", "load"]
 
 _HOMES = {
-    "Document": "document",
+    "Document": "api",
     "ToolkitError": "errors",
     "UsageError": "errors",
-    "capture": "session",
-    "load": "document",
+    "capture": "api",
+    "load": "api",
 }
 
 

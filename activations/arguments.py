@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 import reprlib
 from collections.abc import Iterable
 from typing import Any
@@ -49,3 +50,27 @@ def numbers(asked: int | Iterable[int] | None, name: str) -> list[int] | None:
             f"{name} takes numbers, as in {name}=[0, 4] or {name}=range(4), not "
             f"{reprlib.repr(asked)}."
         ) from None
+
+
+def parse_numbers(text: str, flag: str) -> list[int]:
+    """`"0,4-7"` -> [0, 4, 5, 6, 7], sorted, each once. Raises `UsageError`, naming the flag."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part)
+        if not match or (match[2] and int(match[2]) < int(match[1])):
+            raise UsageError(
+                f"{flag} cannot read '{text}'. Write numbers and ranges, as in {flag} 0,4-7."
+            )
+        numbers.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return sorted(numbers)
+
+
+def describe_numbers(numbers: Iterable[int]) -> str:
+    """[0, 1, 2, 5] -> "0-2,5": the inverse of `parse_numbers`."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)

@@ -7,7 +7,7 @@ The two commands turn these into `error: ...` on stderr and an exit code; Python
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 class ToolkitError(Exception):
@@ -59,3 +59,6 @@ def quoted_list(names: Iterable[str]) -> str:
     """`'a', 'b' or 'c'`, for messages."""
     quoted = [f"'{name}'" for name in names]
     return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " or " + quoted[-1]
+
+
+Warn = Callable[[str], None]

@@ -26,28 +26,30 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
 
-import numpy as np  # noqa: E402
-import tiny  # noqa: E402
-import torch  # noqa: E402
-import transformers  # noqa: E402
+import numpy as np
+import tiny
+import torch
+import transformers
 
-from activations import (  # noqa: E402
-    attention,
-    document,
-    models,
-    probe,
-    session,
-    subjects,
-    views,
-)
-from activations.catalog import CATEGORIES, Catalog, build_catalog  # noqa: E402
-from activations.errors import ToolkitError  # noqa: E402
-from activations.implementations import attention_implementation  # noqa: E402
-from activations.inputs import Request  # noqa: E402
-from activations.selection import select  # noqa: E402
-from activations.tensors import at  # noqa: E402
+from activations import load
+from activations.attention import weights
+from activations.errors import ToolkitError
+from activations.forward import probe
+from activations.inputs import prompt
+from activations.inputs.request import Request
+from activations.model.attn_implementation import attention_implementation
+from activations.model.checkpoint import Checkpoint
+from activations.model.loading import skeleton
+from activations.model.signature import accepts, paired
+from activations.outputs.tree import at
+from activations.selection.answers import select
+from activations.selection.catalog import CATEGORIES, Catalog, build_catalog
+from activations.session.opening import Subject
+from activations.session.run import Capture, run
+from activations.views.content import Caption
+from activations.views.page import VIEWS, build_pages
 
 PROMPT = "The cat sat on the mat and looked at the moon."
 TARGET = "Ein Satz, noch ein Satz."
@@ -105,7 +107,7 @@ def examine(row: Row, task: str, family: str) -> None:
     """Everything about one entry; what fails is told in `row.why`."""
     with step(row, "not built"):
         config = tiny.config(family, tiny.TASKS[task])
-        checkpoint = models.Checkpoint(family, config, tiny.TASKS[task])
+        checkpoint = Checkpoint(family, config, tiny.TASKS[task])
         model = tiny.model(family, tiny.TASKS[task])
         row.built = True
     if not row.built:
@@ -113,19 +115,19 @@ def examine(row: Row, task: str, family: str) -> None:
     catalog = find_out(row, checkpoint, model)
     if catalog is None:
         return
-    subject = subjects.Subject(family, catalog, model=model, tokenizer=tiny.tokenizer())
-    text = Request(PROMPT, target=TARGET if models.paired(model.config) else None)
+    subject = Subject(family, catalog, model=model, tokenizer=tiny.tokenizer())
+    text = Request(PROMPT, target=TARGET if paired(model.config) else None)
     with step(row, "not captured"):
         check_everything(row, subject)
     with step(row, "attention not captured"):
         check_weights(row, subject, text)
 
 
-def find_out(row: Row, checkpoint: models.Checkpoint, model: Any) -> Catalog | None:
+def find_out(row: Row, checkpoint: Checkpoint, model: Any) -> Catalog | None:
     """The catalogue, as the commands get it: without weights where that works."""
     light = heavy = None
     with step(row, "not probed without weights"):
-        light = build_catalog(probe.observe(models.skeleton(checkpoint)))
+        light = build_catalog(probe.observe(skeleton(checkpoint)))
     with (
         step(row, "does not run on text"),
         attention_implementation(model, "eager"),
@@ -141,32 +143,30 @@ def find_out(row: Row, checkpoint: models.Checkpoint, model: Any) -> Catalog | N
     return light if light is not None and heavy is not None else heavy
 
 
-def check_everything(row: Row, subject: subjects.Subject) -> None:
+def check_everything(row: Row, subject: Subject) -> None:
     """Every module hooked; a model with a decoder writes the decoder's text itself."""
     answers = {c: "all" for c in CATEGORIES if subject.catalog.of(c)}
-    text = Request(PROMPT, max_new_tokens=4 if models.paired(subject.model.config) else None)
-    capture = session.run(subject, select(subject.catalog, answers), text)
+    text = Request(PROMPT, max_new_tokens=4 if paired(subject.model.config) else None)
+    capture = run(subject, select(subject.catalog, answers), text)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "all.json"
         capture.save(path)
-        names = document.load(path).names
+        names = load(path).names
     if names != [name for outputs in capture.captured.values() for name in outputs]:
         raise ValueError("the document holds other modules than were captured")
     row.captured = True
 
 
-def check_weights(row: Row, subject: subjects.Subject, text: Request) -> None:
+def check_weights(row: Row, subject: Subject, text: Request) -> None:
     if not any(pattern.weights for pattern in subject.catalog.of("attention")):
-        own = own_attentions(
-            subject, session.encode(subject.model, subject.tokenizer, text).tensors
-        )
+        own = own_attentions(subject, prompt.encode(subject.model, subject.tokenizer, text).tensors)
         row.returned = sum(map(len, own.values()))
         row.why.append(
             "its modules hand its attentions out nowhere" if own else "returns no attentions"
         )
         return
     torch.manual_seed(0)  # Reformer hashes by chance
-    capture = session.run(subject, select(subject.catalog, {"attention": "weights"}), text)
+    capture = run(subject, select(subject.catalog, {"attention": "weights"}), text)
     inputs = {
         key: torch.tensor(capture.header[key])
         for key in ("input_ids", "decoder_input_ids")
@@ -179,11 +179,11 @@ def check_weights(row: Row, subject: subjects.Subject, text: Request) -> None:
     view(row, capture)
 
 
-def own_attentions(subject: subjects.Subject, inputs: dict[str, Any]) -> dict[str, list[Any]]:
+def own_attentions(subject: Subject, inputs: dict[str, Any]) -> dict[str, list[Any]]:
     """What the model returns as its attentions, by kind, flat and in its order."""
     model = subject.model
     options = {"output_attentions": True, "use_cache": False, "return_dict": True}
-    taken = {k: v for k, v in (inputs | options).items() if probe.accepts(model, k)}
+    taken = {k: v for k, v in (inputs | options).items() if accepts(model, k)}
     with torch.no_grad():
         returned = model(**taken)
     return {
@@ -201,7 +201,7 @@ def flat(value: Any) -> Iterator[Any]:
             yield from flat(item)
 
 
-def compare(row: Row, capture: session.Capture, own: dict[str, list[Any]]) -> None:
+def compare(row: Row, capture: Capture, own: dict[str, list[Any]]) -> None:
     """Every tensor the model returns, once, in its order and under its kind; nothing else."""
     captured: dict[str, list[np.ndarray]] = {}
     for entry in capture.header["attention_weights"]:
@@ -222,13 +222,13 @@ def compare(row: Row, capture: session.Capture, own: dict[str, list[Any]]) -> No
             row.why.append(f"{kind}: {same.count(False)} of {len(same)} differ")
 
 
-def view(row: Row, capture: session.Capture) -> None:
+def view(row: Row, capture: Capture) -> None:
     with step(row, "not viewable"), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.json"
         capture.save(path)
         told: list[str] = []
-        stacks = attention.read_attention(document.load(path), told.append)
-        pages = views.build_pages(tuple(views.VIEWS), views.Caption(row.entry, PROMPT), stacks)
+        stacks = weights.read_attention(load(path), told.append)
+        pages = build_pages(tuple(VIEWS), Caption(row.entry, PROMPT), stacks)
         if all(page.endswith(b"</html>\n") for page in pages.values()):
             row.shown = sum(len(stack.layers) for stack in stacks)
         if row.shown < row.returned:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
 
 SHAPE = {"hidden_size": 896, "intermediate_size": 4864, "vocab_size": 151_936}
 HEADS = {"num_attention_heads": 14, "num_key_value_heads": 2}
@@ -76,12 +76,13 @@ def capture(folder: Path, tokens: int) -> dict[str, Any]:
     """The forward pass with and without hooks, whole and stopped early; the documents' tensors."""
     import torch
 
-    from activations import recording, session, subjects
-    from activations.implementations import attention_implementation
-    from activations.inputs import Request
-    from activations.selection import select
+    from activations.forward import hooks
+    from activations.inputs.request import Request
+    from activations.model.attn_implementation import attention_implementation
+    from activations.selection.answers import select
+    from activations.session import opening, run
 
-    subject = subjects.open_subject(str(folder / "model"))
+    subject = opening.open_subject(str(folder / "model"))
     catalog = subject.catalog
     request = Request(("the cat sat on the mat " * tokens)[:tokens])
     mlp = "mlp.gate_proj,mlp.up_proj"
@@ -89,9 +90,9 @@ def capture(folder: Path, tokens: int) -> dict[str, Any]:
         ("attention", {"attention": "0"}),
         ("both", {"attention": "0", "mlp": mlp}),
     ):
-        made = session.run(subject, select(catalog, answers), request)
+        made = run.run(subject, select(catalog, answers), request)
         made.save(folder / f"{name}.json", format="safetensors")
-    short = session.run(subject, select(catalog, {"attention": "0"}), Request(request.prompt[:16]))
+    short = run.run(subject, select(catalog, {"attention": "0"}), Request(request.prompt[:16]))
     short.save(folder / "short.json")
 
     model = subject.model
@@ -105,9 +106,9 @@ def capture(folder: Path, tokens: int) -> dict[str, Any]:
             model(**inputs)
 
     with attention_implementation(model, "eager"):
-        hooked = pairs(plain, lambda: recording.record(model, inputs, everywhere), 7)
+        hooked = pairs(plain, lambda: hooks.record(model, inputs, everywhere), 7)
         stop = catalog.observation.first_after(first)
-        part = pairs(plain, lambda: recording.record(model, inputs, first, None, stop), 5)
+        part = pairs(plain, lambda: hooks.record(model, inputs, first, None, stop), 5)
     return {"plain": hooked[0], "hooked": hooked[1], "ratio": hooked[2], "part": part[2]}
 
 
@@ -120,7 +121,7 @@ def held(folder: Path) -> dict[str, Any]:
     import numpy as np
     from safetensors import safe_open
 
-    from activations.tensors import Tensor
+    from activations.outputs.tensor import Tensor
 
     outputs: dict[str, Any] = {}
     with safe_open(folder / "attention.safetensors", framework="np") as file:
@@ -133,8 +134,8 @@ def held(folder: Path) -> dict[str, Any]:
 
 
 def write(folder: Path) -> dict[str, Any]:
-    from activations.document import load
-    from activations.writing import write_document
+    from activations import load
+    from activations.document.writer import write_document
 
     header = load(folder / "attention.json").header
     header.pop("tensors")
@@ -167,8 +168,8 @@ def write_tensors(folder: Path) -> dict[str, Any]:
     import numpy as np
     from safetensors.numpy import save_file
 
-    from activations.document import load
-    from activations.writing import write_document
+    from activations import load
+    from activations.document.writer import write_document
 
     header = load(folder / "attention.json").header
     header.pop("tensors")
@@ -188,8 +189,8 @@ def write_tensors(folder: Path) -> dict[str, Any]:
 
 
 def read(folder: Path, name: str = "text") -> dict[str, Any]:
-    from activations.attention import read_attention
-    from activations.document import load
+    from activations import load
+    from activations.attention.weights import read_attention
 
     path = folder / f"{name}.json"
     return {
@@ -209,9 +210,9 @@ def naive_read(folder: Path) -> dict[str, Any]:
 
 def write_both(folder: Path) -> dict[str, Any]:
     """A document with MLP lines, as text."""
-    from activations.document import load
-    from activations.tensors import Tensor
-    from activations.writing import write_document
+    from activations import load
+    from activations.document.writer import write_document
+    from activations.outputs.tensor import Tensor
 
     document = load(folder / "both.json")
     header = {key: value for key, value in document.header.items() if key != "tensors"}
@@ -258,8 +259,9 @@ def pages(folder: Path, layers: int, heads: int, tokens: int) -> dict[str, Any]:
     import torch
 
     import bertviz
-    from activations.stacks import Stack
-    from activations.views import Caption, build_pages
+    from activations.attention.stack import Stack
+    from activations.views.content import Caption
+    from activations.views.page import build_pages
 
     scores = np.random.default_rng(0).normal(scale=2, size=(layers, heads, tokens, tokens))
     scores[..., ~np.tri(tokens, dtype=bool)] = -np.inf
@@ -286,9 +288,9 @@ def draw(folder: Path, name: str) -> dict[str, Any]:
     from playwright.sync_api import sync_playwright
     from test_browser import REQUIRE, STAND_IN
 
-    from activations import views
+    from activations.views import page
 
-    libraries = views._d3() + "\n" + views._jquery() + STAND_IN
+    libraries = page._d3() + "\n" + page._jquery() + STAND_IN
     chromium = next(filter(None, map(shutil.which, NAMES)), None)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)

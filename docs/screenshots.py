@@ -18,8 +18,8 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import agnostic_capture  # noqa: E402
-import bertviz_head_model_view  # noqa: E402
+import agnostic_capture
+import bertviz_head_model_view
 
 # file name -> page, place in it, width and height in CSS pixels
 PICTURES = {

@@ -1,0 +1,169 @@
+"""What Python callers use: `capture`, `load` and the `Document` both return."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterable
+from types import NoneType
+from typing import TYPE_CHECKING, Any
+
+from activations.arguments import check, check_new_tokens, number, numbers
+from activations.document import reader
+from activations.document.destination import check_output
+from activations.errors import UsageError
+from activations.inputs.media import read_audio, read_image
+from activations.model.vocabulary import tokens_of
+from activations.selection.answers import parse_spec
+from activations.selection.answers import select as choose
+from activations.session.options import Options
+from activations.system.files import check_room
+
+if TYPE_CHECKING:
+    from activations.views.notebook import View
+
+
+class Document(reader.Document):
+    """A capture on disk, its attention as scores and as a page."""
+
+    def scores(self) -> list[dict[str, Any]]:
+        """What each head does, over the whole text: one dict a head, as for a `pandas.DataFrame`.
+
+        The keys are "attention" (its kind), "layer", "head" and the names in
+        `activations.attention.scores.SCORES`, where the scores are defined; NaN where one is not.
+        Raises `ToolkitError` where the document holds no attention weights.
+        """
+        from activations.views.content import read_shown
+        from activations.views.score_table import score_rows
+
+        return score_rows(read_shown(self, tokens_of).stacks)
+
+    def view(
+        self,
+        view: str = "head",
+        *,
+        layers: int | Iterable[int] | None = None,
+        heads: int | Iterable[int] | None = None,
+        tokens: tuple[int, int] | None = None,
+        min_weight: float = 0.01,
+        height: int | None = None,
+    ) -> View:
+        """The attention as a page that shows itself in a notebook: `doc.view("model", layers=[2])`.
+
+        `view` is "head" or "model"; `layers` and `heads` are the numbers of those to show, `tokens`
+        is (first, end), None being all; lines with a weight of `min_weight` or less are not drawn;
+        `height` is in pixels. The page is what the command writes; `.save(path)` writes it too.
+
+        Raises `UsageError` for what is not there, `ToolkitError` where there is no attention.
+        """
+        from activations.views.notebook import make_view
+
+        return make_view(self, tokens_of, view, layers, heads, tokens, min_weight, height)
+
+    def _repr_html_(self) -> str:
+        from activations.views.notebook import document_html
+
+        return document_html(self, tokens_of)
+
+
+def load(path: str | os.PathLike[str]) -> Document:
+    """Open a document. Nothing but its header is parsed until it is asked for.
+
+    Takes what this toolkit writes and any JSON with the same keys (pretty-printed, without
+    `shape`, `tokens` or `attention_weights`), which is parsed whole.
+
+    Raises `ToolkitError` when the file is missing, not JSON, cut short or another format.
+    """
+    return Document(path)
+
+
+def capture(
+    model: Any = None,
+    prompt: str | None = None,
+    *,
+    select: str = "attn:weights",
+    output: str | os.PathLike[str] = "agnostic_activations.json",
+    format: str = "json",
+    tokenizer: Any = None,
+    processor: Any = None,
+    layers: int | Iterable[int] | None = None,
+    text_pair: str | None = None,
+    target: str | None = None,
+    max_new_tokens: int | None = None,
+    chat: bool = False,
+    image: str | os.PathLike[str] | None = None,
+    audio: str | os.PathLike[str] | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | None = None,
+    attn_implementation: str | None = None,
+    backend: str = "hooks",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Document:
+    """Capture what a model's modules put out for one prompt, write it and open what was written.
+
+    `model` is a hub name, a checkpoint folder, or a loaded model together with its `tokenizer`
+    (None: the bundled demo model). `select` is what `--auto-select` takes, `layers` one number or
+    several. `format` is "json", or "safetensors" for the numbers in a file of their own beside the
+    document. `dtype` and `device` may be torch's own. `target` is the
+    decoder's text of an encoder-decoder model; without it the model writes up to `max_new_tokens`
+    (16) itself, greedily. A decoder-only model first writes `max_new_tokens`, if given. `image` and
+    `audio` are files, for models that read such; one that is loaded needs its `processor` then.
+
+    Returns the `Document` at `output`. Raises `ToolkitError`, whose text is one line for the user
+    (`UsageError` where an argument is wrong); the model is left as it was in any case.
+    """
+    from activations.inputs.request import Request
+    from activations.session.estimate import foresee
+    from activations.session.opening import open_subject, subject_of
+    from activations.session.run import run
+
+    check("a text", str, select=select, format=format, backend=backend)
+    check("a text", str, NoneType, prompt=prompt, text_pair=text_pair, target=target)
+    check("a text", str, NoneType, device_map=device_map, revision=revision)
+    check("a text", str, NoneType, attn_implementation=attn_implementation)
+    check("the name of a file", str, os.PathLike, output=output)
+    check("the name of a file", str, os.PathLike, NoneType, image=image, audio=audio)
+    check("True or False", bool, chat=chat, trust_remote_code=trust_remote_code)
+    if max_new_tokens is not None:
+        max_new_tokens = number(max_new_tokens, "max_new_tokens", operator.index, "12")
+    check_new_tokens(max_new_tokens)
+    chosen_layers = numbers(layers, "layers")
+    answers = parse_spec(select)
+    check_output(output, format)
+    options = Options(
+        str(dtype).removeprefix("torch."),
+        str(device),
+        device_map,
+        attn_implementation,
+        backend,
+        revision,
+        trust_remote_code,
+    )
+    request = Request(
+        prompt,
+        text_pair,
+        target,
+        max_new_tokens,
+        chat,
+        None if image is None else read_image(os.fspath(image)),
+        None if audio is None else read_audio(os.fspath(audio)),
+    )
+    if model is None or isinstance(model, (str, os.PathLike)):
+        subject = open_subject(None if model is None else os.fspath(model), options, request)
+        if tokenizer is not None:
+            subject.tokenizer = tokenizer
+    else:
+        if options != Options(attn_implementation=attn_implementation, backend=backend):
+            raise UsageError(
+                "dtype, device, device_map, revision and trust_remote_code are for models that are "
+                "loaded here, and this one is loaded already. Leave them out."
+            )
+        if not hasattr(model, "named_modules"):
+            check("a name, a folder or a loaded model", str, os.PathLike, model=model)
+        subject = subject_of(model, tokenizer, processor, request)
+    selection = choose(subject.catalog, answers, chosen_layers)
+    check_room(output, foresee(subject, selection, request, format).size.bytes)
+    run(subject, selection, request, options).save(output, format=format, release=True)
+    return load(output)

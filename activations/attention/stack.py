@@ -1,0 +1,166 @@
+"""Attention as one view can show it, and parts of it: layers, heads and tokens. numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from activations.arguments import describe_numbers
+from activations.errors import UsageError, ignore
+
+_LITTLE = 1e-3  # of a row's weight
+_MASKED = -1e4  # raw scores lie far above; masks are the least number of float16 or below
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Attention of one kind over layers of one shape, as one view can show it.
+
+    `weights` holds an array (heads, rows, columns) for each of `layers`; rows are the tokens that
+    attend (queries), columns those attended to (keys). `heads` are the heads' real numbers.
+    `split` is the row and column at which a second sentence starts, `written` the one from which
+    on the model wrote the text itself, if there is one. `start` is the position in the text of the
+    first row and column; `has_whole_rows` says that hardly any weight went to tokens that were left
+    out. `knows_tokens` is False where rows or columns are called by their positions, because the
+    document does not name them. `scores` is what `activations.attention.scores` computes,
+    (layers, heads, scores).
+    """
+
+    name: str
+    kind: str
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    weights: tuple[np.ndarray, ...]
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    split: int | None = None
+    written: int | None = None
+    start: int = 0
+    has_whole_rows: bool = True
+    knows_tokens: bool = True
+    scores: np.ndarray | None = None
+
+    @property
+    def is_cross(self) -> bool:
+        """Whether rows and columns are tokens of two texts."""
+        return self.kind.endswith("cross")
+
+    @property
+    def size(self) -> str:
+        """How many tokens: `24`, or `3 x 24` where rows and columns differ."""
+        rows, columns = len(self.rows), len(self.columns)
+        return str(rows) if rows == columns else f"{rows} x {columns}"
+
+    def reaches(self, position: int) -> bool:
+        """Whether both sides have a token there."""
+        return position < min(len(self.rows), len(self.columns))
+
+
+def take(
+    stacks: Sequence[Stack],
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    tokens: tuple[int, int] | None = None,
+    warn: Callable[[str], None] = ignore,
+) -> list[Stack]:
+    """Only these layers, heads and token positions (first, end). Raises `UsageError`.
+
+    `warn` is told of stacks that are left out because they have none of the heads or tokens, where
+    others have. (Of the layers all are shown, whichever stacks they are in.)
+    """
+    found = list(stacks)
+    left_out: list[str] = []
+    if layers is not None:
+        _check(layers, {n for s in stacks for n in s.layers}, "layer", "--layers")
+        found = [part for stack in found if (part := _take_layers(stack, layers)).layers]
+    if heads is not None:
+        _check(heads, {n for s in stacks for n in s.heads}, "head", "--heads")
+        left_out += [
+            f"--heads leaves out '{s.name}', which has heads {describe_numbers(s.heads)}."
+            for s in found
+            if not set(heads) & set(s.heads)
+        ]
+        found = [part for stack in found if (part := _take_heads(stack, heads)).heads]
+    if tokens is not None and found:
+        longest = max(len(side) for stack in found for side in (stack.rows, stack.columns))
+        if tokens[1] > longest or tokens[0] >= tokens[1]:
+            raise UsageError(
+                f"--tokens {tokens[0]}:{tokens[1]} is outside the text: there are tokens "
+                f"0:{longest}."
+            )
+        left_out += [
+            f"--tokens leaves out '{s.name}', which has {s.size} tokens."
+            for s in found
+            if not s.reaches(tokens[0])
+        ]
+        found = [_take_tokens(stack, *tokens) for stack in found if stack.reaches(tokens[0])]
+    if found:
+        for line in left_out:
+            warn(line)
+    return found
+
+
+def _check(wanted: Sequence[int], there: set[int], what: str, flag: str) -> None:
+    missing = [number for number in wanted if number not in there]
+    if missing:
+        raise UsageError(
+            f"{flag}: there is no {what} {missing[0]} in the document. It has {what}s "
+            f"{describe_numbers(there)}."
+        )
+
+
+def _take_layers(stack: Stack, layers: Sequence[int]) -> Stack:
+    kept = [i for i, layer in enumerate(stack.layers) if layer in layers]
+    return replace(
+        stack,
+        layers=tuple(stack.layers[i] for i in kept),
+        weights=tuple(stack.weights[i] for i in kept),
+        scores=None if stack.scores is None else stack.scores[kept],
+    )
+
+
+def _take_heads(stack: Stack, heads: Sequence[int]) -> Stack:
+    kept = [i for i, head in enumerate(stack.heads) if head in heads]
+    return replace(
+        stack,
+        heads=tuple(stack.heads[i] for i in kept),
+        weights=tuple(weights[kept] for weights in stack.weights),
+        scores=None if stack.scores is None else stack.scores[:, kept],
+    )
+
+
+def _is_all_inside(weights: np.ndarray, start: int, end: int) -> bool:
+    """Whether rows start:end give all their weight to columns start:end, as causal ones do."""
+    rows = weights[:, start:end]
+    return bool((rows.sum(axis=-1) - rows[..., start:end].sum(axis=-1) < _LITTLE).all())
+
+
+def _take_tokens(stack: Stack, start: int, end: int) -> Stack:
+    rows = stack.rows[start:end]
+    split = None if stack.split is None else stack.split - start
+    written = None if stack.written is None else max(stack.written - start, 0)
+    return replace(
+        stack,
+        has_whole_rows=all(_is_all_inside(weights, start, end) for weights in stack.weights),
+        weights=tuple(weights[:, start:end, start:end] for weights in stack.weights),
+        rows=rows,
+        columns=stack.columns[start:end],
+        start=stack.start + start,
+        split=split if split is not None and 0 < split < len(rows) else None,
+        written=written if written is not None and written < len(rows) else None,
+    )
+
+
+def are_weights(values: np.ndarray) -> bool:
+    """Whether all that is finite lies between 0 and 1, but for rounding."""
+    if not np.isfinite(values).all():
+        values = values[np.isfinite(values)]
+    return values.size == 0 or bool(values.min() >= 0 and values.max() <= 1.001)
+
+
+def showable(weights: np.ndarray) -> np.ndarray:
+    """Finite, and not the huge negative number that masks a raw score (squeezebert)."""
+    shown: np.ndarray = np.isfinite(weights) & (weights > _MASKED)
+    return shown

@@ -1,0 +1,302 @@
+"""A document -> attention matrices with their layers, kinds and tokens. numpy only."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from activations.arguments import describe_numbers
+from activations.attention.stack import Stack, are_weights
+from activations.document.header import is_count
+from activations.document.json_reader import damaged
+from activations.document.reader import Document
+from activations.errors import ToolkitError, Warn, ignore
+from activations.outputs.tree import Element
+
+EXPECTED = "(batch, heads, seq_len, seq_len)"
+# Kinds of attention in the order in which they are shown; the towers of a model come after.
+_KINDS = ("self", "encoder", "decoder", "cross")
+_KIND = re.compile(r"[a-z0-9_]{1,60}")
+_READS_TOKENS = ("self", "encoder", "text")  # other kinds have tokens under their own name alone
+_MANY = 1_000_000  # layers; more is no layer number
+_MOST_PLACES = 10_000  # each takes room in the page, however small it is
+_CROSS_NAME = re.compile(r"cross|encoder_attn|EncDec", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one layer's attention weights stand in the document.
+
+    `axes` turns them into (batch, heads, rows, columns), where they are in another order (XLNet).
+    """
+
+    module: str
+    element: Element
+    layer: int
+    kind: str
+    axes: tuple[int, ...] | None = None
+
+    @property
+    def where(self) -> str:
+        return f"{self.module}, element {'/'.join(map(str, self.element)) or 'output'}"
+
+    @property
+    def pattern(self) -> str:
+        """The module's name with its layer number replaced."""
+        return re.sub(r"(^|(?<=\.))\d+(?=\.|$)", "{layer}", self.module.split("@")[0], count=1)
+
+
+def read_attention(document: Document, warn: Warn | None = None) -> list[Stack]:
+    """All attention weights of a document, stacked by kind and shape.
+
+    Layers that cannot be shown token by token are left out with a warning. Raises `ToolkitError`
+    when the document holds no attention weights, a batch of more than one, or nothing of the shape
+    `(batch, heads, seq_len, seq_len)`.
+    """
+    places = find_weights(document)
+    if not places:
+        raise ToolkitError(_nothing_there(document))
+    if len(places) > _MOST_PLACES:
+        raise ToolkitError(
+            f"'{document.path}' holds {len(places)} tensors of attention weights, and no view "
+            f"shows more than {_MOST_PLACES}. Capture fewer modules."
+        )
+    found: list[tuple[Place, np.ndarray]] = []
+    problems: dict[_Problem, list[str]] = {}
+    for place in places:
+        weights = document.tensor(place.module, *place.element)
+        if place.axes and sorted(place.axes) == list(range(weights.ndim)):
+            weights = weights.transpose(place.axes)
+        problem = _problem(place, weights, len(_tokens(document, place.kind) or ()))
+        if problem is None:
+            found.append((place, weights[0]))
+        else:
+            problems.setdefault(problem, []).append(place.where)
+    if not found:
+        problem, wheres = next(iter(problems.items()))
+        raise ToolkitError(f"{problem.title}{wheres[0]} {problem.fact}. {problem.advice}")
+    warn = warn or ignore
+    odd = sum(weights.size - np.count_nonzero(np.isfinite(weights)) for _, weights in found)
+    if odd:
+        warn(f"{odd} attention weights are no finite numbers; they are not drawn.")
+    for problem, wheres in problems.items():
+        more = f" (and {len(wheres) - 1} more)" if len(wheres) > 1 else ""
+        warn(f"{problem.title}{wheres[0]}{more} {problem.fact}. Left out.")
+    return _stacked(document, _not_handed_on(found), warn)
+
+
+def _not_handed_on(found: list[tuple[Place, np.ndarray]]) -> list[tuple[Place, np.ndarray]]:
+    """Without what an outer module hands out too: the same weights (BERT's attention does)."""
+    seen: dict[tuple[str, str], list[np.ndarray]] = {}
+    for place, weights in found:
+        seen.setdefault((place.kind, place.module), []).append(weights)
+
+    def is_own(place: Place, weights: np.ndarray) -> bool:
+        ends = [dot.start() for dot in re.finditer(r"\.", place.module)]
+        outer = [seen.get((place.kind, place.module[:end]), []) for end in ends]
+        return not any(np.array_equal(weights, o, equal_nan=True) for some in outer for o in some)
+
+    return [(place, weights) for place, weights in found if is_own(place, weights)]
+
+
+# --------------------------------------------------------------------------------- where they are
+
+
+def find_weights(document: Document) -> list[Place]:
+    """Where the attention weights are: as the capture noted it, else by looking.
+
+    Looking takes a square 4-D element 1, then any other element that is a batch of attention
+    matrices.
+    """
+    noted = document.attention_weights
+    if noted is not None:
+        places = [_noted(document, entry) for entry in noted]
+        if len({(place.module, place.element) for place in places}) < len(places):
+            raise damaged(document.path, "attention_weights", "it names one tensor twice")
+        return places
+    names = document.names_of("attention") or document.names
+    return [place for name in names if (place := _look(document, name)) is not None]
+
+
+def _noted(document: Document, entry: Any) -> Place:
+    match entry:
+        case {"module": str(module), "element": [*element], "layer": layer, "kind": str(kind)}:
+            axes = entry.get("axes")
+            if (
+                all(isinstance(step, str) or _is_number(step) for step in element)
+                and _is_number(layer)
+                and _KIND.fullmatch(kind)
+                and (axes is None or (isinstance(axes, list) and all(map(_is_number, axes))))
+            ):
+                return Place(module, tuple(element), layer, kind, tuple(axes or ()) or None)
+    raise ToolkitError(
+        f"'{document.path}' is damaged: an entry of 'attention_weights' does not say module, "
+        "element, layer and kind. Capture again."
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return is_count(value) and value < _MANY
+
+
+def _look(document: Document, name: str) -> Place | None:
+    sizes = document.element_shapes(name)
+    candidates = sorted(sizes, key=lambda element: element != (1,))  # element 1 first
+    square = [e for e in candidates if len(sizes[e]) == 4 and sizes[e][2] == sizes[e][3]]
+    # An element 1 of another shape is what the user meant to show: let the error name it.
+    chosen = square[0] if square else (1,) if len(sizes.get((1,), ())) > 1 else None
+    if chosen is None:
+        return None
+    numbers = re.findall(r"(?:^|\.)(\d{1,6})(?=\.|$)", name)
+    return Place(name, chosen, int(numbers[0]) if numbers else 0, _kind_of(document, name))
+
+
+def _kind_of(document: Document, name: str) -> str:
+    if "decoder_tokens" not in document.header and "decoder_input_ids" not in document.header:
+        return "self"
+    if _CROSS_NAME.search(name):
+        return "cross"
+    return "decoder" if "decoder" in name else "encoder"
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Why a tensor cannot be shown: `{title}{where} {fact}. {advice}`."""
+
+    fact: str
+    advice: str
+    title: str = ""
+
+
+def _problem(place: Place, weights: np.ndarray, tokens: int) -> _Problem | None:
+    shape = weights.shape
+    square = place.kind.endswith("cross") or shape[-2:-1] == shape[-1:]
+    if len(shape) != 4 or not square or 0 in shape:
+        return _Problem(
+            f"has the shape {shape}, expected {EXPECTED}",
+            "Choose other --layers, or capture modules that hand out attention weights.",
+            "Attention tensor does not have correct dimensions: ",
+        )
+    if shape[0] != 1:
+        return _Problem(
+            f"holds a batch of {shape[0]} texts (or windows of an image), and a view shows one",
+            "Capture one prompt at a time.",
+        )
+    # Linear attention hands out its state, (batch, heads, width, width), in the same place.
+    if tokens and shape[-2] != tokens and not are_weights(weights):
+        return _Problem(
+            f"has the shape {shape} for {tokens} tokens, and its values are no attention weights",
+            "Choose other --layers.",
+        )
+    return None
+
+
+def _nothing_there(document: Document) -> str:
+    selected = document.header.get("selected_patterns", {})
+    patterns = [pattern for found in selected.values() for pattern in found]
+    held = ", ".join(patterns[:6]) or ", ".join(document.names[:6]) or "no modules"
+    return (
+        f"no attention weights in '{document.path}': it holds {held}. Capture the attention "
+        'modules: python agnostic_capture.py --auto-select "attn:weights"'
+    )
+
+
+# ------------------------------------------------------------------------------------- in stacks
+
+
+def _stacked(document: Document, found: list[tuple[Place, np.ndarray]], warn: Warn) -> list[Stack]:
+    """Group by kind and shape, layers in order; unlike modules of one layer apart."""
+    alike: dict[tuple[str, tuple[int, ...]], list[tuple[Place, np.ndarray]]] = {}
+    for place, weights in found:
+        alike.setdefault((place.kind, weights.shape), []).append((place, weights))
+    in_order = sorted(alike.items(), key=lambda item: _rank(item[0][0]))
+    stacks = []
+    shapes = Counter(kind for kind, _ in alike)
+    for (kind, shape), members in in_order:
+        several = shapes[kind] > 1
+        for module, matrices in _once_a_layer(members).items():
+            name = kind.replace("_", " ").capitalize()
+            if several:
+                layers = f"layer{'s' if len(matrices) > 1 else ''} {describe_numbers(matrices)}"
+                name += f", {layers}, {shape[0]} heads of {shape[1]} x {shape[2]}"
+            stacks.append(_stack(document, name + module, kind, matrices, warn))
+    return stacks
+
+
+def _rank(kind: str) -> int:
+    return _KINDS.index(kind) if kind in _KINDS else len(_KINDS)
+
+
+def _once_a_layer(
+    members: list[tuple[Place, np.ndarray]],
+) -> dict[str, dict[int, np.ndarray]]:
+    """{what to add to the name: {layer: weights}}, so that a layer is there once in each."""
+    if len({place.layer for place, _ in members}) == len(members):
+        return {"": {place.layer: weights for place, weights in members}}
+    groups: dict[str, dict[int, np.ndarray]] = {}
+    times: Counter[tuple[str, int]] = Counter()
+    for place, weights in members:
+        name, layer = place.pattern, place.layer
+        times[name, layer] += 1
+        again = times[name, layer]  # from a document that says so
+        groups.setdefault(f", {name}" + (f" ({again})" if again > 1 else ""), {})[layer] = weights
+    return groups
+
+
+def _stack(
+    document: Document, name: str, kind: str, layers: dict[int, np.ndarray], warn: Warn
+) -> Stack:
+    order = tuple(sorted(layers))
+    heads, rows, columns = layers[order[0]].shape
+    attending = _labels(document, "decoder" if kind == "cross" else kind, rows, warn)
+    attended = _labels(document, "encoder" if kind == "cross" else kind, columns, warn)
+    return Stack(
+        name=name,
+        kind=kind,
+        layers=order,
+        heads=tuple(range(heads)),
+        weights=tuple(layers[layer] for layer in order),
+        rows=attending or _positions(rows),
+        columns=attended or _positions(columns),
+        knows_tokens=attending is not None and attended is not None,
+        split=_start(document, "sentence_b_start", kind, rows),
+        written=_start(document, "continuation_start", kind, rows),
+    )
+
+
+def _positions(count: int) -> tuple[str, ...]:
+    return tuple(f"#{i}" for i in range(count))
+
+
+def _labels(document: Document, side: str, count: int, warn: Warn) -> tuple[str, ...] | None:
+    """The tokens of one side; None where the document does not name them all."""
+    tokens = _tokens(document, side)
+    if tokens is not None and len(tokens) == count:
+        return tuple(tokens)
+    if tokens is not None:
+        warn(
+            f"the document has {len(tokens)} tokens for {count} positions; positions are shown "
+            "by number."
+        )
+    return None
+
+
+def _tokens(document: Document, kind: str) -> list[str] | None:
+    """The tokens that attend in this kind of attention, where the document has them."""
+    side = "decoder" if kind == "cross" else kind
+    found: list[str] | None = document.header.get(f"{side}_tokens")
+    if found is None and side in _READS_TOKENS:
+        found = document.header.get("tokens")
+    return found
+
+
+def _start(document: Document, key: str, kind: str, rows: int) -> int | None:
+    """A position that the document notes among its `tokens`, where these are the rows."""
+    start: int | None = document.header.get(key)
+    if kind in ("self", "encoder") and start is not None and 0 < start < rows:
+        return start
+    return None

@@ -1,0 +1,263 @@
+"""What both commands share: talking to the user, and turning errors into one line and a code.
+
+Results go to stdout; everything else, progress and questions too, to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from activations.errors import ToolkitError, UsageError, ignore, nearest, quoted_list, unknown_value
+from activations.system.signals import Terminated, raise_interruption, signals_raised
+from activations.system.streams import (
+    check_standard_output,
+    is_terminal,
+    send_nowhere,
+    standard_output_fails,
+    standard_streams,
+)
+from activations.text import printable
+
+INTERRUPTED = 130
+_LONGEST_LINE = 2000  # characters; of a longer one the start and the end are shown
+_SECONDS_TO_LEAVE = 1.0  # by itself, once it is interrupted
+
+
+class Talk:
+    """Where lines for the user go. `quiet` leaves results, warnings and errors."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+
+    def result(self, line: str) -> None:
+        print(line, flush=True)
+
+    def note(self, line: str) -> None:
+        if not self.quiet:
+            self._say(line)
+
+    def warn(self, line: str) -> None:
+        self._say(f"warning: {line}")
+
+    def error(self, line: str) -> None:
+        self._say(f"error: {line}")
+
+    def interrupted(self) -> None:
+        if self.shows_progress:
+            # What is left of others' bars is wiped out, and their hidden cursor shown again.
+            print("\r\x1b[J\x1b[?25h", end="", file=sys.stderr)
+        self.error("interrupted.")
+
+    @property
+    def shows_progress(self) -> bool:
+        """Progress is for people: on a terminal, and not with --quiet."""
+        return not self.quiet and is_terminal(sys.stderr)
+
+    @contextmanager
+    def watching(
+        self, what: str, total: int = 0, first: str = ""
+    ) -> Iterator[Callable[[str], None]]:
+        """On a terminal, say what takes a while, and how far it is; `first` before anything is.
+
+        The result takes the name of each thing that is done, of `total` in all; a name that comes
+        again counts once. No other bar can be shown in the meantime.
+        """
+        if not self.shows_progress:
+            yield ignore
+            return
+        from rich.console import Console
+        from rich.text import Text
+
+        status = Console(stderr=True).status(Text(f"{what} {first}".rstrip()))
+        seen: set[str] = set()
+
+        def update(name: str) -> None:
+            seen.add(name)
+            so_far = f"{what} {len(seen)}/{total} " if total else f"{what} "
+            room = status.console.width - 3 - len(so_far)  # on one line, behind the wheel
+            shown = name if len(name) <= room else "…" + name[len(name) - max(room, 1) + 1 :]
+            status.update(Text(so_far + shown))
+
+        with status:
+            yield update
+
+    def _say(self, line: str) -> None:
+        # One line, that can be read, and no escape codes out of other people's names and files.
+        if len(line) > _LONGEST_LINE:
+            line = f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
+        try:
+            print(printable(line), file=sys.stderr, flush=True)
+        except OSError:  # nobody reads it; the work goes on, and the exit code tells
+            send_nowhere(sys.stderr)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        without = re.fullmatch(r"argument (--[a-z-]+): expected one argument", message)
+        if without:
+            flag = without[1]
+            raise UsageError(
+                f"{flag} needs a value. One that begins with - is written with =, as in {flag}=-1."
+            )
+        raise UsageError(f"{message}. See --help.")
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            raise UsageError(self._unknown(unknown[0]))
+        return found
+
+    def _unknown(self, text: str) -> str:
+        if not text.startswith("-"):
+            return f"'{text}' belongs to no option. Put quotes around a text of several words."
+        flag = text.partition("=")[0]
+        known = (name[2:] for name in self._option_string_actions if name.startswith("--"))
+        close = nearest(flag.lstrip("-"), known)
+        hint = f"Did you mean {quoted_list(f'--{name}' for name in close)}?" if close else ""
+        return f"there is no option '{flag}'. {hint or 'See --help.'}"
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        # argparse's own words differ from one version of Python to the next
+        if action.choices is not None and value not in action.choices:
+            raise unknown_value(action.option_strings[0], value, list(action.choices))
+
+
+Work = Callable[[argparse.Namespace, Talk], Any]
+
+
+def run_command(parser: Parser, argv: list[str] | None, work: Work) -> int:
+    """Parse, work, and answer with the exit code: 0, 1, 2, or 130 when interrupted."""
+    talk = Talk()
+    try:
+        check_standard_output()
+    except ToolkitError as error:
+        return _failed(error, str(error), error.exit_code, False, talk)
+    with standard_streams(), signals_raised():
+        return _run(parser, sys.argv[1:] if argv is None else argv, work, talk)
+
+
+def _run(parser: Parser, argv: list[str], work: Work, talk: Talk) -> int:
+    debug = "--debug" in argv
+    try:
+        args = parser.parse_args(argv)
+        debug, talk = args.debug, Talk(args.quiet)
+        _check_current_folder()
+        _work(work, args, talk)
+        sys.stdout.flush()
+    except SystemExit as stop:  # --help, --version
+        lost = standard_output_fails()
+        if lost is not None and not isinstance(lost, BrokenPipeError):
+            return _failed(lost, _lost(lost), 1, debug, talk)
+        return stop.code if isinstance(stop.code, int) and not lost else int(lost is not None)
+    except Terminated as stop:
+        return stop.exit_code
+    except KeyboardInterrupt:
+        talk.interrupted()
+        return INTERRUPTED
+    except ToolkitError as error:
+        return _failed(error, str(error), error.exit_code, debug, talk)
+    except MemoryError as error:
+        line = "out of memory. Choose fewer modules, --layers or --tokens."
+        return _failed(error, line, 1, debug, talk)
+    except Exception as error:
+        lost = standard_output_fails()
+        if isinstance(lost, BrokenPipeError):
+            return 1  # its reader went away, and knows why
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            line = f"'{error.filename}' is too long for the name of a file. Name another."
+            return _failed(error, line, 1, debug, talk)
+        return _failed(error, _lost(lost) if lost else _unexpected(error), 1, debug, talk)
+    return 0
+
+
+def _work(work: Work, args: argparse.Namespace, talk: Talk) -> None:
+    try:
+        work(args, talk)
+    except Exception as error:
+        raise_interruption(error)
+        raise
+
+
+def _check_current_folder() -> None:
+    try:
+        Path.cwd()
+    except OSError:
+        raise ToolkitError("the current folder is gone. Change into another.") from None
+
+
+def _lost(error: OSError) -> str:
+    return (
+        f"standard output cannot be written: {error.strerror}. Send it elsewhere; files that were "
+        "to be written are there."
+    )
+
+
+def _unexpected(error: Exception) -> str:
+    return f"unexpected: {type(error).__name__}: {error}. With --debug you see where."
+
+
+def _failed(error: BaseException, line: str, code: int, debug: bool, talk: Talk) -> int:
+    if debug:
+        traceback.print_exception(error)
+    talk.error(line)
+    return code
+
+
+@contextmanager
+def leaving_in_time(talk: Talk, at_once: bool = False) -> Iterator[None]:
+    """End the process a moment after Ctrl-C or SIGTERM, whatever libraries do with it.
+
+    huggingface_hub downloads in threads, and waits for all of them before it lets a
+    `KeyboardInterrupt` through, which may take an hour; what is downloaded so far is kept, and
+    taken up by the next run. torch goes on without numpy if that is interrupted while it is
+    imported, and fails later: imports are ended `at_once`. For work that leaves no file of ours
+    unfinished.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    timers: list[threading.Timer] = []
+
+    def leave(number: int) -> None:
+        if number == signal.SIGINT:
+            sys.stderr = sys.__stderr__  # not through a wheel that may be turning
+            talk.interrupted()
+        os._exit(128 + number)
+
+    def on_signal(number: int, frame: Any) -> None:
+        if at_once:
+            leave(number)
+        timer = threading.Timer(_SECONDS_TO_LEAVE, leave, [number])
+        timer.daemon = True
+        timer.start()
+        timers.append(timer)
+        handler = handlers[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    try:
+        for number, handler in handlers.items():
+            if callable(handler):  # not where it is ignored (nohup)
+                signal.signal(number, on_signal)
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for timer in timers:
+            timer.cancel()

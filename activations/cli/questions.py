@@ -1,0 +1,237 @@
+"""The three questions: which attention, MLP and other patterns to capture.
+
+On a terminal the tables are drawn by rich and the answers completed by prompt_toolkit; over a pipe
+or on a dumb terminal both are plain text, one line an answer. Everything goes to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from activations.cli.messages import TITLES
+from activations.errors import UsageError
+from activations.selection.answers import format_spec, resolve_answer
+from activations.selection.catalog import CATEGORIES, Catalog, Pattern
+from activations.system.streams import is_terminal
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_WIDEST_OUTPUT, _NARROWEST_OUTPUT = 60, 16
+_WIDTH_FOR_COUNTS, _WIDTH_FOR_OUTPUTS = 32, 56  # of a terminal
+HELP = (
+    "An answer is a comma-separated list of: an index (0) or several (0-2), a pattern "
+    "(model.layers.{layer}.self_attn), the end of one that fits no other (self_attn), all, or "
+    "weights (every pattern that holds attention weights). Empty: none."
+)
+
+
+def ask(catalog: Catalog) -> dict[str, str]:
+    """Show each category's patterns and ask; answers by category, all of them good.
+
+    A bad answer says why and is asked again. Raises `UsageError` when standard input ends early.
+    """
+    answers: dict[str, str] = {}
+    read = _terminal_reader() if sys.stdin.isatty() and is_terminal(sys.stderr) else _read_plain
+    _tell(HELP)
+    for category in CATEGORIES:
+        print(file=sys.stderr)
+        show_category(catalog, category, sys.stderr)
+        answers[category] = _ask_until_good(catalog, category, answers, read)
+    return answers
+
+
+Reader = Callable[[str, Sequence[Pattern]], str]  # (question, what it is about) -> the answer
+
+
+def _ask_until_good(catalog: Catalog, category: str, answers: dict[str, str], read: Reader) -> str:
+    if not catalog.of(category):
+        return ""
+    question = f"{TITLES[category]} to capture (? for help): "
+    while True:
+        try:
+            answer = read(question, catalog.of(category))
+        except EOFError:
+            raise UsageError(
+                "standard input ended before all questions were answered. Answer beforehand with "
+                f'--auto-select "{_instead(catalog, answers)}".'
+            ) from None
+        if answer.strip() == "?":
+            _tell(HELP)
+            show_category(catalog, category, sys.stderr)
+            continue
+        try:
+            resolve_answer(answer, category, catalog)
+        except UsageError as error:
+            _tell(str(error))
+            continue
+        return answer.strip()
+
+
+def _instead(catalog: Catalog, answers: dict[str, str]) -> str:
+    """The answers so far, completed; the defaults where that would select nothing."""
+    defaults = _default_answers(catalog)
+    completed = defaults | answers
+    return format_spec(completed if any(completed.values()) else defaults)
+
+
+def _default_answers(catalog: Catalog) -> dict[str, str]:
+    """What to suggest to somebody who gave no answer: the first attention and MLP pattern."""
+    return {c: "0" if catalog.of(c) and c != "other" else "" for c in CATEGORIES}
+
+
+def _tell(line: str) -> None:
+    """A line for the user; on a terminal wrapped between words."""
+    if not is_terminal(sys.stderr):
+        print(line, file=sys.stderr)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True, highlight=False).print(Text(line))
+
+
+# --------------------------------------------------------------------------------------- reading
+
+
+def _read_plain(question: str, patterns: Sequence[Pattern]) -> str:
+    print(question, end="", file=sys.stderr, flush=True)
+    line = sys.stdin.readline()
+    if not sys.stdin.isatty():
+        print(line.rstrip("\n"), file=sys.stderr)  # so that the record reads as a conversation
+    if not line:
+        raise EOFError
+    return line
+
+
+def _terminal_reader() -> Reader:
+    """Reads with completion by the tab key; the arrow keys bring earlier answers back."""
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+    from prompt_toolkit.document import Document
+    from prompt_toolkit.output import create_output
+
+    class Items(Completer):
+        """Completes what comes after the last comma."""
+
+        def __init__(self, patterns: Sequence[Pattern]) -> None:
+            self._items = completions(patterns)
+
+        def get_completions(
+            self, document: Document, complete_event: CompleteEvent
+        ) -> Iterable[Completion]:
+            begun = document.text_before_cursor.rpartition(",")[2].lstrip()
+            for text, meaning in self._items.items():
+                if text.startswith(begun):
+                    yield Completion(text, -len(begun), display_meta=meaning)
+
+    session: PromptSession[str] = PromptSession(
+        complete_while_typing=False,  # or a tab key pressed at once would only open the menu
+        output=create_output(stdout=sys.stderr),
+    )
+    return lambda question, patterns: session.prompt(question, completer=Items(patterns))
+
+
+def completions(patterns: Sequence[Pattern]) -> dict[str, str]:
+    """What an answer may be made of, and what each means.
+
+    `all` and `weights`, the indices, then each pattern's shortest unique suffix and its whole name.
+    """
+    found = {"all": f"all {len(patterns)} patterns"}
+    if any(pattern.weights for pattern in patterns):
+        found["weights"] = "what holds the attention weights"
+    found |= {str(i): pattern.text for i, pattern in enumerate(patterns)}
+    for pattern in patterns:
+        suffix = _shortest_suffix(pattern, patterns)
+        if suffix is not None:
+            found.setdefault(suffix, pattern.text)
+        mark = "attention weights, " if pattern.weights else ""
+        found[pattern.text] = f"{mark}{len(pattern.names)} x {_outputs(pattern)}".rstrip()
+    return found
+
+
+def _shortest_suffix(pattern: Pattern, patterns: Sequence[Pattern]) -> str | None:
+    parts = pattern.text.split(".")
+    for size in range(1, len(parts)):
+        suffix = ".".join(parts[-size:])
+        if sum(f".{other.text}".endswith(f".{suffix}") for other in patterns) == 1:
+            return suffix
+    return None
+
+
+# ---------------------------------------------------------------------------------------- tables
+
+
+def show_catalog(catalog: Catalog, file: TextIO) -> None:
+    """All categories' tables, as `--list` prints them."""
+    for i, category in enumerate(CATEGORIES):
+        if i:
+            print(file=file)
+        show_category(catalog, category, file)
+
+
+def show_category(catalog: Catalog, category: str, file: TextIO) -> None:
+    """One category's numbered patterns: module count, what they put out, a mark for weights."""
+    patterns = catalog.of(category)
+    if not patterns:
+        print(f"{TITLES[category]}: none in this model.", file=file)
+        return
+    if is_terminal(file):
+        from rich.console import Console
+
+        console = Console(file=file)
+        console.print(_table(category, patterns, console.width))
+        return
+    width = max(len(pattern.text) for pattern in patterns)
+    print(f"{TITLES[category]} ({_mark_legend(patterns)})", file=file)
+    for i, pattern in enumerate(patterns):
+        mark = "*" if pattern.weights else " "
+        count = f"{len(pattern.names)} x"
+        line = f"{i:4} {mark} {pattern.text:{width}}  {count:>5}  {_outputs(pattern)}"
+        print(line.rstrip(), file=file)
+
+
+def _mark_legend(patterns: Sequence[Pattern]) -> str:
+    if any(pattern.weights for pattern in patterns):
+        return f"{len(patterns)} patterns; * hands out attention weights"
+    return f"{len(patterns)} patterns"
+
+
+def _outputs(pattern: Pattern) -> str:
+    text = pattern.outputs
+    return text if len(text) <= _WIDEST_OUTPUT else text[: _WIDEST_OUTPUT - 1] + "…"
+
+
+def _table(category: str, patterns: Sequence[Pattern], width: int) -> Table:
+    """The patterns as a table.
+
+    On a narrow terminal what they put out is folded before the names, then left out, then the
+    counts are; the indices never fold.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=f"{TITLES[category]} ({_mark_legend(patterns)})", title_justify="left", box=None
+    )
+    counts, outputs = width >= _WIDTH_FOR_COUNTS, width >= _WIDTH_FOR_OUTPUTS
+    room = width - len(str(len(patterns) - 1)) - len("*") - 2 * (3 + counts + outputs)  # 2 between
+    room -= len("modules") if counts else 0
+    longest = max(len(pattern.text) for pattern in patterns)
+    widest = max(len(_outputs(pattern)) for pattern in patterns) if outputs else 0
+    names = max(1, min(longest, room - min(widest, _NARROWEST_OUTPUT)))
+    table.add_column("", justify="right", style="bold", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("pattern", overflow="fold", width=names)
+    if counts:
+        table.add_column("modules", justify="right", no_wrap=True)
+    if outputs:
+        column = min(max(widest, len("puts out")), room - names)
+        table.add_column("puts out", overflow="fold", style="dim", width=column)
+    for i, pattern in enumerate(patterns):
+        mark = "*" if pattern.weights else ""
+        cells = [str(i), mark, pattern.text, str(len(pattern.names)), _outputs(pattern)]
+        table.add_row(*(Text(cell) for cell in cells[: len(table.columns)]))
+    return table

@@ -1,0 +1,83 @@
+"""What a document says beside the outputs: the keys that are read, and what each has to be.
+
+Looked at once, when a document is opened, so that everything after can rely on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from activations.document.format import FORMAT
+from activations.document.json_reader import damaged
+from activations.errors import ToolkitError
+
+
+def checked_header(header: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The header, without keys that are null. Raises `ToolkitError` naming a key that is wrong."""
+    found = {key: value for key, value in header.items() if value is not None}
+    for key, value in found.items():
+        rule = _TOKENS if key.endswith("_tokens") else _RULES.get(key)
+        if rule is not None and not rule[0](value):
+            raise damaged(path, key, f"it has to be {rule[1]}")
+    written = found.get("format", FORMAT)
+    if written != FORMAT:
+        raise ToolkitError(
+            f"'{path}' has the format {written[:80]!r}, and this version reads {FORMAT!r}. "
+            "Capture again, or use the version that wrote it."
+        )
+    return found
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number from 0 up; JSON's true is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_list_of(holds: Callable[[Any], bool], value: Any) -> bool:
+    return isinstance(value, list) and all(map(holds, value))
+
+
+def _are_texts(value: Any) -> bool:
+    return _is_list_of(_is_text, value)
+
+
+def _are_ids(value: Any) -> bool:
+    """Of one text, or of a batch."""
+    return _is_list_of(is_count, value) or _is_list_of(
+        lambda row: _is_list_of(is_count, row), value
+    )
+
+
+def _are_patterns(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_are_texts, value.values()))
+
+
+_Rule = tuple[Callable[[Any], bool], str]
+_TOKENS: _Rule = (_are_texts, "a list of texts")
+_TEXT: _Rule = (_is_text, "a text")
+_IDS: _Rule = (_are_ids, "a list of token ids, or a list of such lists")
+_POSITION: _Rule = (is_count, "a position, counted from 0")
+_RULES: dict[str, _Rule] = {
+    "format": _TEXT,
+    "model": _TEXT,
+    "prompt": _TEXT,
+    "text_pair": _TEXT,
+    "target": _TEXT,
+    "written": _TEXT,
+    "image": _TEXT,
+    "audio": _TEXT,
+    "tensors": _TEXT,
+    "tokens": _TOKENS,
+    "input_ids": _IDS,
+    "decoder_input_ids": _IDS,
+    "sentence_b_start": _POSITION,
+    "continuation_start": _POSITION,
+    "attention_weights": (lambda value: isinstance(value, list), "a list"),
+    "selected_patterns": (_are_patterns, "a list of patterns for each category"),
+}

@@ -1,0 +1,326 @@
+"""The JSON document: written module by module, read back piece by piece.
+
+One module stands on one line. It is ordinary JSON to everyone; line by line it is written and read
+in bounded memory: the writer holds one tensor's text, the reader skips the lines it does not need.
+Numbers are the shortest decimal text that reads back as the same float32 (float64, integers and
+booleans likewise); NaN and infinities are null and counted under `non_finite`. With the format
+"safetensors" the numbers stand in a file beside it (see `activations.document.tensor_file`).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+import simdjson
+
+from activations.document.format import SECTIONS
+from activations.document.header import checked_header
+from activations.document.json_reader import (
+    LineParser,
+    another_format,
+    cut_out,
+    cut_short,
+    damaged,
+    found_at,
+    guessed_shapes,
+    let_go,
+    line_ends,
+    map_file,
+    members,
+    parse_json,
+    parse_line,
+    plain,
+    reach,
+    reference,
+    to_array,
+    to_sizes,
+    to_tree,
+)
+from activations.errors import ToolkitError, nearest, quoted_list
+from activations.outputs.tree import Element, walk
+
+if TYPE_CHECKING:
+    from activations.document.tensor_file import TensorFile
+
+_OUTPUT = b', "output": '
+_KEY = re.compile(rb'("(?:[^"\\]|\\.)*"): \{')
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Where a module's line stands in the file, what it holds after the name, and its category."""
+
+    category: str
+    start: int
+    entry: int
+    end: int
+
+
+class Document:
+    """A capture on disk.
+
+    `header` is everything but the captured outputs (`model`, `prompt`, `tokens`, ...), `names` the
+    modules in order. `doc["model.layers.0.self_attn"]` is what that module returned, numpy arrays
+    nested in lists and dicts; `doc.tensor(name, 1)` one array of it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._lines: dict[str, _Line] = {}
+        self._parsed: dict[str, Any] | None = None  # {module: entry} of one that is parsed whole
+        self._bytes = map_file(self.path)
+        self._parser = LineParser()
+        try:
+            header = self._read_lines() if self._is_ours() else None
+            if header is None:
+                self._lines.clear()
+                header = self._parse_whole()
+            self.header: dict[str, Any] = checked_header(header, self.path)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the file. Done by itself when the object goes away."""
+        if isinstance(self._bytes, mmap.mmap):
+            self._bytes.close()
+
+    def __enter__(self) -> Document:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Document {str(self.path)!r}: {self.model}, {len(self.names)} modules>"
+
+    @property
+    def model(self) -> str:
+        """The model's name as it was given to the capture."""
+        return str(self.header.get("model", "model"))
+
+    @property
+    def prompt(self) -> str:
+        return str(self.header.get("prompt", ""))
+
+    @property
+    def names(self) -> list[str]:
+        """The captured modules (`name`, `name@1` for a second call, ...), in order."""
+        return list(self._lines)
+
+    def names_of(self, category: str) -> list[str]:
+        """The captured modules of one category ("attention", "mlp", "other")."""
+        return [name for name, line in self._lines.items() if line.category == category]
+
+    def shape(self, name: str) -> Any:
+        """The shapes of a module's output, nested as it was; a tensor's is a list of sizes."""
+        return self._description(name).get("shape")
+
+    def dtype(self, name: str) -> Any:
+        """The dtypes the tensors had in the model, nested as the output."""
+        return self._description(name).get("dtype")
+
+    def __getitem__(self, name: str) -> Any:
+        """A module's output: numpy arrays nested in lists and dicts, None where it was None.
+
+        float32 arrays for every floating dtype but float64; null in a tensor comes back as NaN.
+        """
+        entry = self._entry(name)
+        if "output" not in entry:
+            raise damaged(self.path, name, "it has no 'output'")
+        shape, dtype = plain(entry.get("shape")), plain(entry.get("dtype"))
+        try:
+            return to_tree(entry["output"], shape, dtype, partial(self._fetch, name))
+        except ValueError as error:
+            raise damaged(self.path, name, f"{error}") from None
+
+    def tensor(self, name: str, *element: int | str) -> np.ndarray:
+        """One tensor of a module's output: `doc.tensor("model.layers.0.self_attn", 1)`.
+
+        Only this tensor is turned into numbers. Raises `ToolkitError` when there is no such module
+        or the element is not a tensor.
+        """
+        node = self._alone(name, element)
+        described = self._description(name) if node is not None else self._entry(name)
+        shape = reach(plain(described.get("shape")), element)
+        dtype = reach(plain(described.get("dtype")), element)
+        try:
+            node = found_at(described["output"], element) if node is None else node
+            # A single value that is not finite is null, but has a dtype.
+            found = reference(node) is not None or (node is None and isinstance(dtype, str))
+        except (LookupError, TypeError, ValueError, OverflowError):
+            node, found = None, False
+        if described.get("dtype") is not None and not isinstance(dtype, str):
+            node, found = None, False  # a list of tensors, or a part of one
+        if not found and not isinstance(node, (simdjson.Array, list, int, float)):
+            where = "/".join(map(str, element)) or "its output"
+            raise ToolkitError(f"{name}: element {where} is not a tensor.")
+        try:
+            return to_array(node, shape, dtype, partial(self._fetch, name), element)
+        except ValueError as error:
+            raise damaged(self.path, name, f"{error}") from None
+
+    def _fetch(self, name: str, key: str, element: Element) -> np.ndarray:
+        """A module's tensor out of the file beside the document."""
+        if self._tensors is None:
+            raise ValueError("it refers to a file of tensors, and the document has none")
+        return self._tensors.numbers(key, name, element)
+
+    @cached_property
+    def _tensors(self) -> TensorFile | None:
+        id = self.header.get("tensors")
+        if not isinstance(id, str):
+            return None
+        from activations.document.tensor_file import TensorFile
+
+        return TensorFile(self.path, id)
+
+    # -------------------------------------------------------------------------- where things are
+
+    def _is_ours(self) -> bool:
+        start = b'{\n"format": "agnostic-activations/'
+        return bool(self._bytes[: len(start)] == start)
+
+    def _read_lines(self) -> dict[str, Any] | None:
+        try:
+            return self._index_lines()
+        except orjson.JSONDecodeError:  # a key or the first lines
+            return None
+
+    def _index_lines(self) -> dict[str, Any] | None:
+        """Find every module's line without parsing it; parse the header.
+
+        None where lines hold something else, as after a pretty-printer that starts like ours, or
+        damage: then the whole is parsed, which says what is wrong.
+        """
+        data, at_line, header_end, category = self._bytes, 0, -1, ""
+        if not data[-4096:].rstrip().endswith(b"}\n}\n}"):
+            raise cut_short(self.path)
+        sections = {orjson.dumps(section): name for name, section in SECTIONS.items()}
+        for end in line_ends(data):
+            head = data[at_line : min(end, at_line + 10_000)]
+            if header_end < 0:
+                if head == b'"captured": {':
+                    header_end = at_line
+            elif key := _KEY.match(head):
+                after = head[key.end() :].rstrip()
+                if key[1] in sections and after in (b"", b"}", b"},"):
+                    category = "" if after else sections[key[1]]
+                elif not category or key[1] in sections:
+                    return None
+                else:
+                    line = self._line(category, at_line, key, end)
+                    if line is None:
+                        return None
+                    self._lines[orjson.loads(key[1])] = line
+            elif head.rstrip() in (b"}", b"},"):
+                category = ""
+            elif head.rstrip():
+                return None
+            at_line = end + 1
+        if header_end < 0:
+            raise cut_short(self.path)
+        header: dict[str, Any] = orjson.loads(data[:header_end].rstrip().rstrip(b",") + b"}")
+        return header
+
+    def _line(self, category: str, start: int, key: re.Match[bytes], end: int) -> _Line | None:
+        last = self._bytes[max(start, end - 8) : end].rstrip(b" \t\r")
+        tail = end - len(self._bytes[max(start, end - 8) : end]) + len(last)
+        stop = tail - 1 if last.endswith(b",") else tail
+        if self._bytes[stop - 1 : stop] != b"}":
+            return None
+        return _Line(category, start, start + key.end() - 1, stop)
+
+    def _parse_whole(self) -> dict[str, Any]:
+        """A document of another layout: parsed whole, arrays only turned into numbers if asked."""
+        header = members(parse_json(self.path, self._bytes)) or {}
+        captured = members(header.pop("captured", None))
+        if captured is None:
+            raise another_format(self.path)
+        self._parsed = {}
+        for category, section in SECTIONS.items():
+            outputs = members(captured.get(section, {}))
+            if outputs is None:
+                raise another_format(self.path)
+            self._parsed |= outputs
+            self._lines |= dict.fromkeys(outputs, _Line(category, 0, 0, 0))
+        return {key: plain(value) for key, value in header.items()}
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        """What the document says of a module; its values are simdjson's where they are nested."""
+        line = self._lines.get(name)
+        if line is None:
+            close = nearest(name, self._lines)
+            hint = f" Did you mean {quoted_list(close)}?" if close else ""
+            raise ToolkitError(f"Module not found: the document has no module '{name}'.{hint}")
+        if self._parsed is not None:
+            entry = members(self._parsed[name])
+        else:
+            entry = members(parse_line(self._text(line.entry, line.end), self.path, name))
+        if entry is None:
+            raise damaged(self.path, name, "it is not an object")
+        return entry
+
+    def _check_file(self) -> None:
+        """Refuse a file that another program cut: the system ends who reads behind its end."""
+        if isinstance(self._bytes, mmap.mmap) and self._bytes.size() != len(self._bytes):
+            raise ToolkitError(f"'{self.path}' was changed after it was opened. Load it again.")
+
+    def _text(self, start: int, end: int) -> bytes:
+        """A part of the file, which is not kept in memory beside it."""
+        self._check_file()
+        text: bytes = self._bytes[start:end]
+        let_go(self._bytes, start, end)
+        return text
+
+    def _alone(self, name: str, element: Element) -> Any:
+        """One tensor out of a module's line, parsed without the others; None where that fails."""
+        line = self._lines.get(name)
+        if line is None or self._parsed is not None or len(element) != 1:
+            return None
+        self._check_file()
+        start = self._bytes.find(_OUTPUT, line.start, min(line.end, line.start + 100_000))
+        index, described = element[0], self._description(name)
+        if start < 0 or not isinstance(index, int):
+            return None
+        text = self._text(start + len(_OUTPUT), line.end)
+        cut = cut_out(text, described.get("shape"), described.get("dtype"), index)
+        try:
+            return None if cut is None else self._parser.parse(cut, self.path, name)
+        except ToolkitError:
+            return None  # the whole line is parsed then, and says what is wrong
+
+    def _description(self, name: str) -> dict[str, Any]:
+        """The shape and dtype of a module, read from the start of its line where that will do."""
+        line = self._lines.get(name)
+        if line is not None and self._parsed is None:
+            self._check_file()
+            head_end = self._bytes.find(_OUTPUT, line.start, min(line.end, line.start + 100_000))
+            head = self._bytes[line.start : max(head_end, line.start)]
+            try:
+                return dict(orjson.loads(b"{" + head + b"}}")[name])
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                pass  # a key of the output is called "output": parse the whole line
+        entry = self._entry(name)
+        return {key: plain(entry[key]) for key in ("shape", "dtype") if key in entry}
+
+    def element_shapes(self, name: str) -> dict[Element, tuple[int, ...]]:
+        """The shapes of a module's output tensors by element; guessed where none are stated."""
+        shape, dtype = self.shape(name), self.dtype(name)
+        if dtype is not None and shape is not None:
+            leaves = [(path, leaf) for path, leaf in walk(dtype) if isinstance(leaf, str)]
+            return {path: to_sizes(reach(shape, path)) or () for path, _ in leaves}
+        return guessed_shapes(self._entry(name).get("output"))
+
+    @cached_property
+    def attention_weights(self) -> list[dict[str, Any]] | None:
+        """Where the attention weights are, as the capture noted it; None in older documents."""
+        return self.header.get("attention_weights")

@@ -1,0 +1,162 @@
+"""The tensors of a document in a safetensors file beside it, each in its own dtype.
+
+The document then holds `{"tensor": "model.layers.0.self_attn/1"}` in place of each tensor. Format:
+https://huggingface.co/docs/safetensors. Two files cannot be replaced in one step, so both carry an
+id, which tells tensors of another capture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import orjson
+from safetensors import SafetensorError, safe_open
+
+from activations.document.format import FORMAT, leads_away, path_beside
+from activations.errors import ToolkitError
+from activations.outputs.tensor import Tensor
+from activations.outputs.tree import Element
+
+_FIRST_KEY, _ID_KEY, _LAST_KEY = b'"format": ', b'"tensors": "', b'"captured": '
+# What safetensors calls numpy's dtypes; bfloat16, which numpy lacks, is BF16.
+_DTYPES = {
+    f"{kind}{8 * size}": f"{name}{8 * size}"
+    for kind, name, sizes in (
+        ("int", "I", (1, 2, 4, 8)),
+        ("uint", "U", (1, 2, 4, 8)),
+        ("float", "F", (2, 4, 8)),
+    )
+    for size in sizes
+} | {"bool": "BOOL"}
+
+
+def key_of(module: str, element: Element) -> str:
+    """What a tensor is called: `model.layers.0.self_attn/1`; a plain output by its module alone."""
+    return "/".join([module, *map(str, element)])
+
+
+def identify(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """An id of these tensors in this document: of all names and shapes, and how each begins."""
+    digest = hashlib.sha256(orjson.dumps(header, option=orjson.OPT_NON_STR_KEYS))
+    for key, tensor in tensors.items():
+        digest.update(f"{key} {tensor.dtype} {tensor.shape}".encode())
+        digest.update(tensor.data.reshape(-1)[:1024].tobytes())
+    return digest.hexdigest()[:32]
+
+
+def write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor], id: str) -> None:
+    """Write them without a copy, as safetensors would.
+
+    Its own function puts a file of its own in the place of the one it is given, which would be
+    left behind, under any name, where the process is killed.
+    """
+    # The widest numbers first, so that all stand where a processor reads them best.
+    in_order = sorted(tensors.items(), key=lambda item: (-item[1].data.itemsize, item[0]))
+    header: dict[str, Any] = {"__metadata__": {"document": id, "written as": FORMAT}}
+    end = 0
+    for key, tensor in in_order:
+        start, end = end, end + tensor.data.nbytes
+        dtype = "BF16" if tensor.dtype == "bfloat16" else _DTYPES[tensor.data.dtype.name]
+        header[key] = {
+            "dtype": dtype,
+            "shape": tensor.data.shape,
+            "data_offsets": (start, end),
+        }
+    text = orjson.dumps(header)
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for _, tensor in in_order:
+        file.write(tensor.data.reshape(-1).view(np.uint8).data)
+
+
+def is_ours(path: str | os.PathLike[str]) -> bool:
+    """Whether a file holds a document's tensors, and not a model's weights or anything else."""
+    return _id_in(path) is not None
+
+
+def _id_in(path: str | os.PathLike[str]) -> str | None:
+    try:
+        with safe_open(path, framework="np") as file:
+            found: dict[str, str] = file.metadata() or {}
+    except (SafetensorError, OSError):
+        return None
+    return found.get("document") if found.get("written as") == FORMAT else None
+
+
+def other_owner(document: Path) -> Path | None:
+    """Whose tensors stand where this document's would: `x` and `x.json` have one file for them."""
+    beside = path_beside(document)
+    id = _id_in(beside)
+    others = [beside.with_suffix(end) for end in ("", ".json")]
+    owners = (path for path in others if path.name != document.name and path.is_file())
+    return next((path for path in owners if id is not None and _id_named(path) == id), None)
+
+
+def _id_named(document: Path) -> str | None:
+    """The tensors that a document of ours says it has; of no other has this toolkit made any."""
+    with document.open("rb") as file:
+        if not (file.readline(3) == b"{\n" and file.readline(100).startswith(_FIRST_KEY)):
+            return None
+        for line in file:
+            if line.startswith((_ID_KEY, _LAST_KEY)):
+                return line[len(_ID_KEY) :].split(b'"')[0].decode() if _ID_KEY in line else None
+    return None
+
+
+class TensorFile:
+    """The tensors beside a document, each read when it is asked for.
+
+    Raises `ToolkitError` where the file is missing, no safetensors file, or of another capture.
+    """
+
+    def __init__(self, document: Path, id: str) -> None:
+        self.path = path_beside(document)
+        import ml_dtypes  # noqa: F401  numpy knows bfloat16 by name then
+
+        if leads_away(self.path, document):
+            raise ToolkitError(
+                f"'{self.path}' leads out of the folder of '{document}', and is not followed. Put "
+                "the file itself there."
+            )
+        try:
+            if self.path.exists() and not self.path.is_file():
+                raise OSError("it is no ordinary file")  # a pipe would be waited for
+            self._file = cast(Any, safe_open(self.path, framework="np"))
+        except FileNotFoundError:
+            raise ToolkitError(
+                f"the tensors of '{document}' are missing: '{self.path.name}' has to lie beside "
+                "it. Put it there, or capture again."
+            ) from None
+        except (SafetensorError, OSError) as error:
+            raise ToolkitError(
+                f"'{self.path}' is damaged or no safetensors file: {error}. Capture again."
+            ) from None
+        if (self._file.metadata() or {}).get("document") != id:
+            raise ToolkitError(
+                f"'{self.path}' holds the tensors of another capture than '{document}'. "
+                "Capture again."
+            )
+
+    def numbers(self, key: str, module: str, element: Element) -> np.ndarray:
+        """The values of a module's tensor as `Tensor.numbers` gives them.
+
+        Each stands there under its own name, so that a document cannot make much out of little by
+        naming one many times. Raises `ValueError` if it is not there, or not as it should be.
+        """
+        if key != key_of(module, element):
+            raise ValueError(f"it refers to a tensor of another name, '{key}'")
+        try:
+            dtype = self._file.get_slice(key).get_dtype()
+            if dtype not in (*_DTYPES.values(), "BF16"):
+                raise ValueError(f"no document has tensors of {dtype}, as '{self.path.name}' does")
+            values = self._file.get_tensor(key)
+        except SafetensorError:
+            raise ValueError(f"the tensor '{key}' is not in '{self.path.name}'") from None
+        name = values.dtype.name
+        data = values.view(np.uint16) if name == "bfloat16" else values
+        return Tensor(name, values.shape, data).numbers()

@@ -1,0 +1,215 @@
+"""Writing the JSON document, module by module; see `activations.document.reader` for what it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import orjson
+
+from activations.document.destination import check_beside
+from activations.document.format import SECTIONS, Numbers, document_bytes, path_beside
+from activations.errors import ToolkitError
+from activations.outputs.tensor import Tensor
+from activations.outputs.tree import Element, map_leaves, walk
+from activations.system.atomic import remove_leftovers, replacing_together
+from activations.system.files import check_writable
+
+_AT_ONCE = 200_000  # numbers that become text at once: a few megabytes
+Captured = Mapping[str, MutableMapping[str, Any]]  # category -> module name -> output tree
+
+
+def write_document(
+    path: str | os.PathLike[str],
+    header: Mapping[str, Any],
+    captured: Captured,
+    progress: Callable[[str], None] | None = None,
+    format: str = "json",
+    release: bool = False,
+) -> None:
+    """Write the document to `path`, replacing it in one step.
+
+    `captured` maps a category to {module name: output}, an output being `Tensor`s nested in lists
+    and dicts. `progress` is called with each module's name before it is written. `format` is
+    "json", or "safetensors" for the numbers in a file of their own beside the document. With
+    `release` each module's output is taken out of `captured` as it is written as text, so that
+    the memory goes down while the file grows.
+    """
+    if format == "safetensors":
+        _write_with_tensors(path, header, captured, progress)
+        return
+    with replacing_together({path: estimated_size(captured)}, _tensors_of(path)) as (file,):
+        _write_text(file, header, captured, progress, lambda _, tree: _json_pieces(tree), release)
+
+
+def _write_with_tensors(
+    path: str | os.PathLike[str],
+    header: Mapping[str, Any],
+    captured: Captured,
+    progress: Callable[[str], None] | None,
+) -> None:
+    from activations.document.tensor_file import identify, key_of, write_tensors
+
+    check_beside(path)
+    tensors = {
+        key_of(name, element): leaf
+        for outputs in captured.values()
+        for name, tree in outputs.items()
+        for element, leaf in walk(tree)
+        if isinstance(leaf, Tensor)
+    }
+    leaves = (leaf for o in captured.values() for t in o.values() for _, leaf in walk(t))
+    if len(tensors) != sum(isinstance(leaf, Tensor) for leaf in leaves):
+        raise ToolkitError("two tensors have one name. Use --format json for this model.")
+    size = estimated_size(captured, "safetensors")
+    id = identify(tensors, header)
+
+    def references(name: str, tree: Any) -> Iterator[bytes]:
+        def reference(leaf: Any, element: Element) -> Any:
+            return {"tensor": key_of(name, element)} if isinstance(leaf, Tensor) else leaf
+
+        yield _dumps(map_leaves(tree, reference))
+
+    # The document takes its place last: until then the old one is there, and notices.
+    with replacing_together({path_beside(path): size, path: 0}) as (beside, file):
+        write_tensors(beside, tensors, id)
+        _write_text(file, {**header, "tensors": id}, captured, progress, references)
+
+
+def _tensors_of(path: str | os.PathLike[str]) -> Path | None:
+    """The tensors beside a document that is replaced by text: they belong to nothing then."""
+    check_writable(path)
+    beside = path_beside(path)
+    remove_leftovers(beside)
+    if not beside.is_file():
+        return None
+    from activations.document.tensor_file import is_ours, other_owner
+
+    return beside if is_ours(beside) and other_owner(Path(path)) is None else None
+
+
+def _write_text(
+    file: BinaryIO,
+    header: Mapping[str, Any],
+    captured: Captured,
+    progress: Callable[[str], None] | None,
+    pieces: Callable[[str, Any], Iterator[bytes]],
+    release: bool = False,
+) -> None:
+    """The document's text; `pieces(module, output)` is the text of what a module put out."""
+    file.write(b"{\n")
+    for key, value in header.items():
+        file.write(_dumps(key) + b": " + _dumps(value) + b",\n")
+    file.write(b'"captured": {\n')
+    for i, (category, section) in enumerate(SECTIONS.items()):
+        outputs = captured.get(category, {})
+        names = list(outputs)
+        file.write(_dumps(section) + b": {")
+        for j, name in enumerate(names):
+            tree = outputs.pop(name) if release else outputs[name]
+            if progress is not None:
+                progress(name)
+            file.write((b",\n" if j else b"\n") + _dumps(name) + b': {"shape": ')
+            file.write(_dumps(map_leaves(tree, lambda leaf, _: _tensor_field(leaf, "shape"))))
+            file.write(b', "dtype": ')
+            file.write(_dumps(map_leaves(tree, lambda leaf, _: _tensor_field(leaf, "dtype"))))
+            file.write(b', "output": ')
+            for piece in pieces(name, tree):
+                file.write(piece)
+            file.write(b"}")
+        file.write(b"\n}" if names else b"}")
+        file.write(b",\n" if i < len(SECTIONS) - 1 else b"\n")
+    file.write(b"}\n}\n")
+
+
+def _tensor_field(leaf: Any, field: str) -> Any:
+    return getattr(leaf, field) if isinstance(leaf, Tensor) else None
+
+
+def _json_pieces(tree: Any) -> Iterator[bytes]:
+    """The JSON text of an output, one tensor's text at a time."""
+    if isinstance(tree, Tensor):
+        yield from _tensor_pieces(tree)
+    elif isinstance(tree, (list, dict)):
+        pairs = tree.items() if isinstance(tree, dict) else ((None, item) for item in tree)
+        yield b"{" if isinstance(tree, dict) else b"["
+        for i, (key, value) in enumerate(pairs):
+            prefix = b"," if i else b""
+            yield prefix if key is None else prefix + _dumps(key) + b":"
+            yield from _json_pieces(value)
+        yield b"}" if isinstance(tree, dict) else b"]"
+    else:
+        yield _dumps(tree)
+
+
+def _tensor_pieces(tensor: Tensor) -> Iterator[bytes]:
+    """The JSON text of a tensor; of a large one part by part, so that little text is held."""
+    if tensor.data.size <= _AT_ONCE or tensor.data.ndim < 2:
+        yield _tensor_text(tensor)
+        return
+    for i, part in enumerate(tensor.data):
+        yield b"," if i else b"["
+        yield from _tensor_pieces(Tensor(tensor.dtype, part.shape, part))
+    yield b"]"
+
+
+def _tensor_text(tensor: Tensor) -> bytes:
+    numbers = np.ascontiguousarray(tensor.numbers())
+    if tensor.shape == () and numbers.ndim <= 1 and numbers.size == 1:
+        return _dumps(numbers.reshape(())[()])  # orjson takes numpy scalars, not 0-d arrays
+    return _dumps(numbers)
+
+
+def _dumps(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+
+
+def estimated_size(captured: Captured, format: str = "json") -> int:
+    """About how many bytes the document will take, with the tensors beside it."""
+    return document_bytes(
+        (
+            [_numbers(leaf) for _, leaf in walk(tree) if isinstance(leaf, Tensor)]
+            for outputs in captured.values()
+            for tree in outputs.values()
+        ),
+        format,
+    )
+
+
+def _numbers(tensor: Tensor) -> Numbers:
+    """A masked zero is a third of another number, and half of a causal attention's are such."""
+    count = prod(tensor.shape)
+    if tensor.dtype not in ("float32", "float64", "float16", "bfloat16"):
+        return Numbers(count, tensor.dtype)
+    bits = tensor.data.view(f"u{tensor.data.itemsize}")  # ten times as fast to look at
+    return Numbers(count, tensor.dtype, count - int(np.count_nonzero(bits)))
+
+
+def count_non_finite(captured: Captured) -> dict[str, dict[str, dict[str, int]]]:
+    """{module: {element: {"NaN": n, "Infinity": n, "-Infinity": n}}} for what holds any.
+
+    An element is written as the path to it, joined by slashes: "1", "0/2", "" for a plain tensor.
+    """
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for outputs in captured.values():
+        for name, tree in outputs.items():
+            for path, leaf in walk(tree):
+                counts = _non_finite(leaf)
+                if counts:
+                    found.setdefault(name, {})["/".join(map(str, path))] = counts
+    return found
+
+
+def _non_finite(leaf: Any) -> dict[str, int] | None:
+    values = leaf.numbers() if isinstance(leaf, Tensor) else np.asarray(leaf)
+    if values.dtype.kind not in "fc" or bool(np.isfinite(values).all()):
+        return None
+    return {
+        "NaN": int(np.isnan(values).sum()),
+        "Infinity": int(np.isposinf(values).sum()),
+        "-Infinity": int(np.isneginf(values).sum()),
+    }

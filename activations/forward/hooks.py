@@ -1,0 +1,214 @@
+"""One forward pass -> what each chosen module returned, by PyTorch forward hooks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import torch
+from torch import nn
+
+from activations.errors import ToolkitError, ignore, nearest, quoted_list
+from activations.outputs.tensor import Tensor
+from activations.system.signals import undisturbed
+from activations.text import encodable
+
+# Of these torch knows that they are bits, and reads no number out of them.
+_NO_NUMBERS = re.compile(r"u?int[1-7]$|bits|float4")
+_INTEGERS = (-(2**63), 2**64 - 1)  # that the document's writer takes
+OnCall = Callable[[str, Any], None]
+
+
+@dataclass
+class Recording:
+    """What the chosen modules returned, in the order they were asked for.
+
+    `outputs` maps a module's name to its output: `Tensor`s nested in lists and dicts as the module
+    nested them. A module called k times has k entries: `name`, `name@1`, ... `name@k-1`.
+    `not_called` names the chosen modules that never fired.
+    """
+
+    outputs: dict[str, Any] = field(default_factory=dict)
+    not_called: list[str] = field(default_factory=list)
+
+
+def record(
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    names: Iterable[str],
+    progress: Callable[[str], None] | None = None,
+    stop_before: str | None = None,
+) -> Recording:
+    """Call `model(**inputs)` once with hooks on the named modules; return what they put out.
+
+    `stop_before` names a module that is called only after these: the pass ends there.
+
+    The hooks are removed whatever happens. Snapshots are taken at the time of the call, on the
+    CPU, in the module's own dtype: what the model changes in place afterwards does not show.
+    `progress` is called with a module's name after each of its calls.
+
+    Raises `ToolkitError` ("Module not found") when the model has no module of a name.
+    """
+    names, progress = list(names), progress or ignore
+    calls: dict[str, list[Any]] = {name: [] for name in names}
+
+    def keep(name: str, output: Any) -> None:
+        calls[name].append(snapshot(output))
+        progress(name)
+
+    with hooked(model, names, keep), torch.no_grad(), stopping_before(model, stop_before):
+        model(**inputs)
+    return collect(calls)
+
+
+def collect(calls: Mapping[str, list[Any]]) -> Recording:
+    """Calls by module -> a `Recording`."""
+    recording = Recording()
+    for name, outputs in calls.items():
+        if not outputs:
+            recording.not_called.append(name)
+        for k, output in enumerate(outputs):
+            recording.outputs[f"{name}@{k}" if k else name] = output
+    return recording
+
+
+class _Enough(BaseException):
+    """All that was asked for is there. No `Exception`, so that no model takes it for a failure."""
+
+
+@contextmanager
+def stopping_before(model: nn.Module, name: str | None) -> Iterator[None]:
+    """End the pass made inside where the named module is about to be called."""
+    if name is None:
+        yield
+        return
+
+    def stop(name: str) -> None:
+        raise _Enough
+
+    with suppress(_Enough), hooked(model, [name], _pass, stop):
+        yield
+
+
+@contextmanager
+def hooked(
+    model: nn.Module,
+    names: Iterable[str],
+    on_call: OnCall,
+    on_entry: Callable[[str], None] | None = None,
+) -> Iterator[None]:
+    """Call `on_call(name, output)` after every call of the named modules, while inside.
+
+    And `on_entry(name)` before it, where that is given.
+    """
+    handles = []
+    with undisturbed() as door:
+        try:
+            for name, module in find_modules(model, names).items():
+                handles.append(module.register_forward_hook(_hook(name, on_call)))
+                if on_entry is not None:
+                    handles.append(module.register_forward_pre_hook(_entry_hook(name, on_entry)))
+            door.open()
+            yield
+        finally:
+            door.shut = True
+            for handle in handles:
+                handle.remove()
+
+
+def _pass(name: str, output: Any) -> None:
+    """Of a call that only its beginning matters of."""
+
+
+def _hook(name: str, on_call: OnCall) -> Callable[..., None]:
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        on_call(name, output)  # returns nothing: a hook that does would replace the output
+
+    return hook
+
+
+def _entry_hook(name: str, on_entry: Callable[[str], None]) -> Callable[..., None]:
+    def hook(module: nn.Module, args: Any) -> None:
+        on_entry(name)
+
+    return hook
+
+
+def find_modules(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
+    """The named modules. Raises `ToolkitError` naming the nearest ones where a name is wrong."""
+    # A module shared under several names has an entry for each: a name is what the user chose.
+    modules = dict(model.named_modules(remove_duplicate=False))
+    names = list(names)
+    for name in names:
+        if name not in modules:
+            close = nearest(name, modules)
+            hint = f"Did you mean {quoted_list(close)}?" if close else "--list shows what it has."
+            raise ToolkitError(f"Module not found: the model has no module '{name}'. {hint}")
+    return {name: modules[name] for name in names}
+
+
+def snapshot(output: Any) -> Any:
+    """A copy of a module's output: `Tensor`s, lists, dicts, None, numbers and strings.
+
+    Tuples, lists, namedtuples and nested tensors become lists of their elements; dicts and
+    ModelOutputs dicts. Anything else (a Cache, say, or a tensor that hands out no numbers) is named
+    by its class, not dumped.
+    """
+    if isinstance(output, torch.Tensor):
+        return _of_tensor(output)
+    if isinstance(output, Mapping):
+        return {name: snapshot(value) for name, value in by_name(output)}
+    if isinstance(output, (tuple, list)):
+        return [snapshot(item) for item in output]
+    if isinstance(output, str):
+        return encodable(output)
+    if isinstance(output, float):
+        return float(output)  # not a class of the model's own, which JSON would not take
+    if isinstance(output, int) and not _INTEGERS[0] <= output <= _INTEGERS[1]:
+        return type(output).__name__
+    return output if output is None or isinstance(output, int) else type(output).__name__
+
+
+def by_name(mapping: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Its items, each under a name of its own: of 1 and "1" the second is called 1@1."""
+    taken: set[str] = set()
+    for key, value in mapping.items():
+        name = encodable(str(key))
+        spellings = (f"{name}@{k}" if k else name for k in count())
+        taken.add(own := next(spelling for spelling in spellings if spelling not in taken))
+        yield own, value
+
+
+def _of_tensor(tensor: torch.Tensor) -> Any:
+    if tensor.is_nested:
+        return [snapshot(part) for part in tensor.unbind()]
+    # Such a class holds its numbers as it likes (MaskedTensor), and torch does not read them.
+    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        return type(tensor).__name__
+    if tensor.is_meta:
+        return "Tensor on meta"
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return f"Tensor of {dtype}" if _NO_NUMBERS.match(dtype) else _copy(tensor, dtype)
+
+
+def _copy(tensor: torch.Tensor, dtype: str) -> Tensor:
+    shape, plain = tuple(tensor.shape), tensor.detach()
+    if plain.is_quantized:
+        plain = plain.dequantize()
+    if plain.layout != torch.strided:
+        plain = plain.to_dense()
+    if plain.is_complex():
+        plain = torch.view_as_real(plain.resolve_conj())
+    # One copy, always: the model may change its own tensor in place afterwards.
+    plain = plain.to("cpu", copy=True).contiguous()
+    if plain.dtype == torch.bfloat16:
+        data = plain.view(torch.uint16).numpy()
+    elif plain.is_floating_point() and plain.element_size() == 1:
+        data = plain.to(torch.float32).numpy()  # 8-bit floats: exact in float32
+    else:
+        data = plain.resolve_neg().numpy()
+    return Tensor(dtype, shape, data)

@@ -1,0 +1,359 @@
+"""Asking a model what it is made of: two short passes with a hook on every module.
+
+Which module hands out which attention tensor is found by identity: the tensors the model returns
+as its attentions are looked for among everything its modules returned. No name is needed.
+
+The passes run on a skeleton of the model on PyTorch's meta device where that works (shapes only,
+no weights, milliseconds), so that a model can be listed, and a bad answer refused, before
+gigabytes are loaded; else on the model itself.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from activations.forward.hooks import by_name, hooked
+from activations.model.signature import accepts, input_device, reads_text
+from activations.outputs.shapes import Seen, Shape, outlines
+from activations.outputs.tree import Element
+from activations.selection.observation import Module, Observation, WeightsSource
+
+PROBE_TOKENS = 11
+PROBE_TARGET_TOKENS = 7
+_FEWER_TOKENS = 8  # by 3 and by 2, which tells what follows the one from what follows the other
+_FEWER_TARGET_TOKENS = 5
+_MAX_VALUES_MADE_UP = 20_000
+# (module name, call number, element, tensor)
+_Seen = list[tuple[str, int, Element, torch.Tensor]]
+
+
+def observe(model: nn.Module, media: Mapping[str, torch.Tensor] | None = None) -> Observation:
+    """Run two short passes and report the modules, their calls, outputs and attention weights.
+
+    The first pass asks for nothing; it also lets models that replace modules of their own in
+    their first pass do so (big_bird). The second has more tokens, which tells what sizes follow
+    the text, and passes `output_attentions=True`. `media` is what the model gets beside a few
+    tokens, or instead of them: an image or audio as tensors.
+
+    Raises whatever the model raises; the model must be in `eval()` mode.
+    """
+    inputs = probe_inputs(model, media or {})
+    fewer = probe_inputs(model, media or {}, _FEWER_TOKENS, _FEWER_TARGET_TOKENS)
+    before = {name: id(module) for name, module in model.named_modules()}
+    plain = _Pass(model, fewer, {})
+    after = {name: id(module) for name, module in model.named_modules()}
+    flag = {"output_attentions": True} if accepts(model, "output_attentions") else {}
+    asked = _Pass(model, inputs, flag)
+    sources, positions = _sources(asked)
+    found = {source.tensor for source in sources}
+    returned = [(k, i) for k, tensors in _attentions(asked.returned) for i in range(len(tensors))]
+    given_unasked = {(name, call, element) for name, call, element, _ in plain.seen}
+    needs_flag = any((s.module, s.call, s.element) not in given_unasked for s in sources)
+    # Outputs as the real pass will give them, which asks for attentions only where that is needed.
+    shown, other = (asked, plain) if needs_flag or before != after else (plain, asked)
+    outputs, unexplained = outlines(shown.in_shapes(), other.in_shapes(), _causal(model, sources))
+    return Observation(
+        modules=list_modules(model),
+        calls=asked.calls,
+        outputs=outputs,
+        unsure=frozenset(asked.unsure | unexplained),
+        weights=sources,
+        positions=positions,
+        entered=asked.entered,
+        left=asked.left,
+        lost=tuple(dict.fromkeys(kind for kind, i in returned if (kind, i) not in found)),
+        needs_flag=needs_flag,
+        warm_up=before != after,
+    )
+
+
+def list_modules(model: nn.Module) -> tuple[Module, ...]:
+    """All modules but the root, in the model's order, outer before inner."""
+    return tuple(
+        Module(name, type(module).__name__) for name, module in model.named_modules() if name
+    )
+
+
+def probe_inputs(
+    model: Any,
+    media: Mapping[str, torch.Tensor],
+    tokens: int = PROBE_TOKENS,
+    target_tokens: int = PROBE_TARGET_TOKENS,
+) -> dict[str, torch.Tensor]:
+    """What any model can be tried on: (1, 11) `input_ids`, (1, 7) `decoder_input_ids`, and `media`.
+
+    A model that reads no text gets no `input_ids`; nor do media that bring their own.
+    """
+    device = input_device(model)
+    inputs = {name: value.to(device) for name, value in media.items()}
+    ids = torch.ones(1, tokens, dtype=torch.long, device=device)
+    if reads_text(model) and "input_ids" not in inputs:
+        inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        count = target_tokens
+        if not model.can_generate():
+            # A classifier's decoder reads what its encoder reads, and looks for its end (BART).
+            count = tokens
+            end = model.config.eos_token_id
+            if isinstance(end, int) and 0 <= end < model.get_input_embeddings().num_embeddings:
+                ids[:, -1] = end
+        inputs["decoder_input_ids"] = ids[:, :count].clone()
+    return {name: value for name, value in inputs.items() if name in media or accepts(model, name)}
+
+
+class _Pass:
+    """One pass with a hook on every module. Keeps every output, so that identities stay true."""
+
+    def __init__(
+        self, model: nn.Module, inputs: dict[str, torch.Tensor], options: dict[str, Any]
+    ) -> None:
+        self.calls: dict[str, int] = {name: 0 for name, _ in model.named_modules() if name}
+        self.first: dict[str, Any] = {}
+        self.seen: _Seen = []
+        self.entered: dict[str, int] = {}
+        self.left: dict[str, int] = {}
+        self._lengths = _lengths(inputs)
+        self.unsure: set[str] = set()
+        self._running: list[str] = []
+        self._picked_at: int | None = None  # how deep the module lies that picked rows
+        self._clock = count()
+        if accepts(model, "use_cache"):
+            options = {**options, "use_cache": False}
+        if accepts(model, "return_dict"):
+            options = {**options, "return_dict": True}  # the attentions are found by their keys
+        names = list(self.calls)
+        with torch.no_grad(), _ValuesMadeUp(self._on_rows_picked), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with hooked(model, names, self._on_call, self._on_entry):
+                self.returned = model(**inputs, **options)
+
+    def in_shapes(self) -> Seen:
+        return Seen(self._lengths, {name: _in_shapes(out) for name, out in self.first.items()})
+
+    def _on_entry(self, name: str) -> None:
+        self.entered.setdefault(name, next(self._clock))
+        if self._picked_at is not None:
+            self.unsure.add(name)
+        self._running.append(name)
+
+    def _on_rows_picked(self) -> None:
+        """What the running module calls from here on may get those rows, as many as there are."""
+        depth = len(self._running)
+        self._picked_at = depth if self._picked_at is None else min(depth, self._picked_at)
+
+    def _on_call(self, name: str, output: Any) -> None:
+        self._running.pop()
+        if self._picked_at is not None and len(self._running) < self._picked_at:
+            self._picked_at = None
+        self.left[name] = next(self._clock)
+        call = self.calls[name]
+        self.calls[name] = call + 1
+        self.first.setdefault(name, output)
+        self.seen.extend((name, call, element, tensor) for element, tensor in _tensors(output))
+
+
+def _lengths(inputs: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """How many tokens a pass is about, by the letters of `activations.outputs.shapes.Count`."""
+    read = {"input_ids": "T"}
+    if "decoder_input_ids" in inputs:
+        read = {"input_ids": "S", "decoder_input_ids": "T"}
+    return {letter: inputs[name].shape[-1] for name, letter in read.items() if name in inputs}
+
+
+def _in_shapes(output: Any) -> Any:
+    """An output with a `Shape` in the place of each tensor, and a class's name of other things."""
+    if isinstance(output, torch.Tensor):
+        return Shape(tuple(output.shape), str(output.dtype).removeprefix("torch."))
+    if isinstance(output, Mapping):
+        return {name: _in_shapes(value) for name, value in by_name(output)}
+    if isinstance(output, (tuple, list)):
+        return [_in_shapes(item) for item in output]
+    return None if output is None else type(output).__name__
+
+
+def _tensors(output: Any, path: Element = ()) -> list[tuple[Element, torch.Tensor]]:
+    if isinstance(output, torch.Tensor):
+        return [(path, output)]
+    if isinstance(output, Mapping):
+        pairs: Iterable[tuple[int | str, Any]] = by_name(output)
+    elif isinstance(output, (tuple, list)):
+        pairs = enumerate(output)
+    else:
+        return []
+    return [found for step, item in pairs for found in _tensors(item, (*path, step))]
+
+
+def _sources(asked: _Pass) -> tuple[tuple[WeightsSource, ...], dict[str, int]]:
+    """Every place at which a module handed out one of the attentions the model returned.
+
+    And how many positions each kind of them is about, where all its matrices are alike.
+    """
+    places = _Places(asked.seen)
+    sources, positions = [], {}
+    for kind, tensors in _attentions(asked.returned):
+        for position, tensor in enumerate(tensors):
+            sources += [
+                WeightsSource(name, call, element, kind, position, axes)
+                for name, call, element, axes in places.of(tensor)
+            ]
+        shapes = {tuple(tensor.shape) for tensor in tensors}
+        # One matrix a head, no windows of an image in place of a batch.
+        if all(len(s) == 4 and s[0] == 1 and s[2] == s[3] for s in shapes):
+            lengths = {shape[-1] for shape in shapes}
+            if len(lengths) == 1:
+                positions[kind] = lengths.pop()
+    return tuple(sources), positions
+
+
+_Place = tuple[str, int, Element, tuple[int, ...] | None]  # module, call, element, axes
+
+
+class _Places:
+    """Where each tensor was handed out, but for the containers that only collect.
+
+    Such a container (a stack, the model) returns all its layers' attentions at once.
+    """
+
+    def __init__(self, seen: _Seen) -> None:
+        self._same: dict[int, list[_Place]] = defaultdict(list)
+        self._sharing: dict[int, list[tuple[_Place, torch.Tensor]]] = defaultdict(list)
+        for name, call, element, tensor in seen:
+            if not any(isinstance(step, str) and step.endswith("attentions") for step in element):
+                self._same[id(tensor)].append((name, call, element, None))
+                storage = _storage(tensor)
+                self._sharing[storage].append(((name, call, element, None), tensor))
+
+    def of(self, tensor: torch.Tensor) -> list[_Place]:
+        """The places of the tensor itself, else of the same numbers under other axes (XLNet)."""
+        if id(tensor) in self._same:
+            return self._same[id(tensor)]
+        return [
+            (*place[:3], axes)
+            for place, seen in self._sharing.get(_storage(tensor), ())
+            if (axes := _turned(seen, tensor)) is not None
+        ]
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    """Which memory a tensor is a view of. An address would not do: all of meta's are 0."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _turned(seen: torch.Tensor, tensor: torch.Tensor) -> tuple[int, ...] | None:
+    """The axes for which `seen.permute(axes)` is `tensor`, both views of the same memory."""
+    if seen.storage_offset() != tensor.storage_offset() or seen.dim() != tensor.dim():
+        return None
+    left = list(enumerate(zip(seen.shape, seen.stride(), strict=True)))
+    axes = []
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        # The stride of an axis of one says nothing.
+        fits = [i for i, found in left if found == (size, stride) or found[0] == size == 1]
+        if not fits:
+            return None
+        axes.append(fits[0])
+        left = [item for item in left if item[0] != fits[0]]
+    return tuple(axes)
+
+
+def _attentions(returned: Any) -> Iterator[tuple[str, list[torch.Tensor]]]:
+    """The attentions a model returned, by kind; those of several towers stand one level down."""
+    if not isinstance(returned, Mapping):
+        return
+    for key, value in returned.items():
+        if str(key).endswith("attentions"):
+            kind = str(key).removesuffix("attentions").rstrip("_") or "self"
+            yield kind, [tensor for _, tensor in _tensors(value)]
+        elif isinstance(value, Mapping):
+            tower = re.sub(r"(_model)?_outputs?$", "", str(key))  # vision_model_output
+            for kind, tensors in _attentions(value):
+                yield tower if kind == "self" else f"{tower}_{kind}", tensors
+
+
+def _causal(model: nn.Module, sources: Sequence[WeightsSource]) -> set[tuple[str, Element]]:
+    """Where, by module and element, the weights of a causal attention are handed out.
+
+    An attention module says itself whether it is causal; those that hand its weights on do not.
+    """
+    says = {s.module: getattr(model.get_submodule(s.module), "is_causal", None) for s in sources}
+    causal = {source.tensor for source in sources if says[source.module] is True}
+    return {(s.module, s.element) for s in sources if not s.call and s.tensor in causal}
+
+
+class _ValuesMadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Lets code that looks at values run on the meta device, where there are none.
+
+    A question for a value (`if mask.all():`) is answered with 1, and a comparison of such a value
+    with a number accordingly; rows to pick (`nonzero`, `x[mask]`) are one row. The structure of the
+    outputs, which is all the probe reads, does not depend on them. The count is bounded, since a
+    loop may wait for a value that never comes.
+
+    On any device `on_rows_picked` is called where the data decides how many rows there are.
+    """
+
+    def __init__(self, on_rows_picked: Callable[[], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._made_up = 0
+        self._on_rows_picked = on_rows_picked
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        tensor = args[0] if args and isinstance(args[0], torch.Tensor) else None
+        if func in _COUNTING or (
+            func is torch.ops.aten.index.Tensor and any(map(_is_mask, args[1]))
+        ):
+            self._on_rows_picked()
+        if tensor is not None and tensor.device.type == "meta":
+            if func is torch.ops.aten._local_scalar_dense.default:
+                self._made_up += 1
+                if self._made_up > _MAX_VALUES_MADE_UP:
+                    raise RuntimeError("the model waits for values the meta device does not have")
+                return getattr(tensor, "_made_up", torch.ones((), dtype=tensor.dtype).item())
+            if func is torch.ops.aten.eq.Scalar and tensor.dim() == 0:
+                equal = func(*args)
+                equal._made_up = args[1] == 1  # a mixture's loop: is this expert the last?
+                return equal
+            if func is torch.ops.aten.nonzero.default:
+                return _one_row(tensor)
+            if func in _PICKING:
+                picked = [
+                    column
+                    for index in args[1]
+                    for column in (_one_row(index).unbind(1) if _is_mask(index) else (index,))
+                ]
+                args = (tensor, picked, *args[2:])
+        return func(*args, **(kwargs or {}))
+
+
+_COUNTING = (torch.ops.aten.nonzero.default, torch.ops.aten.masked_select.default)
+_PICKING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default)
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, torch.Tensor) and index.dtype == torch.bool
+
+
+def _one_row(tensor: torch.Tensor) -> torch.Tensor:
+    """Like `nonzero` of a tensor with one element that is not 0: (1, dimensions)."""
+    return torch.zeros((1, tensor.dim()), dtype=torch.long, device="meta")
+
+
+def try_model(model: Any, tensors: Mapping[str, torch.Tensor]) -> Observation:
+    """Observe the model on what was prepared for it; see `activations.forward.probe.observe`."""
+    texts = ("input_ids", "attention_mask", "token_type_ids")
+    media = {name: value for name, value in tensors.items() if name not in texts}
+    if len(media) < len(tensors) and reads_text(model):
+        try:
+            return observe(model, media)  # beside any text (CLIP) ...
+        except Exception:
+            return observe(model, tensors)  # ... or only in its place in the text (LLaVA)
+    return observe(model, tensors)

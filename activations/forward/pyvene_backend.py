@@ -1,0 +1,118 @@
+"""The same recording as `activations.forward.hooks`, through pyvene interventions.
+
+pyvene's own collecting interventions keep only the first element of a tuple, so that attention
+weights never reach them. Here a function intervention on each module's output records what it is
+handed and returns None, which leaves the output alone; pyvene's model is subclassed so that it
+hands over outputs whole and takes away no hooks but its own. The methods overridden are private to
+pyvene 0.1.8, the version pinned in requirements.txt; a test fails loudly when they move.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from activations.errors import ToolkitError, ignore
+from activations.forward.hooks import Recording, collect, find_modules, snapshot, stopping_before
+from activations.system.signals import undisturbed
+
+
+def record(
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    names: Iterable[str],
+    progress: Callable[[str], None] | None = None,
+    stop_before: str | None = None,
+) -> Recording:
+    """Like `activations.forward.hooks.record`, with the call of the model made by pyvene.
+
+    Raises `ToolkitError` when pyvene cannot hold the model.
+    """
+    names = list(find_modules(model, names))  # its errors, not pyvene's
+    calls: dict[str, list[Any]] = {name: [] for name in names}
+    watch = progress or ignore
+    recorders = {name: _recorder(name, calls[name], watch) for name in names}
+    _recording_model_class()  # takes seconds the first time, and may be interrupted
+    with undisturbed() as door:
+        held = _intervenable(model, recorders)
+        try:
+            with torch.no_grad(), stopping_before(model, stop_before):
+                door.open()
+                held(base=dict(inputs))
+        finally:
+            door.shut = True
+            held._remove_forward_hooks()  # pyvene's own `finally` may have been interrupted
+    return collect(calls)
+
+
+def _recorder(
+    name: str, calls: list[Any], progress: Callable[[str], None]
+) -> Callable[[Any, Any], None]:
+    def intervention(base: Any, source: Any) -> None:
+        calls.append(snapshot(base))
+        progress(name)
+
+    return intervention
+
+
+def _intervenable(model: nn.Module, interventions: Mapping[str, Callable[..., None]]) -> Any:
+    """pyvene's model around it. Raises `ToolkitError` when it cannot be made."""
+    representations = [
+        {"component": f"{name}.output", "intervention": intervention}
+        for name, intervention in interventions.items()
+    ]
+    recording_model = _recording_model_class()
+    with_gradients = [p for p in model.parameters() if p.requires_grad]
+    try:
+        return recording_model(representations, model)
+    except Exception as error:
+        raise ToolkitError(
+            f"pyvene cannot hold this model ({type(error).__name__}: {error}). Use --backend hooks."
+        ) from error
+    finally:
+        # pyvene switches them off for good; PyTorch multiplies in another order without them, so
+        # that the last bit could differ from a run with hooks.
+        for parameter in with_gradients:
+            parameter.requires_grad_(True)
+
+
+@functools.cache
+def _recording_model_class() -> Any:
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it announces what it lacks on stdout
+            import pyvene
+    except ImportError as error:
+        raise ToolkitError(
+            f"pyvene cannot be imported ({error}). Install it with pip install pyvene==0.1.8, or "
+            "use --backend hooks."
+        ) from error
+
+    class RecordingModel(pyvene.IntervenableModel):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._own_handles: list[Any] = []
+            super().__init__(*args, **kwargs)
+
+        def _gather_intervention_output(
+            self, output: Any, representations_key: str, unit_locations: Any
+        ) -> Any:
+            return output  # whole: pyvene would take a tuple's first element
+
+        def _intervention_setter(self, *args: Any, **kwargs: Any) -> Any:
+            with undisturbed():  # what is registered is also noted
+                handles = super()._intervention_setter(*args, **kwargs)
+                self._own_handles.append(handles)
+            return handles
+
+        def _remove_forward_hooks(self) -> None:
+            # pyvene would clear every hook of the model, the user's and accelerate's too.
+            with undisturbed():
+                while self._own_handles:
+                    self._own_handles.pop().remove()
+
+    return RecordingModel

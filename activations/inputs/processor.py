@@ -1,0 +1,310 @@
+"""An image or audio -> what a model gets, by the checkpoint's own processor.
+
+Nothing here knows an architecture. A model says itself what it reads (`main_input_name`,
+`input_modalities`), and so does each of its towers; its processor brings any file to the size the
+model wants.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from activations.errors import ToolkitError, UsageError
+from activations.inputs.generation import add_continuation, add_decoder
+from activations.inputs.media import blank_image, frame_names, patch_names, silence
+from activations.inputs.prompt import check_lengths_written, has_decoder
+from activations.inputs.request import Inputs, Request, check_length, check_request, spell
+from activations.model.errors import first_line, tokenizer_explained
+from activations.model.signature import (
+    accepts,
+    input_device,
+    main_input,
+    modalities,
+    paired,
+    reads_text,
+)
+from activations.selection.observation import Observation
+from activations.system.rust_panics import panics_raised
+
+_WORDS = {"text": "text", "image": "images", "audio": "audio", "video": "videos"}
+_HOW = {"image": "Give one with --image FILE.", "audio": "Give a file with --audio FILE."}
+# What the parameters are called that stand before the patches, and what they are called here.
+_SPECIAL = {"cls": "CLS", "class": "CLS", "distillation": "DIST", "register": "REG"}
+_SPECIAL_NAME = re.compile(rf"(?:.*\.)?({'|'.join(_SPECIAL)})_(?:tokens?|embedding)")
+
+
+# ---------------------------------------------------------------------------- what a model reads
+
+
+def needed_processor(model: Any, request: Request) -> str | None:
+    """The class of transformers that loads the processor for this; None where a tokenizer will do.
+
+    Raises `UsageError` when the model does not read what it is asked to, or is given nothing.
+    """
+    said = modalities(model)
+    given = {"image": request.image, "audio": request.audio}
+    kinds = [kind for kind, file in given.items() if file is not None]
+    for kind in kinds:
+        if kind not in said:
+            raise UsageError(
+                f"this model reads {_listed(said)}, not {_WORDS[kind]}. Leave --{kind} out."
+            )
+    if not kinds and not reads_text(model):
+        raise UsageError(needs_media(model))
+    if not kinds:
+        return None
+    _check_texts(model, request, kinds[0])
+    if reads_text(model):
+        return "AutoProcessor"
+    return "AutoImageProcessor" if request.image is not None else "AutoFeatureExtractor"
+
+
+def needs_media(model: Any) -> str:
+    """That the model reads images (or audio), and how to give one."""
+    kinds = [kind for kind in modalities(model) if kind != "text"]
+    how = next((_HOW[kind] for kind in kinds if kind in _HOW), None)
+    if how is None:
+        return (
+            f"this model reads {_listed(kinds) or main_input(model)}, which cannot be given here."
+        )
+    return f"this model reads {_listed(kinds)}. {how}"
+
+
+def _listed(kinds: Any) -> str:
+    return " and ".join(_WORDS.get(kind, kind) for kind in kinds)
+
+
+def _check_texts(model: Any, request: Request, kind: str) -> None:
+    check_request(model.config, request)
+    if reads_text(model):
+        if request.prompt is None:
+            raise UsageError(f"this model reads a text beside the {kind}. Give one with --prompt.")
+        if request.text_pair is not None:
+            raise UsageError(f"--text-pair and --{kind} exclude each other. Give one of them.")
+        return
+    texts = {"--prompt": request.prompt, "--text-pair": request.text_pair}
+    for flag, text in (texts | {"--chat": request.chat or None}).items():
+        if text is not None:
+            target = " The decoder's text is --target." if paired(model.config) else ""
+            raise UsageError(f"this model reads {_WORDS[kind]}. Leave {flag} out.{target}")
+
+
+def with_stand_ins(model: Any, request: Request) -> Request:
+    """The request, with a blank image or silence for what the model reads and was not given."""
+    wanted = [kind for kind in modalities(model) if kind in _HOW]
+    if not reads_text(model):
+        wanted = wanted[:1]
+    prompt = "a" if request.prompt is None and reads_text(model) else request.prompt
+    if request.has_media:
+        return replace(request, prompt=prompt)
+    made: dict[str, Any] = {"image": blank_image(), "audio": silence()}
+    return replace(request, prompt=prompt, **{kind: made[kind] for kind in wanted})
+
+
+# ------------------------------------------------------------------------------ what a model gets
+
+
+def prepare(model: Any, processor: Any, request: Request) -> dict[str, torch.Tensor]:
+    """What the processor makes of an image or audio and the text beside it, for this model."""
+    return _tensors(model, _process(model, processor, request))
+
+
+def encode(
+    model: Any, processor: Any, tokenizer: Any, request: Request, observation: Observation
+) -> Inputs:
+    """An image or audio, and the text beside it -> what the model gets, on the model's device.
+
+    Raises `UsageError` when the request asks for what this model cannot do, `ToolkitError` when
+    the processor fails.
+    """
+    tensors = prepare(model, processor, request)
+    inputs = Inputs(tensors, [])
+    read = count_tokens(tensors) or 0
+    check_lengths_written(model.config, tokenizer, request, read)
+    if read:
+        inputs.tokens = spell(tokenizer, tensors["input_ids"][0])
+    if has_decoder(model, request):
+        add_decoder(inputs, model, tokenizer, request)
+    elif request.max_new_tokens:
+        add_continuation(inputs, model, tokenizer, request.max_new_tokens)
+    _name_positions(inputs, model, processor, observation)
+    if request.audio is not None:
+        _warn_of_a_cut(inputs, processor, request)
+    return inputs
+
+
+def count_tokens(tensors: Mapping[str, torch.Tensor]) -> int | None:
+    """How many tokens the text is among what was prepared; None where there is none."""
+    return tensors["input_ids"].shape[-1] if "input_ids" in tensors else None
+
+
+def _process(model: Any, processor: Any, request: Request) -> Mapping[str, Any]:
+    given: dict[str, Any] = {"return_tensors": "pt"}
+    if request.image is not None:
+        given["images"] = request.image.pixels
+    if request.audio is not None:
+        rate = _extractor(processor).sampling_rate
+        given |= {"audio": request.audio.at_rate(rate), "sampling_rate": rate}
+    if reads_text(model):
+        given["text"] = _prompt(processor, request)
+        if request.chat and _starts(processor, given["text"]):
+            given["add_special_tokens"] = False  # the template wrote them: a second start otherwise
+    elif "audio" in given:  # a feature extractor on its own has no name for it
+        given["raw_speech"] = given.pop("audio")
+    try:
+        with panics_raised():
+            made: Mapping[str, Any] = _own_part(model, processor, request)(**given)
+    except Exception as error:
+        hint = (
+            f" Write its place into --prompt, once for each {_what(request)}, or use --chat."
+            if reads_text(model)
+            else ""
+        )
+        raise ToolkitError(
+            f"the checkpoint's processor refuses the {_what(request)}: {first_line(error)}.{hint}"
+        ) from error
+    place = getattr(processor, "image_token_id", None)
+    if (
+        "text" in given
+        and "images" in given
+        and isinstance(place, int)
+        and place not in made["input_ids"]
+    ):
+        raise UsageError(
+            "the prompt has no place for the image. Write "
+            f"'{processor.image_token}' where it belongs, or use --chat."
+        )
+    if "input_ids" in made:
+        check_length("the prompt is", made["input_ids"].shape[-1], model.config)
+    return made
+
+
+def _what(request: Request) -> str:
+    return "image" if request.image is not None else "audio"
+
+
+def _extractor(processor: Any) -> Any:
+    return getattr(processor, "feature_extractor", processor)
+
+
+def _own_part(model: Any, processor: Any, request: Request) -> Any:
+    """The part of a processor that is asked: all of it only where text goes in too."""
+    if reads_text(model):
+        return processor
+    if request.audio is not None:
+        return _extractor(processor)
+    return getattr(processor, "image_processor", processor)
+
+
+def _prompt(processor: Any, request: Request) -> Any:
+    if not request.chat:
+        return request.prompt
+    kinds = [kind for kind in _HOW if getattr(request, kind) is not None]
+    content = [{"type": kind} for kind in kinds] + [{"type": "text", "text": request.prompt}]
+    if not getattr(processor, "chat_template", None):
+        raise UsageError("--chat needs a processor with a chat template. Leave it out.")
+    with tokenizer_explained(chat=True):
+        return processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+
+
+def _starts(processor: Any, text: str) -> bool:
+    """Whether a text has the tokenizer's mark of the start already."""
+    mark: str | None = getattr(getattr(processor, "tokenizer", None), "bos_token", None)
+    return bool(mark and text.startswith(mark))
+
+
+def _tensors(model: Any, made: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """What the model takes of what its processor made, on its device and in its dtype."""
+    found = {}
+    for name, value in made.items():
+        if isinstance(value, torch.Tensor) and (name == main_input(model) or accepts(model, name)):
+            dtype = model.dtype if value.is_floating_point() else value.dtype
+            found[name] = value.to(input_device(model), dtype)
+    return found
+
+
+def _warn_of_a_cut(inputs: Inputs, processor: Any, request: Request) -> None:
+    longest = getattr(_extractor(processor), "n_samples", None)
+    audio = request.audio
+    if audio is None or not isinstance(longest, int):
+        return
+    seconds, read = len(audio.samples) / audio.rate, longest / _extractor(processor).sampling_rate
+    if seconds > read:
+        inputs.warnings.append(
+            f"'{audio.name}' lasts {seconds:.0f} seconds, and this model reads {read:.0f} at once: "
+            "the rest is left out."
+        )
+
+
+# ------------------------------------------------------------------- what the positions are called
+
+
+def _name_positions(inputs: Inputs, model: Any, processor: Any, observation: Observation) -> None:
+    """Name the patches and frames of each tower whose positions the trial has counted."""
+    for kind, count in observation.positions.items():
+        module = next(source.module for source in observation.weights if source.kind == kind)
+        names = _names(_towers(model, module), count, inputs.tensors, processor)
+        if names is not None and not inputs.tokens and kind in ("self", "encoder"):
+            inputs.tokens = names
+        elif names is not None:
+            inputs.tower_tokens[f"{kind}_tokens"] = names
+
+
+def _towers(model: Any, module: str) -> list[Any]:
+    """The models around a module that read the same as the innermost, from that one outwards.
+
+    Each says what it reads; the innermost holds the settings, one further out the parameters.
+    """
+    parts = module.split(".")
+    around = [model.get_submodule(".".join(parts[:end])) for end in range(len(parts), 0, -1)]
+    towers = [found for found in around if hasattr(found, "main_input_name")] + [model]
+    return [tower for tower in towers if main_input(tower) == main_input(towers[0])]
+
+
+def _names(
+    towers: list[Any], count: int, tensors: Mapping[str, torch.Tensor], processor: Any
+) -> list[str] | None:
+    tower = towers[0]
+    read, given = modalities(tower), tensors.get(main_input(tower))
+    if given is None or main_input(tower) == "input_ids":
+        return None
+    if "image" in read and given.dim() == 4:
+        patch = getattr(tower.config, "patch_size", None)
+        special = next(filter(None, map(_special_tokens, towers)), [])
+        return patch_names(count, given.shape[2:], patch, special)
+    seconds = _frame_seconds(given, count, tower.config, _extractor(processor))
+    return None if seconds is None or "audio" not in read else frame_names(count, seconds)
+
+
+def _special_tokens(tower: Any) -> list[str]:
+    """What stands before the patches, by the names of the parameters it is learnt in."""
+    found = []
+    for name, parameter in tower.named_parameters():
+        match = _SPECIAL_NAME.fullmatch(name)
+        if match:
+            word, many = _SPECIAL[match[1]], parameter.numel() // parameter.shape[-1]
+            found += [f"[{word}]"] if many == 1 else [f"[{word}{i}]" for i in range(many)]
+    return found
+
+
+def _frame_seconds(given: torch.Tensor, count: int, config: Any, extractor: Any) -> float | None:
+    """How long a position lasts, of samples (1, n) or features (1, bands, n) or (1, n, bands)."""
+    rate = getattr(extractor, "sampling_rate", 0)
+    if given.dim() == 2:
+        step = getattr(config, "inputs_to_logits_ratio", None)
+        # The last window may reach over the end by less than a step.
+        if step and rate and 0 <= given.shape[1] - count * step < 2 * step:
+            return float(step / rate)
+        return None
+    hop, bands = getattr(extractor, "hop_length", 0), getattr(extractor, "feature_size", 0)
+    lengths = [size for size in given.shape[1:] if size != bands]
+    if hop and rate and len(lengths) == 1 and lengths[0] % count == 0:
+        return float(lengths[0] // count * hop / rate)
+    return None

@@ -1,0 +1,144 @@
+"""What the user asks a model to read, what the model gets, and how long either may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from activations.errors import UsageError
+from activations.model.errors import tokenizer_explained
+from activations.model.signature import paired
+from activations.text import encodable
+
+if TYPE_CHECKING:
+    from activations.inputs.media import Audio, Image
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks the model to read. See `activations.api.capture` for each."""
+
+    prompt: str | None = None
+    text_pair: str | None = None
+    target: str | None = None
+    max_new_tokens: int | None = None
+    chat: bool = False
+    image: Image | None = None
+    audio: Audio | None = None
+
+    @property
+    def has_media(self) -> bool:
+        return self.image is not None or self.audio is not None
+
+
+@dataclass
+class Inputs:
+    """What one forward pass gets, and what its tokens are called.
+
+    `tensors` go into the model, (1, tokens) each. `tokens` are the tokenizer's own spellings of
+    `input_ids`. Where a model has a decoder, `decoder_input_ids` and `decoder_tokens` too.
+    `sentence_b_start` is the first token of the second sentence, `continuation_start` of what the
+    model wrote itself after the prompt; `written` is all it wrote, as text. A model without
+    `input_ids` has patches or frames for tokens, a second tower its own as `tower_tokens`
+    ("vision_tokens").
+    """
+
+    tensors: dict[str, torch.Tensor]
+    tokens: list[str]
+    decoder_tokens: list[str] | None = None
+    tower_tokens: dict[str, list[str]] = field(default_factory=dict)
+    sentence_b_start: int | None = None
+    continuation_start: int | None = None
+    written: str | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def header(self) -> dict[str, Any]:
+        """These inputs as keys of the document, in its order."""
+        found: dict[str, Any] = {}
+        if "input_ids" in self.tensors:
+            found["input_ids"] = self.tensors["input_ids"].tolist()
+        if self.tokens:
+            found["tokens"] = self.tokens
+        found |= self.tower_tokens
+        if "decoder_input_ids" in self.tensors:
+            found["decoder_input_ids"] = self.tensors["decoder_input_ids"].tolist()
+            found["decoder_tokens"] = self.decoder_tokens
+        for key in ("sentence_b_start", "continuation_start", "written"):
+            if getattr(self, key) is not None:
+                found[key] = getattr(self, key)
+        return found
+
+
+def check_request(config: Any, request: Request) -> None:
+    """Raise `UsageError` when parts of a request exclude each other, or need another model."""
+    _check_text(request)
+    if request.target is not None and not paired(config):
+        raise UsageError(NO_DECODER)
+    if request.text_pair == "":
+        raise UsageError("the second text is empty. Leave --text-pair out.")
+    if request.target is not None and request.max_new_tokens is not None:
+        raise UsageError("--target and --max-new-tokens exclude each other. Give one of them.")
+    if request.chat and request.text_pair is not None:
+        raise UsageError("--chat and --text-pair exclude each other. Give one of them.")
+
+
+NO_DECODER = "--target needs a model with a decoder of its own. Leave it out."
+
+
+def _check_text(request: Request) -> None:
+    texts = {"prompt": request.prompt, "text pair": request.text_pair, "target": request.target}
+    for what, value in texts.items():
+        try:
+            (value or "").encode("utf-8")
+        except UnicodeEncodeError:  # bytes of the command line that are no UTF-8 come as surrogates
+            raise UsageError(f"the {what} is not text in UTF-8. Save or type it so.") from None
+
+
+DEFAULT_NEW_TOKENS = 16  # of the target a seq2seq model writes itself
+
+
+def count_to_write(config: Any, request: Request) -> int:
+    """How many tokens a decoder may write after its start."""
+    room = (_longest(config, "decoder") or DEFAULT_NEW_TOKENS + 1) - 1
+    return request.max_new_tokens or min(DEFAULT_NEW_TOKENS, room)
+
+
+# How many tokens a side takes, as configurations call it: T5 and BART have one name for both, LED
+# and Whisper one for each.
+_LIMITS = {
+    "prompt": ("max_encoder_position_embeddings", "max_position_embeddings"),
+    "decoder": (
+        "max_decoder_position_embeddings",
+        "max_target_positions",
+        "max_position_embeddings",
+    ),
+}
+
+
+def _longest(config: Any, side: str = "prompt") -> int | None:
+    """How many tokens the model takes, where its configuration says so."""
+    text_config = getattr(config, "text_config", None) or config
+    found = (getattr(text_config, name, None) for name in _LIMITS[side])
+    return next((limit for limit in found if isinstance(limit, int) and limit > 0), None)
+
+
+def check_length(what: str, count: int, config: Any, side: str = "prompt") -> None:
+    """Raise `UsageError` when `count` tokens are more than the model takes on this side."""
+    limit = _longest(config, side)
+    if limit is not None and limit < count:
+        raise UsageError(f"{what} {count} tokens long, and this model takes {limit}. Shorten it.")
+
+
+def spell(tokenizer: Any, ids: torch.Tensor) -> list[str]:
+    """The tokenizer's own token for each id, `#id` for ids it does not know."""
+    with tokenizer_explained():
+        tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
+    return [f"#{i}" if token is None else str(token) for i, token in zip(ids, tokens, strict=True)]
+
+
+def text_of(tokenizer: Any, ids: torch.Tensor) -> str:
+    """The text that these tokens spell, without special ones."""
+    with tokenizer_explained():
+        return encodable(tokenizer.decode(ids.tolist(), skip_special_tokens=True))

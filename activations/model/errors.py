@@ -1,0 +1,216 @@
+"""What transformers and torch raise -> one line that says what is wrong and what to do.
+
+Neither is imported here: exceptions are told by their class's name and their words.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from activations.errors import ToolkitError
+from activations.system.files import is_file, is_folder
+from activations.system.rust_panics import panics_raised
+from activations.system.signals import raise_interruption
+
+
+@contextmanager
+def explained(name: str, part: str, attn_implementation: str | None = None) -> Iterator[None]:
+    """What loading raises -> one line that says what is wrong and what to do."""
+    try:
+        yield
+    except ToolkitError:
+        raise
+    except Exception as error:
+        raise_interruption(error)
+        raise ToolkitError(_explain(name, part, error, attn_implementation)) from error
+
+
+def _explain(name: str, part: str, error: Exception, attn_implementation: str | None) -> str:
+    text = " ".join(str(item) for item in _chain(error))
+    kinds = {type(item).__name__ for item in _chain(error)}
+    if out_of_memory(error):
+        return (
+            f"out of memory while loading '{name}'. Use --dtype bfloat16, a smaller model, or "
+            "another --device."
+        )
+    if "trust_remote_code" in text:
+        return (
+            f"'{name}' brings code of its own, which is not run unasked. Read it, and if you trust "
+            "it add --trust-remote-code."
+        )
+    if part == "weights" and "device_map" in text:
+        return f"--device-map does not fit: {first_line(error)}. Write auto, or mend it."
+    if attn_implementation not in (None, "eager") and "does not support an attention" in text:
+        return (
+            f"'{name}' does not run with attention '{attn_implementation}'. Use "
+            "--attn-implementation eager."
+        )
+    # A kernel that is not installed is an ImportError with a name of its own (FlashAttention2).
+    named = attn_implementation not in (None, "eager")  # eager is always there
+    if named and (str(attn_implementation) in text or "ImportError" in kinds):
+        return (
+            f"'{name}' does not run with attention '{attn_implementation}' ({first_line(error)}). "
+            "Use --attn-implementation eager."
+        )
+    if is_file(name):
+        return f"'{name}' is a file. Name the checkpoint's folder with --model."
+    if is_folder(name) and not (Path(name) / "config.json").exists():
+        return (
+            f"the folder '{name}' is no checkpoint: it has no config.json. Name a folder made by "
+            "save_pretrained()."
+        )
+    if part == "configuration" and not is_folder(name):
+        return _explain_missing(name, kinds, error)
+    if kinds & _OUT_OF_REACH:
+        return f"this machine does not have the {part} of '{name}', and {_NO_HUB}."
+    if part == "tokenizer":
+        return (
+            f"'{name}' has no tokenizer that can be loaded. Save one beside the model with "
+            "tokenizer.save_pretrained()."
+        )
+    # Other errors come out of a processor that is there; an ImportError says what it needs.
+    if part == "processor" and type(error).__name__ in ("OSError", "ValueError"):
+        return (
+            f"'{name}' has no processor that can be loaded. Save one beside the model with "
+            "processor.save_pretrained()."
+        )
+    return _cannot(part, name, error)
+
+
+def _cannot(part: str, name: str, error: Exception) -> str:
+    what, advice = _known(error) or (first_line(error), "")
+    if not advice and any(isinstance(item, ImportError) for item in _chain(error)):
+        advice = "Install what is missing, or get another checkpoint."
+    return f"the {part} of '{name}' cannot be loaded: {what}. {advice or _REPAIR}"
+
+
+_REPAIR = "The files may be damaged or incomplete: get or save the checkpoint again."
+
+
+def _known(error: Exception) -> tuple[str, str] | None:
+    """What is wrong with a checkpoint's files, and advice, where libraries say it at length."""
+    text = "\n".join(str(item) for item in _chain(error))
+    if any(type(item).__name__ == "UnpicklingError" for item in _chain(error)):
+        return (
+            "they are a pickle file that is broken or holds more than tensors; as it could run "
+            "code, it is not read",
+            "Get the checkpoint as safetensors.",
+        )
+    if "ignore_mismatched_sizes" in text:
+        return "their sizes are not those that its config.json says", ""
+    if "does not recognize this architecture" in text or "Unrecognized model in" in text:
+        return (
+            "this version of transformers does not know its model_type",
+            "Check its config.json, or upgrade transformers.",
+        )
+    field = re.search(r"alidation error for (?:field|validator) .*\n\s*(?:\w+: )?(.*)", text)
+    return field and (field[1][:200].rstrip("."), "Mend its config.json.")
+
+
+# huggingface_hub's and its HTTP library's, by name
+_OUT_OF_REACH = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ReadTimeout"}
+_OUT_OF_REACH |= {"ConnectTimeout", "ConnectionError", "ProxyError", "SSLError"}
+_NO_HUB = "the Hugging Face hub cannot be reached"
+
+
+def _explain_missing(name: str, kinds: set[str], error: Exception) -> str:
+    """Why there is no configuration of this name on the hub or in its cache."""
+    if "GatedRepoError" in kinds:
+        return (
+            f"'{name}' is gated on the Hugging Face hub. Ask for access on its page and log in "
+            "with 'hf auth login'."
+        )
+    if looks_like_path(name):
+        return f"model not found: there is no folder '{name}'. Check --model."
+    if "RevisionNotFoundError" in kinds:
+        return f"'{name}' has no such revision on the Hugging Face hub. Check --revision."
+    if kinds & {"RepositoryNotFoundError", "HFValidationError"}:
+        return (
+            f"model not found: '{name}' is neither a local folder nor a model on the Hugging Face "
+            "hub (or a private one: log in with 'hf auth login'). Check --model."
+        )
+    if kinds & _OUT_OF_REACH:
+        return (
+            f"model not found: '{name}' is not on this machine and {_NO_HUB}. "
+            "Check the name and the network, or give a local folder with --model."
+        )
+    return _cannot("configuration", name, error)
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name that is no folder was meant as one (hub names are `name` or `owner/name`)."""
+    return (
+        name.startswith((".", "/", "~"))
+        or name.count("/") > 1
+        or (os.sep == "\\" and os.sep in name)
+    )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    return any(
+        isinstance(item, MemoryError)
+        or type(item).__name__ == "OutOfMemoryError"  # torch's
+        or "can't allocate memory" in str(item)
+        or "not enough memory" in str(item)
+        for item in _chain(error)
+    )
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (
+        f"{type(error).__name__}: {lines[0][:200].rstrip('.')}" if lines else type(error).__name__
+    )
+
+
+@contextmanager
+def failures_explained() -> Iterator[None]:
+    """What a model raises in its forward pass -> one line."""
+    try:
+        yield
+    except ToolkitError:
+        raise
+    except Exception as error:
+        raise_interruption(error)
+        if out_of_memory(error):
+            raise ToolkitError(
+                "out of memory in the forward pass. Shorten the prompt, use --dtype bfloat16, or "
+                "choose fewer --layers."
+            ) from error
+        hint = "With --debug you see where."
+        if isinstance(error, IndexError):
+            hint = (
+                "The prompt may be longer than the model takes, or the tokenizer another model's. "
+                + hint
+            )
+        raise ToolkitError(
+            f"the model failed in its forward pass: {first_line(error)}. {hint}"
+        ) from error
+
+
+@contextmanager
+def tokenizer_explained(chat: bool = False) -> Iterator[None]:
+    """What a tokenizer raises that was loaded, or its chat template -> one line."""
+    try:
+        with panics_raised():
+            yield
+    except ToolkitError:
+        raise
+    except Exception as error:
+        what = "tokenizer or its chat template" if chat else "tokenizer"
+        advice = "Leave --chat out, or get" if chat else "Get"
+        raise ToolkitError(
+            f"the checkpoint's {what} fails: {first_line(error)}. {advice} the checkpoint again."
+        ) from error

@@ -1,0 +1,141 @@
+"""A checkpoint -> model and tokenizer. Everything that loads goes through here."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+import weakref
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoTokenizer
+
+from activations.errors import UsageError, nearest, quoted_list
+from activations.model.attn_implementation import check_attention
+from activations.model.checkpoint import Checkpoint
+from activations.model.devices import parse_device_map, pick_device
+from activations.model.errors import explained
+from activations.model.state import the_same_chances
+from activations.model.trust import check_index, modules_counted
+from activations.system.rust_panics import panics_raised
+
+
+def skeleton(checkpoint: Checkpoint, dtype: str = "auto") -> Any:
+    """The model without weights, on the meta device, with eager attention, in `eval()` mode.
+
+    In the dtype its configuration names, unless another is asked for.
+    """
+    loader = getattr(transformers, checkpoint.class_name)
+    # The grouped kernels for experts run only in bfloat16, and not at all on some machines.
+    options: dict[str, Any] = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    if dtype != "auto":
+        options["dtype"] = getattr(torch, dtype)
+    if checkpoint.class_name.startswith("Auto"):
+        make = loader.from_config
+        options["trust_remote_code"] = checkpoint.trust_remote_code
+    else:
+        make = loader._from_config  # what the auto classes call
+    with torch.device("meta"), modules_counted(checkpoint.name):
+        model = make(checkpoint.config, **options)
+    return model.to("meta").eval()  # torch.Tensor(n) does not heed the line above (wav2vec2)
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    attn_implementation: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | None = None,
+) -> tuple[Any, list[str]]:
+    """The model with its weights, on its device, in `eval()` mode; and warnings about the weights.
+
+    With a `device_map` (see `parse_device_map`) accelerate spreads it over devices and the disk.
+
+    Raises `ToolkitError` when the weights are missing or broken, the device is not there or the
+    memory does not suffice.
+    """
+    check_attention(attn_implementation)
+    place = pick_device(device)
+    spread = parse_device_map(device_map)
+    options: dict[str, Any] = {**checkpoint.where, "dtype": dtype, "output_loading_info": True}
+    if attn_implementation is not None:
+        options["attn_implementation"] = attn_implementation
+    if isinstance(spread, dict):
+        _check_parts(checkpoint, spread)
+    if spread is not None:
+        # Weights whose form in memory differs from the checkpoint's are written here; the others
+        # are read from the checkpoint itself.
+        folder = tempfile.TemporaryDirectory(prefix="offloaded-weights-")
+        options |= {"device_map": spread, "offload_folder": folder.name}
+    # What the checkpoint lacks is random, but the same every time.
+    with (
+        explained(checkpoint.name, "weights", attn_implementation),
+        modules_counted(checkpoint.name),
+        the_same_chances(),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # about files that are odd: what matters is an error
+        check_index(checkpoint.name)
+        loader = getattr(transformers, checkpoint.class_name)
+        model, report = loader.from_pretrained(checkpoint.name, **options)
+        model = (model if spread is not None else model.to(place)).eval()
+    if spread is not None:
+        weakref.finalize(model, folder.cleanup)
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    missing = parameters.intersection(report.get("missing_keys") or ())
+    return model, _made_up_weights(checkpoint.name, sorted(missing))
+
+
+def _made_up_weights(name: str, missing: list[str]) -> list[str]:
+    """transformers fills in what a checkpoint lacks with random numbers; say so."""
+    if not missing:
+        return []
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    return [
+        f"'{name}' lacks weights that its class needs, so they are random: "
+        f"{', '.join(missing[:3])}{more}."
+    ]
+
+
+def _check_parts(checkpoint: Checkpoint, places: dict[str, Any]) -> None:
+    """accelerate passes over names that the model does not have."""
+    with explained(checkpoint.name, "configuration"):
+        model = skeleton(checkpoint)
+    names = [name for name, _ in (*model.named_modules(), *model.named_parameters())]
+    for name in places:
+        if name not in names:
+            close = nearest(name, names)
+            hint = f" Did you mean {quoted_list(close)}?" if close else ""
+            raise UsageError(f"--device-map: the model has no part '{name}'.{hint}")
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """The checkpoint's tokenizer. Raises `ToolkitError` when there is none."""
+    with explained(checkpoint.name, "tokenizer"), panics_raised():
+        return AutoTokenizer.from_pretrained(checkpoint.name, **checkpoint.where)
+
+
+def load_processor(checkpoint: Checkpoint, auto_class: str) -> Any:
+    """What the checkpoint reads images or audio with. Raises `ToolkitError` when there is none.
+
+    `auto_class` is `AutoImageProcessor`, `AutoFeatureExtractor` or `AutoProcessor`.
+    """
+    with explained(checkpoint.name, "processor"), panics_raised():
+        return getattr(transformers, auto_class).from_pretrained(
+            checkpoint.name, **checkpoint.where
+        )
+
+
+def quiet_libraries(progress: bool) -> None:
+    """Keep transformers' own talk off the terminal: ours says what matters."""
+    transformers.logging.set_verbosity_error()
+    for library in ("huggingface_hub", "accelerate"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    if not progress:
+        transformers.logging.disable_progress_bar()
+
+
+def versions() -> dict[str, str]:
+    return {"torch": torch.__version__, "transformers": transformers.__version__}

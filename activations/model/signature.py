@@ -1,0 +1,55 @@
+"""What a model says of itself: its inputs, its modalities, its device, whether it has a decoder."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def main_input(model: Any) -> str:
+    """The argument a model cannot do without, as it says itself: `input_ids`, `pixel_values`."""
+    return str(getattr(model, "main_input_name", "input_ids"))
+
+
+def modalities(model: Any) -> tuple[str, ...]:
+    """What the model says it reads: "text", "image", "audio", ..."""
+    said = getattr(model, "input_modalities", "text")
+    return (said,) if isinstance(said, str) else tuple(said)
+
+
+def reads_text(model: Any) -> bool:
+    """Whether text goes in: alone, or beside an image or audio. A decoder's does not count."""
+    return main_input(model) == "input_ids" or "input_ids" in _parameters(model)
+
+
+def accepts(model: nn.Module, name: str) -> bool:
+    """Whether the model's forward takes an argument of this name."""
+    parameters = _parameters(model)
+    if name in parameters:
+        return True
+    # These reach the decorated forwards of transformers 5 through **kwargs.
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return takes_any and name in ("input_ids", "output_attentions", "return_dict", "use_cache")
+
+
+def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(model.forward).parameters
+
+
+def paired(config: Any) -> bool:
+    """Whether this is an encoder with a decoder."""
+    return bool(getattr(config, "is_encoder_decoder", False))
+
+
+def input_device(model: Any) -> torch.device:
+    """Where a model takes its inputs; of a model spread by accelerate, where it computes."""
+    places = getattr(model, "hf_device_map", None)
+    if not places:
+        return next((p.device for p in model.parameters()), torch.device("cpu"))
+    # As accelerate chooses: the first accelerator, else the CPU, whatever lies on the disk.
+    devices = [torch.device(place) for place in places.values() if place != "disk"]
+    return next((device for device in devices if device.type != "cpu"), torch.device("cpu"))

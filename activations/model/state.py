@@ -1,0 +1,81 @@
+"""A loaded model, and the random numbers, are changed for a capture and put back after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from activations.system.signals import undisturbed
+
+
+@contextmanager
+def left_as_it_was(model: Any) -> Iterator[None]:
+    """Put a model into `eval()` mode and back, module by module.
+
+    Asked for attentions, transformers puts hooks into a model to stay; they go too. Interrupted
+    while it did that, it would put them there a second time, and hand out everything twice.
+    Modules that the model replaces in its pass come back (big_bird has others for a short text).
+    """
+    parts = [(module, dict(module._modules), _words(module)) for module in model.modules()]
+    training = [module for module in model.modules() if module.training]
+    marked = [module for module in model.modules() if _HOOKED in vars(module)]
+    own = {id(hook) for module in model.modules() for hook in module._forward_hooks.values()}
+    with undisturbed() as door:
+        try:
+            model.eval()
+            door.open()
+            yield
+        finally:
+            door.shut = True
+            _put_back(parts)
+            for module in training:
+                module.training = True
+            for module in model.modules():
+                _unhook(module, own)
+                if module not in marked:
+                    vars(module).pop(_HOOKED, None)
+
+
+def _words(module: Any) -> dict[str, str]:
+    """What a module notes in words, as which kind of attention it has now."""
+    return {name: value for name, value in vars(module).items() if isinstance(value, str)}
+
+
+def _put_back(parts: list[tuple[Any, dict[str, Any], dict[str, str]]]) -> None:
+    """Give modules their children back, and where any were replaced what is noted about it."""
+    replaced = [(module, own) for module, own, _ in parts if module._modules != own]
+    for module, own in replaced:
+        vars(module)["_modules"] = own
+    for module, _, words in parts if replaced else ():
+        vars(module).update(words)
+
+
+# Where transformers notes that its hooks are there, and where they are defined.
+_HOOKED, _HOOKS = "_output_capturing_hooks_installed", "transformers.utils.output_capturing"
+
+
+def _unhook(module: Any, own: set[int]) -> None:
+    """Take away the hooks of transformers, but for those that were there before."""
+    for number, hook in list(module._forward_hooks.items()):
+        if getattr(hook, "__module__", "") == _HOOKS and id(hook) not in own:
+            del module._forward_hooks[number]
+
+
+@contextmanager
+def the_same_chances() -> Iterator[None]:
+    """Random numbers on the CPU are the same every time inside, and outside as if none were drawn.
+
+    Some models draw them in their pass (Reformer's hashes).
+    """
+    with undisturbed() as door:
+        before = torch.default_generator.get_state()
+        try:
+            torch.default_generator.manual_seed(0)
+            door.open()
+            yield
+        finally:
+            door.shut = True
+            torch.default_generator.set_state(before)

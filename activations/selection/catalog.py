@@ -1,0 +1,288 @@
+"""A model's modules -> categories (attention, mlp, other) and `{layer}` patterns.
+
+Pure functions over module names, class names and what the probe saw. There is no table of
+architectures: a class name is the best single sign of what a module is, what the probe saw
+overrules it, and names are the last resort. What lies inside an attention or MLP module belongs
+to it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import takewhile
+
+from activations.outputs.shapes import in_words
+from activations.selection.observation import Module, Observation
+
+CATEGORIES = ("attention", "mlp", "other")
+_ATTENTION_CLASS = re.compile(r"attention|attn", re.IGNORECASE)
+_MLP_CLASS = re.compile(
+    r"(?i:mlp|feed_?forward|ffn|dense(relu|gated)?(act)?dense)"
+    r"|LayerFF|Intermediate|Experts?($|[A-Z])|MoE$|Moe$|SparseMoe|MoeBlock|Mo[eE]Layer"
+)
+# A part's name says "feed-forward" only where the class is a general one (Linear, Conv1D, ...).
+_MLP_NAME = re.compile(
+    r"mlps?|ffns?(_output)?|ff[12]?|fc[12]|feed_?forward|dense_(h_to_4h|4h_to_h)|(shared_)?(experts?|mlp)"
+    r"|block_sparse_moe|moe|intermediate"
+)
+_NOT_A_BLOCK = re.compile(r"(norm\d*|dropout|embeddings?|mask|bias|residual)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """One row of the catalogue: a full module name with its numbers replaced.
+
+    `text` is the pattern (`model.layers.{layer}.self_attn`), `names` the modules it stands for in
+    the model's order, `layers` the layer number of each (None where there is none), `placeholders`
+    the names of the numbers replaced. `weights` says whether these modules hand out attention
+    weights; `outputs` describes in words what one of them returned to the probe.
+    """
+
+    text: str
+    category: str
+    names: tuple[str, ...]
+    layers: tuple[int | None, ...]
+    placeholders: tuple[str, ...]
+    class_name: str
+    weights: bool = False
+    outputs: str = ""
+
+    @property
+    def short(self) -> str:
+        """The spelling without the list's name: `model.{layer}.self_attn`."""
+        return re.sub(r"(^|(?<=\.))[^.{}]+\.(?=\{)", "", self.text)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """A model's patterns by category, in the order in which their indices count."""
+
+    patterns: tuple[Pattern, ...]
+    observation: Observation = field(repr=False)
+
+    def of(self, category: str) -> tuple[Pattern, ...]:
+        return tuple(pattern for pattern in self.patterns if pattern.category == category)
+
+    def layer_of(self, module: str) -> int | None:
+        """The number in the place of `{layer}` in this module's name, if it has one."""
+        return self._layers.get(module)
+
+    @cached_property
+    def _layers(self) -> dict[str, int | None]:
+        return {n: i for p in self.patterns for n, i in zip(p.names, p.layers, strict=True)}
+
+
+def build_catalog(observation: Observation) -> Catalog:
+    """Sort the modules the probe saw into categories and patterns.
+
+    Within a category the patterns that hand out attention weights come first, the rest in the
+    model's order, outer before inner.
+    """
+    modules = [module for module in observation.modules if not _is_container(module)]
+    categories = categorise(observation)
+    holders = {source.module for source in observation.weights}
+    grouped: dict[tuple[str, str], list[tuple[Module, dict[str, int]]]] = defaultdict(list)
+    numbering = _Numbering(observation.modules)
+    for module in modules:
+        text, numbers = numbering.pattern(module.name)
+        grouped[categories[module.name], text].append((module, numbers))
+    patterns = [
+        _pattern(category, text, members, holders, observation)
+        for (category, text), members in grouped.items()
+    ]
+    order = {category: i for i, category in enumerate(CATEGORIES)}
+    patterns.sort(key=lambda p: (order[p.category], not p.weights))  # stable: the model's order
+    return Catalog(tuple(patterns), observation)
+
+
+def _pattern(
+    category: str,
+    text: str,
+    members: list[tuple[Module, dict[str, int]]],
+    holders: set[str],
+    observation: Observation,
+) -> Pattern:
+    names = tuple(module.name for module, _ in members)
+    shown = next((name for name in names if name in observation.outputs), None)
+    unseen = "not called" if observation.probed else ""
+    return Pattern(
+        text=text,
+        category=category,
+        names=names,
+        layers=tuple(numbers.get("layer") for _, numbers in members),
+        placeholders=tuple(members[0][1]),
+        class_name=members[0][0].class_name,
+        weights=category == "attention" and any(name in holders for name in names),
+        outputs=unseen if shown is None else in_words(observation.outputs[shown]),
+    )
+
+
+# ---------------------------------------------------------------------------------- categories
+
+
+def categorise(observation: Observation) -> dict[str, str]:
+    """Each module's category, by name.
+
+    A container (a layer, a stack, the model) is "other" even where its class's name says
+    "Attention" or "Moe": it holds blocks of both kinds.
+    """
+    tree = _Tree(observation.modules)
+    attention = _attention_roots(tree, observation)
+    inside_attention = tree.closure(attention)
+    mlp = {
+        module.name
+        for module in observation.modules
+        if module.name not in inside_attention
+        and tree.says_mlp(module.name)
+        and not attention & tree.descendants(module.name)
+    }
+    inside_mlp = tree.closure(mlp)
+    return {
+        module.name: "attention"
+        if module.name in inside_attention
+        else "mlp"
+        if module.name in inside_mlp
+        else "other"
+        for module in observation.modules
+    }
+
+
+def _attention_roots(tree: _Tree, observation: Observation) -> set[str]:
+    """The modules that are attention in their own right, by class and by what the probe saw."""
+    roots = {
+        module.name
+        for module in observation.modules
+        if _ATTENTION_CLASS.search(module.class_name)
+        and not _NOT_A_BLOCK.search(module.class_name)
+        and not any(
+            _MLP_CLASS.search(tree.class_of[name]) for name in tree.descendants(module.name)
+        )
+    }
+    by_tensor: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for source in observation.weights:
+        by_tensor[source.tensor].append(source.module)
+    for holders in by_tensor.values():
+        if not roots.intersection(holders):
+            roots.add(max(holders, key=lambda name: name.count(".")))  # the innermost
+    if not by_tensor:
+        return roots
+    # Named attention, but called and handing out nothing while other layers of the same list do:
+    # linear attention and the like, which have no weights to show. (A list of which none does is
+    # attention that the model keeps to itself or hands out in another form.)
+    held = {name for holders in by_tensor.values() for name in holders}
+    related = held | tree.closure(held)
+    lists = {_outermost_list(name) for name in held}
+    return {
+        root
+        for root in roots
+        if root in related
+        or held & tree.descendants(root)
+        or not observation.calls.get(root)
+        or _outermost_list(root) not in lists
+    }
+
+
+def _outermost_list(name: str) -> str:
+    """`model.layers.3.self_attn` -> `model.layers`: what comes before the first number."""
+    return ".".join(takewhile(lambda part: not part.isdecimal(), name.split(".")))
+
+
+class _Tree:
+    """Who lies inside whom, by name, and what classes and names say."""
+
+    def __init__(self, modules: Iterable[Module]) -> None:
+        self.class_of = {module.name: module.class_name for module in modules}
+        self._descendants: dict[str, set[str]] = defaultdict(set)
+        self._children: dict[str, set[str]] = defaultdict(set)
+        for name in self.class_of:
+            parts = name.split(".")
+            self._children[".".join(parts[:-1])].add(parts[-1])
+            for end in range(1, len(parts)):
+                self._descendants[".".join(parts[:end])].add(name)
+
+    def descendants(self, name: str) -> set[str]:
+        return self._descendants.get(name, set())
+
+    def says_mlp(self, name: str) -> bool:
+        class_name, last = self.class_of[name], name.rpartition(".")[2]
+        # BERT's feed-forward block is two modules; the second is only called "output". (A Q-Former
+        # has two such blocks, the second `intermediate_query` and `output_query`.)
+        first_half = re.sub("^output", "intermediate", last)
+        if first_half != last and first_half in self.siblings(name):
+            return True
+        if _NOT_A_BLOCK.search(class_name):
+            return False
+        return bool(_MLP_CLASS.search(class_name) or _MLP_NAME.fullmatch(last))
+
+    def siblings(self, name: str) -> set[str]:
+        return self._children[name.rpartition(".")[0]]
+
+    def closure(self, roots: Iterable[str]) -> set[str]:
+        """The roots and everything inside them."""
+        roots = set(roots)
+        return roots.union(*(self.descendants(root) for root in roots)) if roots else roots
+
+
+def _is_container(module: Module) -> bool:
+    return module.class_name in ("ModuleList", "ModuleDict", "ParameterList", "ParameterDict")
+
+
+# ------------------------------------------------------------------------------------ patterns
+
+
+class _Numbering:
+    """Which whole numeric parts of a name count alike things, and what each is called.
+
+    The first list on the way down is the layers. Further lists get a placeholder only where their
+    members are alike (the same class): T5's `layer.0` and `layer.1` tell attention from
+    feed-forward and stay.
+    """
+
+    def __init__(self, modules: Iterable[Module]) -> None:
+        classes = {module.name: module.class_name for module in modules}
+        members: dict[str, set[str]] = defaultdict(set)
+        for name, class_name in classes.items():
+            parent, _, last = name.rpartition(".")
+            if last.isdecimal():
+                members[parent].add(class_name)
+        self._alike = {parent for parent, found in members.items() if len(found) == 1}
+        self._sequential = {name for name, found in classes.items() if found == "Sequential"}
+
+    def pattern(self, name: str) -> tuple[str, dict[str, int]]:
+        """`model.layers.3.mlp` -> (`model.layers.{layer}.mlp`, {"layer": 3})."""
+        parts = name.split(".")
+        numbers: dict[str, int] = {}
+        out: list[str] = []
+        for i, part in enumerate(parts):
+            parent = ".".join(parts[:i])
+            if part.isdecimal() and self._counts(parent, first=not numbers):
+                label = "layer" if not numbers else _label(parts[i - 1] if i else "", numbers)
+                numbers[label] = int(part)
+                out.append("{" + label + "}")
+            else:
+                out.append(part)
+        return ".".join(out), numbers
+
+    def _counts(self, parent: str, first: bool) -> bool:
+        if parent in self._alike:
+            return True
+        return first and parent not in self._sequential  # hybrids: layers of several classes
+
+
+def _label(list_name: str, taken: Iterable[str]) -> str:
+    """A placeholder's name from the list it counts: experts -> expert, adapter_list -> adapter.
+
+    What is called like one of its members (LongCat's `self_attn.0`) is counted by "index".
+    """
+    word = re.sub(r"\W", "_", list_name)
+    label = next((word.removesuffix(end) for end in ("_list", "s") if word.endswith(end)), "index")
+    if not label.isidentifier():
+        label = "index"
+    unique, n = label, 2
+    while unique in taken:
+        unique, n = f"{label}{n}", n + 1
+    return unique

@@ -1,0 +1,115 @@
+"""What the probe saw of a model, as plain data: no torch here, so everything after can be pure.
+
+`activations.forward.probe` makes an `Observation`; `activations.selection.catalog` sorts it;
+`activations.session.header` uses it to say where the attention weights are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from activations.outputs.tree import Element
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of the model: its full name and its class's name."""
+
+    name: str
+    class_name: str
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """One place where one of the model's attention tensors is handed out.
+
+    `kind` is "self", "encoder", "decoder" or "cross", or the name of one of several towers ("text",
+    "vision"); `position` the tensor's place among the model's own attentions of that kind. The same
+    (kind, position) at several modules is one tensor handed on from the inner module to the outer.
+    """
+
+    module: str
+    call: int
+    element: Element
+    kind: str
+    position: int
+    axes: tuple[int, ...] | None = None
+
+    @property
+    def tensor(self) -> tuple[str, int]:
+        return self.kind, self.position
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A model's modules (in the model's order, without the root) and what a short pass showed.
+
+    `calls` counts the calls of each module, `outputs` outlines what it returned from the first:
+    `activations.outputs.shapes.Shape`s in the place of tensors, nested in lists and dicts; None,
+    and the names of other classes. `unsure` names modules whose calls or shapes cannot be told
+    beforehand: they follow the data (an expert gets the rows that were picked for it), or the
+    length of the text in a way that two passes do not show.
+    `positions` counts the rows and columns of a kind's attention matrices, where all are alike.
+    `lost` names the kinds of attention the model returns and no module hands out: it changes them
+    afterwards (Longformer, LED's encoder, CPM-Ant).
+    `entered` and `left` tell the order of the pass: when each module was called first, and when it
+    returned last, counted in calls and returns of any module.
+    `needs_flag`: weights appear only when `output_attentions=True` is passed to the forward call.
+    `warm_up`: the model replaces modules of its own in its first pass, so hooks come after one.
+    `probed` is False when no pass could be run: then only names and classes are known.
+    """
+
+    modules: tuple[Module, ...]
+    calls: dict[str, int] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    unsure: frozenset[str] = frozenset()
+    weights: tuple[WeightsSource, ...] = ()
+    positions: dict[str, int] = field(default_factory=dict)
+    lost: tuple[str, ...] = ()
+    entered: dict[str, int] = field(default_factory=dict)
+    left: dict[str, int] = field(default_factory=dict)
+    needs_flag: bool = False
+    warm_up: bool = False
+    probed: bool = True
+
+    def first_after(self, modules: Iterable[str]) -> str | None:
+        """The module whose first call comes after the layers of these have returned.
+
+        Not after the modules themselves: within a layer a longer text may call them again (CANINE
+        attends chunk by chunk). None where one of them was not called in the short pass, so that
+        nobody knows when it would be, or nothing comes after.
+        """
+        modules = list(modules)
+        if not modules or any(name not in self.left for name in modules):
+            return None
+        last = max(self.left[around] for name in modules for around in self._around(name))
+        later = [(when, name) for name, when in self.entered.items() if when > last]
+        return min(later)[1] if later else None
+
+    def _around(self, name: str) -> list[str]:
+        """The module and its layer; without a number in its name, all that it is part of."""
+        parts = name.split(".")
+        number = next((i for i, part in enumerate(parts) if part.isdecimal()), 0)
+        around = [".".join(parts[:end]) for end in range(number + 1, len(parts) + 1)]
+        return [module for module in around if module in self.left]
+
+
+def weights_sources(
+    sources: Iterable[WeightsSource], chosen: Iterable[str]
+) -> tuple[WeightsSource, ...]:
+    """Each attention tensor once, from the outermost chosen module that hands it out.
+
+    Modules that are not chosen are left out. The order is the model's own: by kind as the model
+    returns them, then by layer.
+    """
+    chosen = set(chosen)
+    best: dict[tuple[str, int], WeightsSource] = {}
+    for source in sources:
+        if source.module not in chosen:
+            continue
+        held = best.get(source.tensor)
+        if held is None or source.module.count(".") < held.module.count("."):
+            best[source.tensor] = source
+    return tuple(best.values())

@@ -1,0 +1,91 @@
+"""About how many bytes a document takes: of what is captured, or of what is still to be.
+
+Both are told by the same rule from the same few facts about each tensor, so that what is refused
+for want of room is refused before the run where that can be known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from activations.document.format import Numbers, document_bytes
+from activations.inputs.prompt import lengths
+from activations.inputs.request import Request
+from activations.model.errors import failures_explained
+from activations.outputs.shapes import Lengths, Shape, shapes_in
+from activations.selection.answers import Selection
+from activations.selection.observation import Observation
+from activations.session.opening import Subject, tokenize_text, with_prompt
+from activations.text import size_text
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """So many bytes, and how sure that is: "about", "at least", "up to" or, if both, "roughly"."""
+
+    bytes: int
+    bound: str
+
+    def __str__(self) -> str:
+        rounded = float(f"{self.bytes:.1e}")  # more digits would promise too much
+        return f"{self.bound} {size_text(rounded).replace('.0 ', ' ')}"
+
+
+def expected_size(
+    observation: Observation, names: Iterable[str], lengths: Lengths, format: str = "json"
+) -> Estimate:
+    """What the document of these modules will take, from what the probe saw of them.
+
+    What cannot be told beforehand (modules that get rows picked by the data, and those of a model
+    that could not be tried) is left out, and the estimate is "at least".
+    """
+    known: list[list[Numbers]] = []
+    all_known = observation.probed
+    for name in names:
+        numbers = None
+        if name not in observation.unsure:
+            numbers = _numbers(observation.outputs.get(name), lengths.letters)
+        all_known = all_known and numbers is not None
+        known += [numbers or []] * observation.calls.get(name, 0)
+    bound = "about" if not lengths.at_most else "up to"
+    if not all_known:
+        bound = "at least" if not lengths.at_most else "roughly"
+    return Estimate(document_bytes(known, format), bound)
+
+
+def _numbers(outline: object, letters: Mapping[str, int]) -> list[Numbers] | None:
+    """The tensors of an output; None where a length is not known."""
+    try:
+        return [_numbers_of(shape, letters) for shape in shapes_in(outline)]
+    except KeyError:
+        return None
+
+
+def _numbers_of(shape: Shape, letters: Mapping[str, int]) -> Numbers:
+    count, zeros = shape.numbers(letters)
+    return Numbers(count, shape.dtype, zeros)
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What a run will be about, as far as that can be told beforehand."""
+
+    lengths: Lengths
+    size: Estimate
+
+
+def foresee(
+    subject: Subject, selection: Selection, request: Request, format: str = "json"
+) -> Prospect:
+    """How many tokens will be read and how large the document will be. Loads no weights.
+
+    Raises `UsageError` when the text does not fit the model.
+    """
+    request = with_prompt(subject, request)
+    model = subject.outline if subject.model is None else subject.model
+    with failures_explained():
+        read = tokenize_text(subject, request, model.config)
+        told = lengths(model, subject.tokenizer, request, read)
+    observation = subject.catalog.observation
+    return Prospect(told, expected_size(observation, selection.names, told, format))

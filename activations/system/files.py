@@ -1,0 +1,105 @@
+"""The files that are written: their names, and what can be told of them beforehand."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from pathlib import Path
+
+from activations.errors import ToolkitError, UsageError
+from activations.text import size_text
+
+
+def check_room(path: str | os.PathLike[str], needed: int) -> None:
+    """Raise `ToolkitError` where a file of about `needed` bytes has no room on the disk."""
+    try:
+        room = shutil.disk_usage(Path(os.path.realpath(path)).parent).free
+    except OSError as error:  # the folder went away
+        raise cannot_be_written(path, error) from None
+    if needed > room:
+        raise ToolkitError(
+            f"no room on the disk for '{path}': about {size_text(needed)} are needed and "
+            f"{size_text(room)} are free. Free some, choose fewer modules or layers, or write "
+            "elsewhere."
+        )
+
+
+def cannot_be_written(path: str | os.PathLike[str], error: Exception) -> ToolkitError:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ToolkitError(
+            f"no room on the disk for '{path}'. Free some, choose fewer modules or layers, or "
+            "write elsewhere."
+        )
+    why = getattr(error, "strerror", None) or error
+    return ToolkitError(f"'{path}' cannot be written: {why}. Write elsewhere.")
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that cannot be written, before any work is done for it."""
+    try:
+        _check_writable(path, Path(os.path.realpath(path)))
+    except (OSError, ValueError) as error:  # too long, or not to be looked at; a NUL in it
+        raise cannot_be_written(path, error) from None
+
+
+def _check_writable(path: str | os.PathLike[str], target: Path) -> None:
+    if not os.fspath(path):
+        raise UsageError("the name of the file to write is empty. Name one with --output.")
+    if target.is_dir():
+        raise ToolkitError(f"'{path}' is a folder. Name a file.")
+    if not target.parent.is_dir():
+        raise ToolkitError(f"the folder of '{path}' does not exist. Make it, or write elsewhere.")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise ToolkitError(f"the folder of '{path}' is not writable. Write elsewhere.")
+    if target.is_symlink():  # though links are followed
+        raise ToolkitError(f"'{path}' is a symbolic link that leads to itself. Name another.")
+    if target.exists() and not target.is_file():
+        raise ToolkitError(f"'{path}' is not an ordinary file. Name another.")
+
+
+def check_output_folder(name: str) -> None:
+    """Refuse an `--output-dir` that could not be made, before any work is done for it."""
+    try:
+        _check_output_folder(name, Path(os.path.realpath(name)))
+    except (OSError, ValueError) as error:
+        raise cannot_be_made(name, error) from None
+
+
+def _check_output_folder(name: str, folder: Path) -> None:
+    if folder.is_symlink():
+        raise ToolkitError(
+            f"--output-dir: '{name}' is a symbolic link that leads to itself. Name another."
+        )
+    if folder.exists() and not folder.is_dir():
+        raise ToolkitError(f"--output-dir: '{name}' is a file. Name a folder.")
+    if not folder.exists() and not folder.parent.is_dir():
+        raise ToolkitError(
+            f"--output-dir: the folder above '{name}' does not exist. Make it, or name another."
+        )
+    if not os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK):
+        raise ToolkitError(f"--output-dir: '{name}' is not writable. Name another.")
+
+
+def cannot_be_made(name: str | os.PathLike[str], error: Exception) -> ToolkitError:
+    why = getattr(error, "strerror", None) or error
+    return ToolkitError(f"--output-dir: '{name}' cannot be made ({why}). Name another.")
+
+
+def safe_name(name: str) -> str:
+    """`Qwen/Qwen2.5-0.5B` -> `Qwen_Qwen2.5-0.5B`: runs of other characters become `_`.
+
+    For a part of a file's name: never a path, never too long.
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:180]
+
+
+def is_folder(name: str) -> bool:
+    """Whether there is a folder of this name; of one that no file can have, there is none."""
+    return os.path.isdir(name)  # noqa: PTH112  Path.is_dir raises where a name is too long
+
+
+def is_file(name: str) -> bool:
+    """Whether there is a file of this name; of one that no file can have, there is none."""
+    return os.path.isfile(name)  # noqa: PTH113  Path.is_file raises where a name is too long

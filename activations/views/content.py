@@ -1,0 +1,143 @@
+"""A document -> what is to be shown of it: attention with tokens and scores, and the words around.
+
+Both the pages and what goes with them (figures, tables of scores, notebooks) start here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from activations.attention.scores import with_scores
+from activations.attention.stack import Stack, take
+from activations.attention.weights import read_attention
+from activations.document.reader import Document
+from activations.errors import ToolkitError, UsageError, Warn, ignore
+from activations.text import printable
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What a page says it shows: the model, what it read, and what was left out and why.
+
+    `texts` are further texts by their names: a second sentence, the decoder's target, an image's
+    file. `capture` is an id of what was captured: a page tells by it that a link came from another.
+    """
+
+    model: str
+    prompt: str
+    notes: tuple[str, ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()
+    capture: str = ""
+
+    @property
+    def read(self) -> tuple[tuple[str, str], ...]:
+        """All that the model read; a model of images or audio reads no prompt."""
+        prompt = (("Prompt", self.prompt),)
+        return prompt + self.texts if self.prompt or not self.texts else self.texts
+
+
+TokensOf = Callable[[str, Sequence[object]], list[str]]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a page, a figure or a table shows, and the words around it."""
+
+    caption: Caption
+    stacks: tuple[Stack, ...]
+
+
+def read_shown(
+    document: Document,
+    tokens_of: TokensOf,
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    tokens: tuple[int, int] | None = None,
+    warn: Warn = ignore,
+) -> Shown:
+    """The attention of these layers, heads and token positions (first, end); None is all.
+
+    `tokens_of(model, ids)` names the tokens of a document that has only their ids. Scores are of
+    the whole text, whatever part of it is shown. What is told to `warn` also stands
+    among the caption's notes. Raises `ToolkitError` where there is no attention to show,
+    `UsageError` for what is not there.
+    """
+    _name_tokens(document, tokens_of, warn)
+    notes: list[str] = []
+
+    def note(line: str) -> None:
+        shown = printable(line)  # it may name modules, and must not be reordered by them
+        if shown not in notes:
+            notes.append(shown)
+            warn(line)
+
+    chosen = take(read_attention(document, note), layers, heads, warn=note)
+    stacks = take(with_scores(chosen), tokens=tokens, warn=note)
+    if not stacks:
+        raise UsageError("nothing is left to show: --layers, --heads and --tokens exclude all.")
+    if tokens is not None:
+        notes.append(f"Only the tokens {tokens[0]} to {tokens[1] - 1} are shown.")
+    if any(stack.written is not None for stack in stacks):
+        notes.append("Underlined tokens were written by the model itself.")
+    if any(stack.split is not None for stack in stacks):
+        notes.append("Tokens in italics belong to the second text.")
+    caption = Caption(
+        document.model, document.prompt, tuple(notes), _texts(document), _capture_id(document)
+    )
+    return Shown(caption, tuple(stacks))
+
+
+def _capture_id(document: Document) -> str:
+    """The same for all pages of what one model read, whatever part of it they show.
+
+    By the ids where there are any: tokens may have been looked up since.
+    """
+    ids = ["input_ids", "decoder_input_ids"]
+    tokens = ids if any(key in document.header for key in ids) else ["tokens", "decoder_tokens"]
+    read = [document.model, document.prompt, _texts(document)]
+    known = json.dumps([*read, *map(document.header.get, tokens)])  # halves of characters too
+    return hashlib.sha256(known.encode("ascii")).hexdigest()[:8]
+
+
+def _texts(document: Document) -> tuple[tuple[str, str], ...]:
+    """What the model read beside the prompt, or wrote itself."""
+    names = {
+        "text_pair": "Second",
+        "target": "Target",
+        "image": "Image",
+        "audio": "Audio",
+        "written": "Written",
+    }
+    header = document.header
+    return tuple((name, header[key]) for key, name in names.items() if header.get(key))
+
+
+def _name_tokens(document: Document, tokens_of: TokensOf, warn: Warn) -> None:
+    """Fill in the tokens of a document that has only ids, by the model's tokenizer."""
+    pairs = (("tokens", "input_ids"), ("decoder_tokens", "decoder_input_ids"))
+    missing = [
+        (names, ids)
+        for names, ids in pairs
+        if names not in document.header and document.header.get(ids)
+    ]
+    if not missing:
+        return
+    try:
+        for names, ids in missing:
+            document.header[names] = tokens_of(document.model, _ids(document, ids))
+    except (ToolkitError, ImportError, LookupError, TypeError, ValueError, OverflowError):
+        warn(
+            f"the document has no tokens and the tokenizer of '{document.model}' cannot be loaded; "
+            "ids are shown."
+        )
+        for names, ids in missing:
+            document.header[names] = [f"#{i}" for i in _ids(document, ids)]
+
+
+def _ids(document: Document, key: str) -> list[object]:
+    """The first text's ids, whether they stand in a batch or alone."""
+    rows: list[object] = document.header[key]
+    return rows[0] if rows and isinstance(rows[0], list) else rows

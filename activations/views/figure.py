@@ -1,0 +1,100 @@
+"""Heads and what a document holds -> figures of them: file names, titles, labels, values."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from activations.attention.heads import HeadName, stacks_with
+from activations.attention.stack import Stack, are_weights, showable
+from activations.errors import UsageError, Warn, ignore
+from activations.system.files import safe_name
+from activations.text import printable
+from activations.views.content import Caption
+from activations.views.heat_map import HeadMap, drawn
+from activations.views.tokens import readable
+
+MOST_TOKENS = 3000  # a side; more could not be told apart in print, a dot of 600 dpi each
+_LABEL_WIDTH = 20  # characters, Chinese and its like counted twice
+
+
+def build_figures(
+    heads: Sequence[HeadName],
+    caption: Caption,
+    stacks: Sequence[Stack],
+    form: str = "svg",
+    warn: Warn = ignore,
+) -> dict[str, bytes]:
+    """{file name: its content}, a figure for each head in each kind of attention that has it.
+
+    `form` is "svg", "png" or "pdf". `warn` is told of characters that no font here has. Raises
+    `UsageError` for a head that is not there and for more than `MOST_TOKENS` tokens.
+    """
+    maps = {
+        _file_name(name, caption.model, stack, stacks, form): head_map(name, caption, stack, stacks)
+        for name in heads
+        for stack in stacks_with(name, stacks, "--figure")
+    }
+    return dict(zip(maps, drawn(list(maps.values()), form, warn), strict=True))
+
+
+def head_map(name: HeadName, caption: Caption, stack: Stack, stacks: Sequence[Stack]) -> HeadMap:
+    """What is to be drawn of a head. `stack` has it; it is one of all `stacks` of the document.
+
+    Raises `UsageError` where there are more than `MOST_TOKENS` tokens.
+    """
+    most = max(len(stack.rows), len(stack.columns))
+    if most > MOST_TOKENS:
+        raise UsageError(
+            f"--figure {name}: {most} tokens cannot be told apart in a figure. Take up to "
+            f"{MOST_TOKENS} of them, as in --tokens 0:{MOST_TOKENS}."
+        )
+    subtitle = _shortened(printable(caption.model), 60)
+    if len(stacks) > 1:
+        subtitle += f", {_kind_in_words(stack, stacks)}"
+    values = stack.weights[stack.layers.index(name.layer)]
+    weights = values[stack.heads.index(name.head)].astype(np.float64)
+    return HeadMap(
+        title=f"Layer {name.layer}, Head {name.head}",
+        subtitle=subtitle,
+        weights=np.ma.masked_array(weights, ~showable(weights)),
+        rows=_labels(stack.rows),
+        columns=_labels(stack.columns),
+        first=stack.start,
+        is_raw=not are_weights(values),
+    )
+
+
+def _file_name(name: HeadName, model: str, stack: Stack, stacks: Sequence[Stack], form: str) -> str:
+    """`attention_figure_{model}_layer_3_head_5.svg`, with the kind where several have this head."""
+    alike = [other for other in stacks if name.layer in other.layers and name.head in other.heads]
+    kind = ""
+    if len(alike) > 1:
+        of_kind = [other for other in alike if other.kind == stack.kind]
+        number = 1 + next(i for i, other in enumerate(of_kind) if other is stack)
+        kind = f"{stack.kind}_" if number == 1 else f"{stack.kind}_{number}_"
+    head = f"layer_{name.layer}_head_{name.head}"
+    return f"attention_figure_{safe_name(model)}_{kind}{head}.{form}"
+
+
+def _kind_in_words(stack: Stack, stacks: Sequence[Stack]) -> str:
+    """`cross attention`, and which one where several modules have attention of this kind."""
+    if sum(other.kind == stack.kind for other in stacks) > 1:
+        return printable(stack.name)
+    return f"{stack.kind.replace('_', ' ')} attention"
+
+
+def _labels(tokens: Sequence[str]) -> tuple[str, ...]:
+    return tuple(_shortened(printable(text), _LABEL_WIDTH) for text in readable(tokens))
+
+
+def _shortened(text: str, width: int) -> str:
+    """The text, its end replaced by an ellipsis where it is wider than `width` Latin letters."""
+    widths = [2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text]
+    if sum(widths) <= width:
+        return text
+    kept = sum(total < width for total in accumulate(widths))
+    return text[:kept] + "…"

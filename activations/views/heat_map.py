@@ -1,0 +1,269 @@
+"""A head map -> a figure for a paper: a heat map as SVG, PNG or PDF, drawn by matplotlib.
+
+By its object API, never pyplot: no display is needed and no state is shared. The same call gives
+the same bytes on one machine: there are no dates in the files, ids come from what they stand for,
+and a user's own matplotlib settings are left aside. Text stays text in SVG and PDF, so that it can
+be searched and edited.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from activations.errors import Warn
+from activations.views.colours import LIGHT, STRONG
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+_MM = 1 / 25.4  # inches
+_CELL = 4.5  # mm; a label of 8 pt has room beside it
+_ROOMY_CELL = 8.0  # mm; room for a number of 7 pt in it
+_ROOMY = 12  # tokens a side, up to which the weights are written into the cells
+_WIDEST, _HIGHEST = 115.0, 180.0  # mm; with the labels it fits a page of A4 or letter
+_LEAST = 20.0  # mm; for a title and a label of the axis beside it
+_DOTS = 600  # an inch: what journals ask for where a picture holds text
+_SINGLE_CELLS = 10_000  # are drawn as shapes; more as one picture, which stays small
+_LABEL, _SMALLEST_LABEL = 8.0, 5.0  # pt
+_LINE = 1.25  # a label's height in its size
+_TICKS = (0, 0.1, 0.3, 0.6, 1)  # of the range, about evenly apart by the root
+_INK, _FAINT = "#222222", "#999999"
+
+
+@dataclass(frozen=True)
+class HeadMap:
+    """What one figure shows: `weights` (rows, columns), masked where there is no number to show.
+
+    `first` is the position in the text of the first row and column. `is_raw` says that the values
+    are no weights from 0 to 1 but scores before the softmax.
+    """
+
+    title: str
+    subtitle: str
+    weights: np.ma.MaskedArray[Any, Any]
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    first: int
+    is_raw: bool
+
+    @property
+    def texts(self) -> str:
+        """All characters in the figure that come from the document."""
+        return "".join((self.subtitle, *self.rows, *self.columns))
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The values at the ends of the colours.
+
+        Weights: 0 and 1, so that one colour is one weight in all figures. Raw scores have no zero
+        that means anything, so theirs go from the least to the largest.
+        """
+        if not self.is_raw:
+            return 0.0, 1.0
+        if not self.weights.count():
+            return 0.0, 1.0
+        low, high = float(self.weights.min()), float(self.weights.max())
+        return (low, high) if high > low else (low, low + 1.0)
+
+
+def drawn(heads: Sequence[HeadMap], form: str, warn: Warn) -> list[bytes]:
+    """Each as a file of the form "svg", "png" or "pdf".
+
+    `warn` is told, once, of characters that no font here has.
+    """
+    with _quiet(), _settings("".join(head.texts for head in heads), form, warn):
+        return [_saved(draw(head), head, form) for head in heads]
+
+
+# --------------------------------------------------------------------------------------- drawing
+
+
+def draw(head: HeadMap) -> Figure:
+    """The figure, of its size in print: cells of 4.5 mm, or as small as makes it fit a page."""
+    from matplotlib.figure import Figure
+
+    rows, columns = head.weights.shape
+    cell = _ROOMY_CELL if max(rows, columns) <= _ROOMY else _CELL
+    cell = min(cell, _WIDEST / columns, _HIGHEST / rows)
+    width, height = max(cell * columns, _LEAST), max(cell * rows, _LEAST)
+    figure = Figure(figsize=(width * _MM, height * _MM), dpi=_DOTS)
+    axes = figure.add_axes((0, 0, 1, 1))  # labels stand outside; saving makes room for them
+    cells = _draw_cells(axes, head, width / columns)
+    _label(axes.xaxis, head.columns, head.first, width / columns)
+    _label(axes.yaxis, head.rows, head.first, height / rows)
+    axes.tick_params("x", rotation=90)
+    axes.set_xlabel("Attended token")
+    axes.set_ylabel("Attending token")
+    axes.set_title(head.title, loc="left", fontweight="bold", pad=17)
+    axes.annotate(
+        head.subtitle, (0, 1), (0, 5), "axes fraction", textcoords="offset points", va="bottom"
+    )
+    beside, wide, high = 4 / width, 3.5 / width, max(height, _LEAST + 5) / height
+    bar = figure.add_axes((1 + beside, 1 - high, wide, high))
+    _draw_bar(figure, bar, cells, head)
+    return figure
+
+
+def _draw_cells(axes: Axes, head: HeadMap, cell: float) -> ScalarMappable:
+    """The heat map, rows from the top; what is masked is left to a hatched ground."""
+    from matplotlib.colors import PowerNorm
+
+    rows, columns = head.weights.shape
+    if np.ma.getmaskarray(head.weights).any():
+        axes.patch.set(facecolor="#dddddd", edgecolor=_FAINT, hatch="//////")
+    colours: dict[str, Any] = {"cmap": _colours(), "norm": PowerNorm(0.5, *head.range)}
+    axes.set(xlim=(0, columns), ylim=(rows, 0))
+    if rows * columns > _SINGLE_CELLS:
+        extent = (0, columns, rows, 0)
+        return axes.imshow(
+            head.weights, extent=extent, aspect="auto", interpolation="none", **colours
+        )
+    # A hair of white parts the cells; where they are small, their own colour closes the gaps that
+    # viewers would show between them.
+    edges: dict[str, Any] = {"edgecolors": "white", "linewidth": 0.4}
+    if cell < _CELL / 2:
+        edges = {"edgecolors": "face", "linewidth": 0.1}
+    cells = axes.pcolormesh(head.weights, **colours, **edges)
+    if max(rows, columns) <= _ROOMY:
+        _write_values(axes, head, cells)
+    return cells
+
+
+def _colours() -> Colormap:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("attention", LIGHT)
+
+
+def _write_values(axes: Axes, head: HeadMap, cells: ScalarMappable) -> None:
+    """The weights to two decimals; `0` where there is none at all, as before the first token."""
+    form = "z.1f" if head.is_raw else ".2f"  # z: no minus before a zero
+    there = np.argwhere(~np.ma.getmaskarray(head.weights)).tolist()
+    values = {(row, column): head.weights[row, column] for row, column in there}
+    texts = {place: format(value, form) if value else "0" for place, value in values.items()}
+    if max(map(len, texts.values()), default=0) > 6:  # they would not fit
+        return
+    strengths = np.asarray(cells.norm(head.weights))
+    for (row, column), text in texts.items():
+        axes.text(
+            column + 0.5,
+            row + 0.5,
+            text.replace("-", "\u2212"),  # as on the colour bar
+            color="white" if strengths[row, column] > STRONG else "black",
+            fontsize=7,
+            ha="center",
+            va="center_baseline",
+        )
+
+
+def _label(axis: Axis, labels: Sequence[str], first: int, cell: float) -> None:
+    """A token at each cell; where they would overlap, at every second, third, ... with its number.
+
+    `cell` is what a label has of room, in mm.
+    """
+    room = cell * _MM * 72
+    size = min(max(room / _LINE, _SMALLEST_LABEL), _LABEL)
+    step = math.ceil(size * _LINE / room)
+    places = range(0, len(labels), step)
+    texts = [f"{first + i}: {labels[i]}" if step > 1 else labels[i] for i in places]
+    axis.set_ticks([i + 0.5 for i in places], texts, fontsize=size)
+
+
+def _draw_bar(figure: Figure, axes: Axes, cells: ScalarMappable, head: HeadMap) -> None:
+    low, high = head.range
+    ticks = [low + (high - low) * share for share in _TICKS]
+    bar = figure.colorbar(cells, cax=axes, ticks=ticks)
+    bar.set_ticklabels([f"{tick:.3g}".replace("-", "\u2212") for tick in ticks])
+    if bar.solids is not None:
+        bar.solids.set(edgecolor="face", linewidth=0.1, rasterized=False)
+    bar.outline.set(linewidth=0.5, edgecolor=_FAINT)
+    axes.set_ylabel("Raw attention score" if head.is_raw else "Attention weight")
+
+
+# ---------------------------------------------------------------------------------------- saving
+
+
+def _saved(figure: Figure, head: HeadMap, form: str) -> bytes:
+    """The file's content: as large as what is drawn, and nothing in it that changes by the day."""
+    metadata: dict[str, dict[str, Any]] = {
+        "svg": {"Date": None, "Title": head.title},
+        "pdf": {"CreationDate": None, "Title": head.title},
+        "png": {"Title": head.title},
+    }
+    content = io.BytesIO()
+    figure.savefig(
+        content, format=form, bbox_inches="tight", pad_inches=0.04, metadata=metadata[form]
+    )
+    return content.getvalue()
+
+
+@contextmanager
+def _settings(characters: str, form: str, warn: Warn) -> Iterator[None]:
+    """matplotlib's own defaults with ours above them, and fonts that have these characters."""
+    import matplotlib
+
+    from activations.views.fonts import families_for
+
+    families, missing = families_for(characters)
+    if missing and form != "svg":  # whoever opens an SVG draws its text, with fonts of their own
+        warn(
+            f"no font installed here has {' '.join(missing[:10])}{' ...' * (len(missing) > 10)}; "
+            "boxes are drawn instead. Install one that has, or write the figure as svg."
+        )
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        settings: Any = {**_STYLE, "font.family": families}
+        matplotlib.rcParams.update(settings)
+        yield
+
+
+_STYLE: dict[str, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.5,
+    "axes.edgecolor": _FAINT,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "xtick.color": _FAINT,
+    "ytick.color": _FAINT,
+    "xtick.major.size": 2,
+    "ytick.major.size": 2,
+    "xtick.major.width": 0.5,
+    "ytick.major.width": 0.5,
+    "hatch.linewidth": 0.4,
+    "text.parse_math": False,  # a dollar sign is a dollar sign
+    "svg.fonttype": "none",
+    "svg.hashsalt": "agnostic-activations",
+    "pdf.fonttype": 42,  # TrueType, as publishers want it
+}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What matplotlib would say of fonts and caches is either said in our words or no matter."""
+    logger = logging.getLogger("matplotlib")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="matplotlib")
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,199 @@
+"""What Jupyter shows of a document or a view: the same page as the command's, in a frame.
+
+The page stands inside the output, in an iframe's `srcdoc`: it draws with the network off, in an
+export too, and several in one notebook do not disturb each other. The frame is sandboxed without
+`allow-same-origin`: whatever a stranger's document brings, it cannot reach the notebook around it.
+
+What is shown never raises: Jupyter would print a traceback in its place.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import operator
+import os
+import reprlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import orjson
+
+from activations.arguments import number, numbers
+from activations.attention.weights import find_weights
+from activations.document.format import SECTIONS
+from activations.document.reader import Document
+from activations.errors import ToolkitError, UsageError
+from activations.outputs.tree import walk
+from activations.system.atomic import replacing
+from activations.text import html_text, size_text
+from activations.views.content import TokensOf, read_shown
+from activations.views.page import VIEWS, build_pages
+
+HEIGHT = 700  # pixels, unless asked otherwise; the frame's lower edge can be drawn
+LARGEST = 20_000_000  # bytes of a page that is shown: the notebook's file holds every one of them
+MOST_WEIGHTS = 50_000_000  # of a document that shows itself; the page of more would be larger
+_MANY_MODULES = 12  # more are folded
+_MOST_MODULES = 1000
+_LONG = 80  # characters of a shape; a longer one is folded
+# Figures and tables are saved from the frame, and links to a head copied.
+_FRAME = (
+    '<iframe title="{title}" sandbox="allow-scripts allow-downloads" allow="clipboard-write" '
+    'style="width:100%;height:{height}px;border:1px solid #8886;resize:vertical" '
+    'srcdoc="{page}">{instead}</iframe>'
+)
+# A frame never shows what is in it. Where frames are taken out (Jupyter does, until a notebook that
+# came from elsewhere is trusted), this is left.
+_INSTEAD = "The attention is not shown here. Trust the notebook, or run the cell again."
+
+
+@dataclass(frozen=True, repr=False)
+class View:
+    """A page that shows itself in a notebook, and can be saved.
+
+    `page` is the HTML as UTF-8, `height` the frame's in pixels.
+    """
+
+    title: str
+    page: bytes
+    height: int = HEIGHT
+
+    def __repr__(self) -> str:
+        return f"<View {self.title!r}, {size_text(len(self.page))}; save(path) writes it>"
+
+    def _repr_html_(self) -> str:
+        return _line(self.too_large) if self.too_large else self._frame()
+
+    @property
+    def too_large(self) -> str:
+        """Why the page is not shown in a notebook, and what to do; empty where it is."""
+        if len(self.page) <= LARGEST:
+            return ""
+        return (
+            f"This view takes {size_text(len(self.page))}, more than the {size_text(LARGEST)} that "
+            "are shown in a notebook. Show a part of it, as in document.view(layers=[0, 1]), or "
+            "open a file: document.view().save('attention.html')."
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the page to a file, whole or not at all. Raises `ToolkitError` where that fails."""
+        with replacing(path, needed=len(self.page)) as file:
+            file.write(self.page)
+
+    def _frame(self) -> str:
+        page = html.escape(self.page.decode("utf-8"))
+        return _FRAME.format(
+            title=html_text(self.title), height=self.height, page=page, instead=html_text(_INSTEAD)
+        )
+
+
+def make_view(
+    document: Document,
+    tokens_of: TokensOf,
+    view: str = "head",
+    layers: int | Iterable[int] | None = None,
+    heads: int | Iterable[int] | None = None,
+    tokens: tuple[int, int] | None = None,
+    min_weight: float = 0.01,
+    height: int | None = None,
+) -> View:
+    """The page of `Document.view`, made at once, so that a wrong argument raises there."""
+    if view not in tuple(VIEWS):
+        raise UsageError(f"view does not know {reprlib.repr(view)}. Write 'head' or 'model'.")
+    if not 0 <= number(min_weight, "min_weight", float, "0.01") < 1:
+        raise UsageError("min_weight takes a number from 0 up to, but not, 1.")
+    pixels = HEIGHT if height is None else number(height, "height", operator.index, str(HEIGHT))
+    if pixels <= 0:
+        raise UsageError(f"height takes a number of pixels, as in height={HEIGHT}.")
+    shown = read_shown(
+        document, tokens_of, numbers(layers, "layers"), numbers(heads, "heads"), _pair(tokens)
+    )
+    pages = build_pages([view], shown.caption, shown.stacks, float(min_weight))
+    return View(f"{VIEWS[view]}: {shown.caption.model}", pages[view], pixels)
+
+
+def document_html(document: Document, tokens_of: TokensOf) -> str:
+    """The head view of a document; a table of its modules where that cannot be shown, and why."""
+    try:
+        reason = _too_many(document)
+        if not reason:
+            view = make_view(document, tokens_of)
+            reason = view.too_large
+            if not reason:
+                return view._repr_html_()
+    except Exception as error:
+        reason = _said(error)
+    try:
+        return _line(reason) + _table(document)
+    except Exception as error:
+        return _line(f"{document!r} cannot be shown. {_said(error)}")
+
+
+def _too_many(document: Document) -> str:
+    """Why a document is too large even to try; its sizes alone are looked at."""
+    places = find_weights(document)
+    count = sum(math.prod(document.element_shapes(p.module).get(p.element, ())) for p in places)
+    if count <= MOST_WEIGHTS:
+        return ""
+    return (
+        f"These are {count:,} attention weights, too many to be shown in a notebook at once. Show "
+        "a part of them, as in document.view(layers=[0, 1], tokens=(0, 64))."
+    )
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, ToolkitError) else f"{type(error).__name__}: {error}"
+
+
+def _pair(tokens: tuple[int, int] | None) -> tuple[int, int] | None:
+    match numbers(tokens, "tokens"):
+        case None:
+            return None
+        case [first, end] if 0 <= first < end:
+            return first, end
+    raise UsageError(
+        f"tokens takes a first and an end, as in tokens=(0, 64), not {reprlib.repr(tokens)}."
+    )
+
+
+# --------------------------------------------------------------------------------- text and tables
+
+
+def _line(text: str) -> str:
+    return f"<p>{html_text(text)}</p>"
+
+
+def _folded(summary: str, inside: str, is_open: bool = False) -> str:
+    state = " open" if is_open else ""
+    return f"<details{state}><summary>{summary}</summary>{inside}</details>"
+
+
+def _table(document: Document) -> str:
+    """The modules of a document by category, with the shapes and dtypes of what they returned."""
+    found = [f"<p><b>{html_text(document.model)}</b> {html_text(document.prompt[:200])}</p>"]
+    for category in SECTIONS:
+        names = document.names_of(category)
+        if names:
+            rows = "".join(_row(document, name) for name in names[:_MOST_MODULES])
+            more = len(names) - _MOST_MODULES
+            rest = f"<p>and {more:,} more; document.names lists them.</p>" if more > 0 else ""
+            table = f"<table><tr>{_cells('module', 'shape', 'dtype', tag='th')}</tr>{rows}</table>"
+            summary = f"{category}, {len(names):,} {'module' if len(names) == 1 else 'modules'}"
+            found.append(_folded(summary, table + rest, len(names) <= _MANY_MODULES))
+    return "".join(found)
+
+
+def _row(document: Document, name: str) -> str:
+    shape, dtype = document.shape(name), document.dtype(name)
+    sizes = "not stated" if shape is None else orjson.dumps(shape).decode("utf-8")
+    sizes = sizes.replace(",", ", ")
+    shown = html_text(sizes)
+    if len(sizes) > _LONG:
+        shown = _folded(html_text(sizes[: _LONG - 1]) + "…", shown)
+    dtypes = dict.fromkeys(str(leaf) for _, leaf in walk(dtype) if leaf is not None)
+    return f"<tr>{_cells(html_text(name), shown, html_text(', '.join(dtypes)))}</tr>"
+
+
+def _cells(*texts: str, tag: str = "td") -> str:
+    """Cells of escaped text. Jupyter writes its tables from the right, as suits numbers."""
+    return "".join(f'<{tag} style="text-align:left">{text}</{tag}>' for text in texts)

@@ -1,0 +1,154 @@
+"""The scores of every head as a table: for people (`table`) or for programs (`csv`).
+
+What the scores mean stands in `activations.attention.scores`. On a terminal rich draws the table;
+over a pipe or on a dumb terminal it is plain text in columns.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from activations.arguments import describe_numbers
+from activations.attention.heads import HeadName
+from activations.attention.scores import SCORES
+from activations.attention.stack import Stack
+from activations.errors import Warn, ignore
+from activations.system.streams import is_terminal
+from activations.text import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_HEADER = ("attention", "layer", "head", *SCORES)
+_NAMED = 3  # heads for each score
+
+
+@dataclass(frozen=True)
+class HeadScores:
+    """One head: what its attention is called, and its scores in the order of `SCORES`.
+
+    Scores that are not defined are NaN.
+    """
+
+    attention: str
+    name: HeadName
+    scores: tuple[float, ...]
+
+    def cells(self, form: str, undefined: str) -> list[str]:
+        """The row's texts, scores written by `form`."""
+        scores = [undefined if np.isnan(score) else format(score, form) for score in self.scores]
+        return [self.attention, str(self.name.layer), str(self.name.head), *scores]
+
+
+def show_summary(stacks: Sequence[Stack], form: str, file: TextIO, warn: Warn = ignore) -> None:
+    """Print the scores of all heads of these stacks, which have them, as a "table" or as "csv".
+
+    The table is followed by the strongest heads. Values that are no attention weights have no
+    scores; `warn` is told of them.
+    """
+    heads = list(scored_heads(stacks))
+    if form == "csv":
+        _write_csv(heads, file)
+    else:
+        _show_table(heads, file)
+        print("", *strongest(heads), sep="\n", file=file)
+    _warn_of_raw_scores(stacks, warn)
+
+
+def score_rows(stacks: Sequence[Stack]) -> list[dict[str, Any]]:
+    """The scores of all heads of these stacks, which have them: a dict a head, NaN undefined."""
+    values = (
+        (head.attention, head.name.layer, head.name.head, *head.scores)
+        for head in scored_heads(stacks)
+    )
+    return [dict(zip(_HEADER, row, strict=True)) for row in values]
+
+
+def scored_heads(stacks: Sequence[Stack]) -> Iterator[HeadScores]:
+    """The heads in the order of the stacks, their layers and heads."""
+    several = len({stack.kind for stack in stacks}) > 1
+    for stack in stacks:
+        assert stack.scores is not None, "read_shown reckons them"
+        kind = stack.kind if several else None
+        for layer, of_layer in zip(stack.layers, stack.scores, strict=True):
+            for head, scores in zip(stack.heads, of_layer, strict=True):
+                name = HeadName(layer, head, kind)
+                yield HeadScores(printable(stack.name), name, tuple(map(float, scores)))
+
+
+def strongest(heads: Sequence[HeadScores]) -> list[str]:
+    """A line for each score: `Previous token: 1.2 (0.96), 0.3 (0.20), 0.1 (0.14)`.
+
+    Of entropy the lowest, which is the most focused.
+    """
+    lines = []
+    for i, score in enumerate(SCORES):
+        lowest = score == "entropy"
+        title = score.replace("_", " ").capitalize()
+        title += " (lowest, most focused)" if lowest else ""
+        defined = [head for head in heads if not np.isnan(head.scores[i])]
+        defined.sort(
+            key=lambda head: head.scores[i], reverse=not lowest
+        )  # equal ones stay in order
+        named = [f"{head.name} ({head.scores[i]:.2f})" for head in defined[:_NAMED]]
+        lines.append(f"{title}: {', '.join(named) or '-'}")
+    return lines
+
+
+def _warn_of_raw_scores(stacks: Sequence[Stack], warn: Warn) -> None:
+    for stack in stacks:
+        assert stack.scores is not None, "read_shown reckons them"
+        without = [
+            layer
+            for layer, scores in zip(stack.layers, stack.scores, strict=True)
+            if np.isnan(scores).all()
+        ]
+        if without:
+            layers = f"layer{'s' if len(without) > 1 else ''} {describe_numbers(without)}"
+            warn(
+                f"{stack.name}: the values of {layers} are no attention weights from 0 to 1, so "
+                "they have no scores."
+            )
+
+
+# ---------------------------------------------------------------------------------------- as text
+
+
+def _write_csv(heads: Sequence[HeadScores], file: TextIO) -> None:
+    """As RFC 4180 has it: a header, lines ended by CR LF, quotes where they are needed."""
+    writer = csv.writer(file)
+    writer.writerow(_HEADER)
+    writer.writerows(head.cells(".6f", "") for head in heads)
+
+
+def _show_table(heads: Sequence[HeadScores], file: TextIO) -> None:
+    header = [name.replace("_", " ") for name in _HEADER]
+    rows = [head.cells(".3f", "-") for head in heads]
+    if is_terminal(file):
+        from rich.console import Console
+
+        Console(file=file).print(_table(header, rows))
+        return
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        first, *numbers = row
+        cells = [f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:], strict=True)]
+        print(f"{first:{widths[0]}}", *cells, sep="  ", file=file)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold")
+    table.add_column(header[0], overflow="fold")
+    for name in header[1:]:
+        table.add_column(name, justify="right", min_width=5)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table

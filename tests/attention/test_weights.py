@@ -1,0 +1,287 @@
+"""A document -> stacks of attention: what goes together, what it is called, what is left out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from activations import load
+from activations.attention.scores import SCORES, with_scores
+from activations.attention.stack import Stack, take
+from activations.attention.weights import find_weights, read_attention
+from activations.document import json_reader
+from activations.document.format import FORMAT
+from activations.document.writer import write_document
+from activations.errors import ToolkitError
+from activations.outputs.tensor import Tensor
+from activations.views.page import _facts
+
+TOKENS = list("abcdef")
+
+
+def weights(*shape: int) -> np.ndarray:
+    made = np.random.default_rng(sum(shape)).random(shape, dtype=np.float32)
+    return made / made.sum(-1, keepdims=True)
+
+
+def read(
+    folder: Path, *places: tuple[str, int, str, np.ndarray], **header: Any
+) -> tuple[list[Stack], list[str]]:
+    """Stacks and warnings of a document with (module, layer, kind, weights) at element 1 each."""
+    outputs: dict[str, Any] = {
+        module: [None, Tensor("float32", array.shape, array)] for module, _, _, array in places
+    }
+    noted = [
+        {"module": module, "element": [1], "layer": layer, "kind": kind}
+        for module, layer, kind, _ in places
+    ]
+    known = {"format": FORMAT, "model": "m", "prompt": "p", "tokens": TOKENS}
+    write_document(
+        folder / "x.json", {**known, "attention_weights": noted, **header}, {"attention": outputs}
+    )
+    warnings: list[str] = []
+    with load(folder / "x.json") as document:
+        return read_attention(document, warnings.append), warnings
+
+
+def test_layers_of_a_hybrid_keep_their_numbers(tmp_path: Path) -> None:
+    places = [(f"m.layers.{i}.attn", i, "self", weights(1, 2, 6, 6)) for i in (3, 7, 31)]
+    (stack,), warnings = read(tmp_path, *places)
+    assert (stack.name, stack.layers, warnings) == ("Self", (3, 7, 31), [])
+    assert stack.rows == stack.columns == tuple(TOKENS)
+
+
+def test_two_attentions_in_a_layer_are_called_by_their_modules(tmp_path: Path) -> None:
+    names = [f"m.layers.{i}.self_attn.{j}" for i in range(2) for j in range(2)]
+    places = [(name, int(name[9]), "self", weights(1, 2, 6, 6)) for name in names]
+    stacks, _ = read(tmp_path, *places)
+    assert [(s.name, s.layers) for s in stacks] == [
+        ("Self, m.layers.{layer}.self_attn.0", (0, 1)),
+        ("Self, m.layers.{layer}.self_attn.1", (0, 1)),
+    ]
+    assert _facts(stacks).startswith(
+        "Self (m.layers.{layer}.self_attn.0): layers 0-1, 2 heads, 6 tokens; Self (m.layers.{layer}"
+    )
+
+
+def test_a_layer_noted_twice_is_shown_twice(tmp_path: Path) -> None:
+    places = [(name, 0, "self", weights(1, 2, 6, 6)) for name in ("m.0.attn", "m.0.attn@1")]
+    stacks, _ = read(tmp_path, *places)
+    assert [s.name for s in stacks] == ["Self, m.{layer}.attn", "Self, m.{layer}.attn (2)"]
+
+
+def test_pooled_layers_are_shown_by_position(tmp_path: Path) -> None:
+    stacks, warnings = read(
+        tmp_path,
+        ("m.0.attn", 0, "self", weights(1, 2, 6, 6)),
+        ("m.1.attn", 1, "self", weights(1, 2, 3, 3)),
+    )
+    assert [s.name for s in stacks] == [
+        "Self, layer 0, 2 heads of 6 x 6",
+        "Self, layer 1, 2 heads of 3 x 3",
+    ]
+    assert stacks[1].rows == ("#0", "#1", "#2")
+    assert set(warnings) == {
+        "the document has 6 tokens for 3 positions; positions are shown by number."
+    }
+
+
+def test_the_state_of_linear_attention_is_no_attention(tmp_path: Path) -> None:
+    state = np.linspace(-3, 3, 2 * 8 * 8, dtype=np.float32).reshape(1, 2, 8, 8)
+    places = [
+        ("m.0.attn", 0, "self", weights(1, 2, 6, 6)),
+        ("m.1.attn", 1, "self", state),
+        ("m.2.attn", 2, "self", state),
+    ]
+    (stack,), warnings = read(tmp_path, *places)
+    assert stack.layers == (0,)
+    assert warnings == [
+        "m.1.attn, element 1 (and 1 more) has the shape (1, 2, 8, 8) for 6 tokens, and its values "
+        "are no attention weights. Left out."
+    ]
+    with pytest.raises(ToolkitError, match=r"no attention weights\. Choose other --layers\.$"):
+        read(tmp_path, *places[1:])
+    # Raw scores of the tokens themselves are shown (squeezebert).
+    (stack,), warnings = read(tmp_path, places[1], tokens=list("abcdefgh"))
+    assert (stack.layers, warnings) == ((1,), [])
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 6, 9), (1, 2, 3, 2, 6), (1, 6, 32), (6,)])
+def test_what_no_view_can_show_is_named_once(shape: tuple[int, ...], tmp_path: Path) -> None:
+    odd = [(f"m.{i}.attn", i, "self", np.zeros(shape, np.float32)) for i in (1, 2, 3)]
+    line = (
+        "Attention tensor does not have correct dimensions: m.1.attn, element 1 (and 2 more) has "
+        f"the shape {shape}, expected (batch, heads, seq_len, seq_len). Left out."
+    )
+    (stack,), warnings = read(tmp_path, ("m.0.attn", 0, "self", weights(1, 2, 6, 6)), *odd)
+    assert (stack.layers, warnings) == ((0,), [line])
+    with pytest.raises(ToolkitError) as caught:
+        read(tmp_path, *odd)
+    assert str(caught.value) == line.replace(" (and 2 more)", "").replace(
+        "Left out.",
+        "Choose other --layers, or capture modules that hand out attention weights.",
+    )
+
+
+def test_cross_attention_is_not_square(tmp_path: Path) -> None:
+    (stack,), warnings = read(
+        tmp_path,
+        ("d.0.cross", 0, "cross", weights(1, 2, 3, 6)),
+        decoder_tokens=["x", "y", "z"],
+    )
+    assert (stack.rows, stack.columns) == (("x", "y", "z"), tuple(TOKENS))
+    assert warnings == []
+
+
+@pytest.mark.parametrize(
+    ("header", "known"),
+    [
+        ({"decoder_tokens": list("xyz")}, {"Encoder": True, "Decoder": True, "Cross": True}),
+        ({"decoder_tokens": list("xy")}, {"Encoder": True, "Decoder": False, "Cross": False}),
+        (
+            {"tokens": [], "decoder_tokens": list("xyz")},
+            {"Encoder": False, "Decoder": True, "Cross": False},
+        ),
+        ({"tokens": []}, {"Encoder": False, "Decoder": False, "Cross": False}),
+    ],
+)
+def test_tokens_that_the_document_does_not_name(
+    header: dict[str, Any], known: dict[str, bool], tmp_path: Path
+) -> None:
+    stacks, _ = read(
+        tmp_path,
+        ("e.0.attn", 0, "encoder", weights(1, 2, 6, 6)),
+        ("d.0.attn", 0, "decoder", weights(1, 2, 3, 3)),
+        ("d.0.cross", 0, "cross", weights(1, 2, 3, 6)),
+        **header,
+    )
+    assert {stack.name: stack.knows_tokens for stack in stacks} == known
+    assert stacks[2].rows == (("x", "y", "z") if known["Decoder"] else ("#0", "#1", "#2"))
+    # Nor do equal positions of two texts tell anything.
+    same = {s.name: s.scores[..., SCORES.index("same_token")] for s in with_scores(stacks)}
+    assert np.isnan(same["Encoder"]).any() != known["Encoder"]
+    assert np.isnan(same["Cross"]).all()  # known: other letters
+
+
+def test_sinks_take_a_part_of_every_row(tmp_path: Path) -> None:
+    (stack,), warnings = read(tmp_path, ("m.0.attn", 0, "self", weights(1, 2, 6, 6) / 2))
+    assert (stack.layers, warnings) == ((0,), [])
+    np.testing.assert_allclose(stack.weights[0].sum(-1), 0.5, atol=1e-6)
+
+
+# ------------------------------------------------------------------ where nothing says what is what
+
+WEIGHTS = weights(1, 4, 4, 4)
+HIDDEN = weights(1, 4, 8)
+KEYS, VALUES = weights(2, 1, 4, 4, 6)
+
+
+@pytest.mark.parametrize(
+    ("output", "element"),
+    [
+        ([HIDDEN, WEIGHTS], (1,)),
+        ({"hidden": HIDDEN, "attentions": WEIGHTS}, ("attentions",)),
+        ({"attentions": WEIGHTS, "hidden": HIDDEN}, ("attentions",)),
+        ({"hidden": HIDDEN, "of": {"more": [None, WEIGHTS]}}, ("of", "more", 1)),
+        ([HIDDEN, [None, WEIGHTS]], (1, 1)),
+        ([HIDDEN, [KEYS, VALUES], WEIGHTS], (2,)),
+        ([HIDDEN, [HIDDEN, {"attentions": WEIGHTS}]], (1, 1, "attentions")),
+        ([HIDDEN, [WEIGHTS, WEIGHTS]], (1, 0)),
+        ([[WEIGHTS, 1 - WEIGHTS], WEIGHTS], (1,)),  # element 1 first
+        ({"a": [None, [HIDDEN, [None, WEIGHTS]]]}, ("a", 1, 1, 1)),
+        (WEIGHTS, ()),
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_weights_are_looked_for_in_what_other_programs_wrote(
+    output: Any, element: tuple[int | str, ...], indent: int | None, tmp_path: Path
+) -> None:
+    text = json.dumps(
+        {"captured": {"attention_outputs": {"m.3.attn": {"output": output}}}},
+        indent=indent,
+        default=np.ndarray.tolist,
+    )
+    (tmp_path / "x.json").write_text(text)
+    with load(tmp_path / "x.json") as document:
+        (place,) = find_weights(document)
+        assert (place.element, place.layer) == (element, 3)
+        assert document.element_shapes("m.3.attn")[element] == (1, 4, 4, 4)
+        (stack,) = read_attention(document)
+    np.testing.assert_array_equal(stack.weights[0], WEIGHTS[0])
+
+
+def test_only_so_much_is_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Any] = []
+    monkeypatch.setattr(json_reader, "members", lambda node: looked.append(node))
+    rows = [[0.5] * 17 for _ in range(100_000)]
+    sizes = json_reader.guessed_shapes(rows)
+    assert sizes[()] == (100_000, 17)
+    assert sizes[5,] == (17,)
+    assert len(looked) <= 1000
+    # No number of a tensor is, but the first of its rows.
+    looked.clear()
+    assert json_reader.guessed_shapes([HIDDEN.tolist(), WEIGHTS.tolist()])[1,] == (1, 4, 4, 4)
+    assert sum(isinstance(node, float) for node in looked) == 0
+
+
+# --------------------------------------------------------------------------- parts of what there is
+
+
+@pytest.mark.parametrize(
+    ("part", "shown", "warnings"),
+    [
+        (
+            {"heads": [3]},
+            ["Encoder"],
+            [
+                "--heads leaves out 'Decoder', which has heads 0-1.",
+                "--heads leaves out 'Cross', which has heads 0-1.",
+            ],
+        ),
+        (
+            {"tokens": (4, 6)},
+            ["Encoder"],
+            [
+                "--tokens leaves out 'Decoder', which has 3 tokens.",
+                "--tokens leaves out 'Cross', which has 3 x 6 tokens.",
+            ],
+        ),
+        (
+            {"heads": [0, 2], "tokens": (2, 6), "layers": [1]},
+            ["Encoder", "Decoder", "Cross"],
+            [],
+        ),
+        (  # a layer that is asked for is shown, whichever kinds have one
+            {"layers": [5]},
+            ["Encoder"],
+            [],
+        ),
+        ({"layers": [5], "heads": [3]}, ["Encoder"], []),  # of no other there would be more
+    ],
+)
+def test_what_a_choice_leaves_nothing_of_is_told(
+    part: dict[str, Any], shown: list[str], warnings: list[str], tmp_path: Path
+) -> None:
+    places = [("e.1.attn", 1, "encoder", weights(1, 4, 6, 6))]
+    places += [("e.5.attn", 5, "encoder", weights(1, 4, 6, 6))]
+    places += [("d.1.attn", 1, "decoder", weights(1, 2, 3, 3))]
+    places += [("d.1.cross", 1, "cross", weights(1, 2, 3, 6))]
+    stacks, _ = read(tmp_path, *places, decoder_tokens=list("xyz"))
+    told: list[str] = []
+    assert [stack.name for stack in take(stacks, **part, warn=told.append)] == shown
+    assert told == warnings
+
+
+def test_what_leaves_nothing_at_all_is_only_an_error(tmp_path: Path) -> None:
+    places = [
+        ("e.5.attn", 5, "encoder", weights(1, 2, 6, 6)),
+        ("d.1.attn", 1, "decoder", weights(1, 4, 3, 3)),
+    ]
+    stacks, _ = read(tmp_path, *places, decoder_tokens=list("xyz"))
+    told: list[str] = []
+    assert take(stacks, layers=[5], heads=[3], tokens=(0, 2), warn=told.append) == []
+    assert told == []

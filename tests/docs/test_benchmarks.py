@@ -1,0 +1,83 @@
+"""The benchmark of speed: what is counted, and where its table goes. Nothing is timed here."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent.parent.parent / "benchmarks"))
+
+import phases
+import run
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_every_row_of_the_readme_is_one_that_is_measured() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.split(run.MARKS[0])[1].split(run.MARKS[1])[0]
+    rows = re.findall(r"^\| (.+?) \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", shown, re.MULTILINE)
+    assert len(rows) > 15
+    source = (ROOT / "benchmarks" / "run.py").read_text(encoding="utf-8")
+    for what, *_, reach in rows:
+        assert reach in source or reach.startswith("<= one line"), what
+
+
+def test_the_table_takes_the_place_of_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- benchmarks -->old<!-- /benchmarks -->\nafter\n")
+    rows = [("writing", "31 s", "0.5 s", run.times(31, 0.5), ">= 25 x")]
+    run.write(rows)
+    text = readme.read_text()
+    assert "| writing | 31 s | 0.5 s | 62 x | >= 25 x |" in text
+    assert text.startswith("before\n<!-- benchmarks -->\n")
+    assert text.endswith("<!-- /benchmarks -->\nafter\n")
+    assert "old" not in text
+    run.write(rows)  # and again
+    assert readme.read_text() == text
+    readme.write_text("no marks")
+    with pytest.raises(SystemExit, match="Put the marks back"):
+        run.write(rows)
+
+
+def test_memory_is_the_childs_own() -> None:
+    # In a small process, as the benchmark is: Linux counts a parent's memory at the fork.
+    code = """
+import run
+print(run.child("-c", "pass")[1], run.child("-c", "bytearray(200_000_000)")[1])
+run.child("-c", "raise SystemExit(3)")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "benchmarks", capture_output=True, text=True
+    )
+    small, large = map(float, done.stdout.split())
+    assert 150 < large - small < 250
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        1,
+        "error: -c raise SystemExit(3) failed.",
+    )
+
+
+def test_a_phase_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """The pages of the browser's rows, at the smallest size: both of ours, and bertviz's."""
+    script = ROOT / "benchmarks" / "phases.py"
+    done = subprocess.run(
+        [sys.executable, script, "pages", tmp_path, "1", "2", "8"], capture_output=True, check=True
+    )
+    assert json.loads(done.stdout) == {}
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["bertviz.html", "head_8.html", "model_8.html"]
+
+
+def test_ratios_are_of_runs_side_by_side() -> None:
+    calls: list[str] = []
+    phases.pairs(lambda: calls.append("a"), lambda: calls.append("b"), 3)
+    assert calls == list("ab" * 4)

@@ -1,0 +1,67 @@
+"""The benchmark of breadth, on the entries that are odd in a way of their own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent.parent.parent / "benchmarks"))
+
+import coverage
+
+ODD = [
+    "causal/deepseek_v4",  # keys that are no tokens
+    "causal/dots3_note",  # layers with unlike head counts
+    "causal/hrm_text",  # modules called many times
+    "causal/kimi_linear",  # linear attention under the same name
+    "causal/longcat_flash",  # two attentions a layer
+    "causal/nemotron_h",  # attention, Mamba, MLP or experts under one name
+    "causal/xlnet",  # axes turned on the way out
+    "causal/zamba2",  # one block shared by several layers
+    "masked/squeezebert",  # weights in a dictionary
+    "masked/xlm",  # the layer's number comes last
+    "seq2seq/encoder-decoder",
+    "seq2seq/longt5",  # blocks, which no view can show
+    "seq2seq/pegasus_x",  # weights of two kinds in one dictionary
+]
+
+
+@pytest.mark.parametrize("entry", ODD)
+def test_captured_exactly(entry: str) -> None:
+    row = coverage.examined(*entry.split("/"))
+    assert row.captured
+    assert row.is_exact, row.why
+
+
+def test_why_not() -> None:
+    row = coverage.examined("causal", "mamba")
+    assert row.captured
+    assert row.why == ["returns no attentions"]
+    assert not row.is_exact
+    row = coverage.examined("causal", "musicgen")
+    assert not row.built
+    assert row.why[0].startswith("not built: ")
+
+
+def test_a_wrong_tensor_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = coverage.own_attentions
+
+    def other(*args: object) -> dict[str, list[object]]:
+        found = own(*args)
+        found["self"][1] = found["self"][0]
+        return found
+
+    monkeypatch.setattr(coverage, "own_attentions", other)
+    row = coverage.examined("causal", "llama")
+    assert (row.exact, row.returned) == (2, 3)
+    assert row.why == ["self: 1 of 3 differ"]
+
+
+def test_the_summary_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert coverage.main(["--only", "gpt2,mamba"]) == 0
+    assert capsys.readouterr().out == (
+        "2 entries: 2 built, 2 run on text, 2 probed alike without weights, 2 captured whole, "
+        "1 return attentions, 1 captured exactly, 1 viewable\n"
+    )

@@ -1,0 +1,179 @@
+"""Weights computed beside SDPA: the model stays what it is, the weights are an eager run's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from conftest import Run
+
+from activations.errors import ToolkitError
+from activations.inputs.request import Request
+from activations.outputs.tree import at
+from activations.selection.answers import select
+from activations.session.opening import subject_of
+from activations.session.options import Options
+from activations.session.run import BACKENDS, Capture, run
+
+TEXT = "The cat sat on the mat and looked at the moon."
+MODELS = [*tiny.FAMILIES, "albert", "distilbert", "mistral", "mixtral", "gemma3_text"]
+
+
+def weights_of(capture: Capture) -> dict[tuple[Any, ...], np.ndarray]:
+    return {
+        (entry["kind"], entry["layer"]): at(
+            capture.captured["attention"][entry["module"]], tuple(entry["element"])
+        ).numbers()
+        for entry in capture.header["attention_weights"]
+    }
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("family", MODELS)
+def test_weights_beside_sdpa(family: str, backend: str) -> None:
+    auto = (tiny.FAMILIES | tiny.ODD_FAMILIES).get(family, "AutoModelForCausalLM")
+    subject = subject_of(tiny.model(family, auto), tiny.tokenizer())
+    # the last of the others reads the final hidden states
+    last = [p.text for p in subject.catalog.of("other") if p.outputs.startswith("[")][-1]
+    selection = select(subject.catalog, {"attention": "weights", "other": last})
+    text = Request(TEXT, target="Ein Satz." if family in ("t5", "bart") else None)
+    eager = run(subject, selection, text)
+    beside = run(subject, selection, text, Options(attn_implementation="sdpa", backend=backend))
+    expected, found = weights_of(eager), weights_of(beside)
+    assert list(found) == list(expected)
+    for key, weights in expected.items():
+        np.testing.assert_allclose(found[key], weights, atol=1e-5)
+    assert beside.header["environment"]["attn_implementation"] == "sdpa"
+
+    # What the model goes on with is an ordinary run's with SDPA, bit for bit.
+    model = subject.model
+    model.set_attn_implementation("sdpa")
+    (name,) = selection.modules["other"]
+    seen: list[Any] = []
+    model.get_submodule(name).register_forward_hook(lambda m, a, output: seen.append(output))
+    keys = ("input_ids", "decoder_input_ids")
+    inputs = {key: torch.tensor(eager.header[key]) for key in keys if key in eager.header}
+    with torch.no_grad():
+        plain = model(**inputs)
+    assert plain.get("attentions") is None
+    np.testing.assert_array_equal(beside.captured["other"][name].numbers(), seen[0].numpy())
+
+
+def test_only_the_chosen_layers_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from activations.forward import sdpa_weights
+
+    computed: list[int] = []
+    own = sdpa_weights._eager_weights
+
+    def counting(module: Any, *args: Any, **kwargs: Any) -> Any:
+        computed.append(module.layer_idx)
+        return own(module, *args, **kwargs)
+
+    monkeypatch.setattr(sdpa_weights, "_eager_weights", counting)
+    subject = subject_of(tiny.model("llama"), tiny.tokenizer())
+    selection = select(subject.catalog, {"attention": "0"}, [1])
+    run(subject, selection, Request(TEXT), Options(attn_implementation="sdpa"))
+    assert computed == [1]
+
+
+def test_the_attention_function_is_put_back_whatever_happens() -> None:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    from activations.forward.sdpa_weights import weights_beside
+
+    own = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    model = tiny.model("llama")
+    with (
+        pytest.raises(ZeroDivisionError),
+        weights_beside(model, "sdpa", ["model.layers.0.self_attn"]),
+    ):
+        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is not own
+        raise ZeroDivisionError
+    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is own
+
+
+def test_a_model_that_does_not_change_its_attention() -> None:
+    subject = subject_of(tiny.model("deberta-v2"), tiny.tokenizer())
+    selection = select(subject.catalog, {"attention": "weights"})
+    with pytest.raises(
+        ToolkitError, match=r"does not take up attention 'sdpa' once it is loaded\. Use"
+    ):
+        run(subject, selection, Request(TEXT), Options(attn_implementation="sdpa"))
+
+
+def test_a_model_with_attention_of_its_own(
+    checkpoints: Callable[[str], Path], workplace: Path, capture: Run
+) -> None:
+    done = capture(
+        *("--model", checkpoints("falcon"), "--prompt", TEXT, "--auto-select", "attn:0"),
+        *("--attn-implementation", "sdpa", "--quiet"),
+    )
+    assert (done.code, done.err) == (
+        1,
+        [
+            "error: attention weights are not available under the attention implementation "
+            "'sdpa'. Use --attn-implementation eager, or choose other modules."
+        ],
+    )
+    assert list(workplace.iterdir()) == []
+
+
+@pytest.mark.parametrize(("family", "windows"), [("llama", 0), ("mistral", 3), ("gemma3_text", 2)])
+def test_weights_beside_an_attention_that_is_given_no_mask(
+    family: str, windows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flash attention is told the width of its window, not given a mask. A stand-in for it."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_attention_mask
+    from transformers.modeling_utils import AttentionInterface
+
+    told: list[int | None] = []
+
+    def flash(module: Any, q: Any, k: Any, v: Any, mask: Any, **options: Any) -> tuple[Any, None]:
+        window = options.pop("sliding_window", None)
+        told.append(window)
+        rows, columns = torch.arange(q.shape[2])[:, None], torch.arange(k.shape[2])
+        seen = (rows >= columns) & ((rows - columns) < (window or 10**6))
+        assert mask is None
+        return sdpa_attention_forward(module, q, k, v, seen[None, None], **options)
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, "windowed", flash)
+    masks = ALL_MASK_ATTENTION_FUNCTIONS._global_mapping
+    monkeypatch.setitem(masks, "windowed", flash_attention_mask)
+    changes = {"sliding_window": 4} if windows else {}
+    model = tiny.model(family, "AutoModelForCausalLM", **changes)
+    subject = subject_of(model, tiny.tokenizer())
+    selection = select(subject.catalog, {"attention": "weights"})
+    request = Request(TEXT)
+    expected = weights_of(run(subject, selection, request))
+    options = Options(attn_implementation="windowed")
+    found = weights_of(run(subject, selection, request, options))
+    assert sum(window is not None for window in told) == windows
+    assert len(expected) == len(found) > 2
+    for key, weights in expected.items():
+        np.testing.assert_allclose(found[key], weights, atol=1e-5)
+
+
+def test_layers_that_hand_weights_on_can_be_captured_without_them(
+    checkpoints: Callable[[str], Path], workplace: Path, capture: Run
+) -> None:
+    """Falcon's layers do; nobody asked for attention, so the model keeps its own."""
+    argv = ("--model", checkpoints("falcon"), "--prompt", TEXT, "--auto-select", "other:all")
+    assert capture(*argv, "--quiet").code == 0
+
+
+def test_a_checkpoint_without_such_an_attention(workplace: Path, capture: Run) -> None:
+    folder = tiny.checkpoint(workplace / "gpt_neo", "gpt_neo")
+    done = capture(
+        *("--model", folder, "--prompt", TEXT, "--auto-select", "attn:0"),
+        *("--attn-implementation", "sdpa", "--quiet"),
+    )
+    assert (done.code, done.err) == (
+        1,
+        [f"error: '{folder}' does not run with attention 'sdpa'. Use --attn-implementation eager."],
+    )

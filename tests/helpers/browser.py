@@ -1,0 +1,275 @@
+"""The pages in a real browser: documents to make them of, and what they have drawn.
+
+Everything a page shows is read back from the picture (coordinates, opacities, texts), never from
+the data the page was made of.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from playwright.sync_api import Browser, Playwright, Route
+
+import bertviz_head_model_view
+from activations.document.format import FORMAT
+from activations.document.writer import write_document
+from activations.outputs.tensor import Tensor
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+MODEL = "Family/Tiny-1"
+Lines = dict[tuple[int, ...], float]
+
+# ------------------------------------------------------------------------------------- the browser
+
+# Tokens that would run, or break the page, if they were not escaped.
+HOSTILE = [
+    "</script><script>window.hacked=1</script>",
+    "<!--<script>window.hacked=1",
+    "<img src=x onerror=window.hacked=1>",
+    "\"'`${window.hacked=1}",
+    "&lt;b&gt; &amp;amp; &#60;",
+    "🙂 \u2028 and \u2029\n new\r\nlines\rand\ttabs\x0b\x0c\x00\x01\x85",
+    "\u202eright to left\u2066\ufeff",
+    "__proto__",
+    "*/ }; window.hacked=1; /*",
+    "$data$weights$$PYTHON_PARAMS",
+    "  ",
+]
+
+
+def launch(playwright: Playwright) -> Browser:
+    """The installed Chromium, else the one playwright brought. Never none: the tests must run."""
+    names = filter(None, (os.environ.get("CHROMIUM"), *NAMES))
+    found = next(filter(None, map(shutil.which, names)), None)
+    return playwright.chromium.launch(executable_path=found, args=FLAGS)
+
+
+class Tab:
+    """A tab in which pages are opened from files.
+
+    Only the file and what `allowed` and `answers` name is loaded; anything else is refused and
+    kept in `requests`. Messages and errors are kept in `complaints`.
+    """
+
+    def __init__(self, browser: Browser) -> None:
+        self.context = browser.new_context()
+        self.page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self._allowed: set[str] = set()
+        self._answers: dict[str, str] = {}
+        self.context.route("**/*", self._route)
+        self.page.on("console", lambda it: self.complaints.append(f"{it.type}: {it.text}"))
+        self.page.on("pageerror", lambda it: self.complaints.append(f"error: {it}"))
+
+    def open(
+        self,
+        url: str,
+        allowed: Iterable[str] = (),
+        answers: dict[str, str] | None = None,
+        color_scheme: Literal["dark", "light"] = "light",
+    ) -> None:
+        """Open `url`. `allowed` are files that may be gone to, `answers` scripts by their URL."""
+        self._allowed = {url.partition("#")[0], *allowed}
+        self._answers = answers or {}
+        self.page.emulate_media(color_scheme=color_scheme)
+        self.page.goto(url)
+
+    def _route(self, route: Route) -> None:
+        url = route.request.url
+        if url.partition("#")[0] in self._allowed and route.request.is_navigation_request():
+            route.continue_()
+        elif url in self._answers:
+            route.fulfill(body=self._answers[url], content_type="text/javascript")
+        else:
+            self.requests.append(url)
+            route.abort()
+
+    def leave(self) -> tuple[list[str], list[str]]:
+        """Make ready for the next page; the complaints and requests until now."""
+        self.page.mouse.move(0, 0)
+        self.page.goto("about:blank")
+        found = self.complaints, self.requests
+        self.complaints, self.requests = [], []
+        return found
+
+    def drawn(self) -> str:
+        """Wait until the drawing is there; the line that tells how much is drawn."""
+        self.wait("() => !document.getElementById('status').textContent.startsWith('Drawing')")
+        return str(self.page.evaluate("document.getElementById('status').textContent"))
+
+    def wait(self, condition: str) -> None:
+        # Not page.wait_for_function: that evaluates strings, which the page's policy refuses.
+        held = self.page.evaluate(
+            f"""async () => {{
+                const end = performance.now() + 20000;
+                while (!({condition})()) {{
+                    if (performance.now() > end) return false;
+                    await new Promise(done => setTimeout(done, 5));
+                }}
+                return true;
+            }}"""
+        )
+        assert held, f"after 20 seconds still not: {condition}"
+
+    def choose(self, selector: str, label: str) -> str:
+        self.page.select_option(selector, label=label)
+        return self.drawn()
+
+    def texts(self, selector: str) -> list[str]:
+        """The texts as drawn: without the <title> a text holds for pointing at it."""
+        return list(
+            self.page.evaluate(
+                "s => Array.from(document.querySelectorAll(s), e => e.firstChild?.data ?? '')",
+                selector,
+            )
+        )
+
+    def attributes(self, selector: str, *names: str) -> list[list[str | None]]:
+        return list(
+            self.page.evaluate(
+                "([s, names]) => Array.from(document.querySelectorAll(s),"
+                " e => names.map(n => e.getAttribute(n)))",
+                [selector, list(names)],
+            )
+        )
+
+    def pressed(self) -> list[bool]:
+        """Which head buttons say that their head is on."""
+        return [value == "true" for (value,) in self.attributes("#heads button", "aria-pressed")]
+
+
+Open = Callable[..., Tab]  # the fixture open_page
+
+
+# -------------------------------------------------------------------------------- what is captured
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The attention weights (heads, rows, columns) of one layer in a document."""
+
+    layer: int
+    weights: np.ndarray
+    kind: str = "self"
+
+
+def random_weights(
+    seed: int, heads: int, rows: int, columns: int | None = None, causal: bool = True
+) -> np.ndarray:
+    """Random row-stochastic float32 matrices, unlike each other; some weights are very faint."""
+    scores = np.random.default_rng(seed).normal(0, 2.5, (heads, rows, columns or rows))
+    if causal and columns is None:
+        scores[:, *np.triu_indices(rows, 1)] = -np.inf
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def write_capture(path: Path, layers: Sequence[Layer], **header: Any) -> None:
+    """A document with these layers, as command 1 would have written it."""
+    outputs, places = {}, []
+    for layer in layers:
+        name = f"model.{layer.kind}.layers.{layer.layer}.attn"
+        hidden = np.zeros((1, layer.weights.shape[1], 2), np.float32)
+        batch = np.ascontiguousarray(layer.weights[None], np.float32)
+        outputs[name] = [Tensor("float32", data.shape, data) for data in (hidden, batch)]
+        places.append({"module": name, "element": [1], "layer": layer.layer, "kind": layer.kind})
+    tokens = [f"t{i}" for i in range(layers[0].weights.shape[1])]
+    known = {"format": FORMAT, "model": MODEL, "prompt": "A prompt.", "tokens": tokens}
+    write_document(path, {**known, "attention_weights": places, **header}, {"attention": outputs})
+
+
+def make_pages(
+    folder: Path, layers: Sequence[Layer], *flags: str, **header: Any
+) -> dict[str, Path]:
+    """The pages of such a document, made by the command: {"head": path, "model": path}."""
+    folder.mkdir(exist_ok=True)
+    write_capture(folder / "capture.json", layers, **header)
+    command = ["--input", str(folder / "capture.json"), "--output-dir", str(folder / "pages")]
+    assert bertviz_head_model_view.main([*command, "--quiet", *flags]) == 0
+    pages = (folder / "pages").glob("attention_*_view_*.html")
+    return {page.name.split("_")[1]: page for page in pages}
+
+
+def expected_lines(weights: np.ndarray, cut: float = 0.01) -> Lines:
+    """(head, row, column) -> weight to 4 decimals, for the weights that are drawn."""
+    rounded = {place: round(float(weight), 4) for place, weight in np.ndenumerate(weights)}
+    return {place: weight for place, weight in rounded.items() if weight > cut}
+
+
+# ---------------------------------------------------------------------------------- what is drawn
+
+_HEAD_LINES = """() => Array.from(document.querySelectorAll('#vis .headAttention line'), line => [
+    +line.closest('.headAttention').getAttribute('head-index'),
+    ...['x1', 'y1', 'x2', 'y2', 'stroke-opacity'].map(n => +line.getAttribute(n))])"""
+_PICTURES = """() => Array.from(document.querySelectorAll('#vis > svg > g'))
+    .filter(group => group.querySelector('.attn_background'))
+    .map(group => ({
+        id: group.querySelector('.attn_background').id,
+        label: group.lastElementChild.getAttribute('aria-label'),
+        top: +group.querySelector('.attn_background').getAttribute('y'),
+        lines: Array.from(group.querySelectorAll('line'), line =>
+            ['y1', 'y2', 'stroke-opacity'].map(n => +line.getAttribute(n)))}))"""
+
+
+def _index(y: float, top: float, height: float) -> int:
+    """Which row of boxes a line ends in: it must end in the middle of one."""
+    index = (y - top) / height - 0.5
+    assert abs(index - round(index)) < 1e-6, y
+    return round(index)
+
+
+def head_view_lines(tab: Tab) -> Lines:
+    """(head, row, column) -> weight of the lines that can be seen in the head view."""
+    active = sum(tab.pressed())
+    found: Lines = {}
+    for head, x1, y1, x2, y2, opacity in tab.page.evaluate(_HEAD_LINES):
+        assert (x1, x2) == (110, 225)  # from the right edge of the left box to the other's left
+        place = (head, _index(y1, 30, 22.5), _index(y2, 30, 22.5))
+        assert place not in found
+        found[place] = round(opacity * active, 4)
+    return {place: weight for place, weight in found.items() if weight}
+
+
+def model_view_lines(tab: Tab) -> dict[tuple[int, int], Lines]:
+    """(layer, head) as the page names them -> {(row, column): weight}."""
+    pictures = tab.page.evaluate(_PICTURES)
+    heads = 1 + max(int(picture["id"].split("_")[-1]) for picture in pictures)
+    height = 7 * (12 / max(heads, 2))
+    found = {}
+    for i, picture in enumerate(pictures):
+        # The pictures come in rows, and each says which layer and head it is.
+        assert picture["id"] == f"attn_background_{i // heads}_{i % heads}"
+        layer, head = (int(word.split()[1]) for word in picture["label"].split(", "))
+        top = picture["top"] + 5
+        found[layer, head] = {
+            (_index(y1, top, height), _index(y2, top, height)): round(opacity, 4)
+            for y1, y2, opacity in picture["lines"]
+        }
+        assert len(found[layer, head]) == len(picture["lines"])
+    return found
+
+
+def expected_pictures(
+    layers: Sequence[Layer], cut: float = 0.01, part: tuple[slice, slice] = (slice(None),) * 2
+) -> dict[tuple[int, int], Lines]:
+    return {
+        (layer.layer, head): expected_lines(matrix[part], cut)
+        for layer in layers
+        for head, matrix in enumerate(layer.weights)
+    }

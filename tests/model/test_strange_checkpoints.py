@@ -1,0 +1,705 @@
+"""Checkpoints from strangers: none of their code runs unasked, and what is wrong is one line."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from browser import Layer, random_weights, write_capture
+from conftest import Outcome, Run
+from safetensors.torch import load_file
+from torch.nn.modules import module
+
+import agnostic_capture
+from activations import load
+from activations.model import checkpoint, trust
+from activations.system.rust_panics import panics_raised
+
+ROOT = Path(__file__).parent.parent.parent
+CHOOSE = ["--prompt", "The cat", "--auto-select"]
+WAYS = (["--list"], [*CHOOSE, "attn:0"], [*CHOOSE, "mlp:0"])
+Change = Callable[[Path], None]
+
+
+@pytest.fixture
+def folder(checkpoints: Callable[[str], Path], workplace: Path) -> Path:
+    """A copy of a good checkpoint, to be spoilt."""
+    return Path(shutil.copytree(checkpoints("llama"), workplace / "strange"))
+
+
+@pytest.fixture
+def canary(workplace: Path) -> Iterator[Path]:
+    """A file that code from the checkpoint would make. At the end it must not be there."""
+    path = workplace / "canary"
+    yield path
+    assert not path.exists()
+
+
+def config(**changes: Any) -> Change:
+    return edited("config.json", lambda found: found.update(changes))
+
+
+def edited(file: str, change: Callable[[Any], Any]) -> Change:
+    def edit(folder: Path) -> None:
+        found = json.loads((folder / file).read_text())
+        change(found)
+        (folder / file).write_text(json.dumps(found))
+
+    return edit
+
+
+def written(file: str, content: str | bytes) -> Change:
+    def write(folder: Path) -> None:
+        raw = content.encode() if isinstance(content, str) else content
+        (folder / file).write_bytes(raw)
+
+    return write
+
+
+def attempts(capture: Run, folder: Path) -> list[Outcome]:
+    return [capture("--model", folder, *way) for way in WAYS]
+
+
+def assert_one_line(done: Outcome) -> None:
+    """Refused: exit 1, nothing on stdout, and one line that is no last resort."""
+    assert (done.code, done.out) == (1, []), done
+    lines = [line for line in done.err if not line.startswith("Capturing ")]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    assert not lines[0].startswith("error: unexpected")
+    assert lines[0].endswith((".", "?"))
+    assert len(lines[0]) < 2100
+
+
+# ------------------------------------------------------------------------------------------- code
+
+
+class Calls:
+    """Unpickled, it calls a function."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def torch_file(value: Any, zipped: bool = True) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file, _use_new_zipfile_serialization=zipped)
+    return file.getvalue()
+
+
+PICKLES = {
+    "system": lambda path: pickle.dumps(Calls(os.system, f"touch {path}"), protocol=2),
+    "a newer protocol": lambda path: pickle.dumps(Calls(os.system, f"touch {path}")),
+    "exec": lambda path: torch_file({"a": Calls(exec, f"open({str(path)!r}, 'w')")}),
+    "eval": lambda path: torch_file({"a": Calls(eval, f"open({str(path)!r}, 'w')")}, False),
+    "open": lambda path: torch_file([Calls(open, str(path), "w")]),
+    "getattr": lambda path: torch_file(Calls(getattr, Path(path), "touch")),
+}
+
+
+@pytest.mark.parametrize("kind", PICKLES)
+def test_a_pickle_that_runs_code(kind: str, folder: Path, canary: Path, capture: Run) -> None:
+    raw = PICKLES[kind](canary)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(raw)
+    for done in attempts(capture, folder)[1:]:
+        assert_one_line(done)
+        assert (
+            "it could run code, it is not read. Get the checkpoint as safetensors." in done.err[-1]
+        )
+
+
+def test_the_pickles_would_run(workplace: Path) -> None:
+    """Or the test above would hold whatever happens."""
+    for kind in ("system", "exec", "eval", "open"):
+        path = workplace / kind.replace(" ", "")
+        raw = PICKLES[kind](path)
+        if kind == "system":
+            pickle.loads(raw)
+        else:
+            torch.load(io.BytesIO(raw), weights_only=False)
+        assert path.exists(), kind
+
+
+def test_a_pickle_of_weights_alone_is_loaded(folder: Path, capture: Run) -> None:
+    weights = load_file(folder / "model.safetensors")
+    first = capture("--model", folder, *CHOOSE, "attn:0")
+    before = load(first.out[0]).tensor("model.layers.0.self_attn", 1)
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    assert capture("--model", folder, *CHOOSE, "attn:0").code == 0
+    assert (load(first.out[0]).tensor("model.layers.0.self_attn", 1) == before).all()
+
+
+CODE = """
+open({canary!r}, "w")
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+class Config(LlamaConfig): model_type = "mine"
+class Model(LlamaForCausalLM): config_class = Config
+class Words(PreTrainedTokenizerFast): pass
+def generate(*args, **options): raise SystemExit
+"""
+MINE = {"model_type": "mine", "architectures": ["Model"]}
+AUTO_CLASSES = [
+    "AutoConfig",
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "AutoModelForMaskedLM",
+    "AutoModelForSeq2SeqLM",
+    "AutoTokenizer",
+    "AutoProcessor",
+    "AutoImageProcessor",
+]
+
+
+def with_code(folder: Path, canary: Path) -> None:
+    (folder / "code.py").write_text(CODE.format(canary=str(canary)))
+    (folder / "custom_generate").mkdir(exist_ok=True)
+    shutil.copy(folder / "code.py", folder / "custom_generate" / "generate.py")
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+@pytest.mark.parametrize("auto_class", AUTO_CLASSES)
+def test_a_configuration_that_names_code(
+    auto_class: str, known: bool, folder: Path, canary: Path, capture: Run
+) -> None:
+    """Done with transformers' own code where that knows the model, else refused."""
+    with_code(folder, canary)
+    named = ["code.Words", None] if auto_class == "AutoTokenizer" else "code.Model"
+    config(auto_map={auto_class: named}, **({} if known else MINE))(folder)
+    for done in attempts(capture, folder):
+        if done.code or not known:
+            assert_one_line(done)
+            assert "brings code of its own, which is not run" in done.err[-1] or not known
+    everything = config(auto_map={"AutoConfig": "code.Config", "AutoModel": "code.Model"}, **MINE)
+    everything(folder)
+    for done in attempts(capture, folder):
+        assert_one_line(done)
+        assert done.err[-1].endswith("Read it, and if you trust it add --trust-remote-code.")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"auto_map": {"AutoTokenizer": ["code.Words", "code.Words"]}, "tokenizer_class": "Mine"},
+        {"auto_map": ["code.Words", None], "tokenizer_class": "Mine"},
+        {"auto_map": {"AutoTokenizer": ["o/r--code.Words", None]}, "tokenizer_class": "Mine"},
+    ],
+    ids=["here", "legacy", "elsewhere"],
+)
+def test_a_tokenizer_that_names_code(
+    change: dict[str, Any], folder: Path, canary: Path, capture: Run
+) -> None:
+    with_code(folder, canary)
+    edited("tokenizer_config.json", lambda found: found.update(change))(folder)
+    done = capture("--model", folder, *CHOOSE, "attn:0")
+    assert_one_line(done)
+    assert "brings code of its own, which is not run unasked." in done.err[-1]
+
+
+def test_code_runs_where_it_is_trusted(folder: Path, workplace: Path, capture: Run) -> None:
+    """Or the tests above would hold whatever happens."""
+    with_code(folder, workplace / "ran")
+    config(auto_map={"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}, **MINE)(
+        folder
+    )
+    argv = ["--model", folder, *CHOOSE, "attn:0"]
+    assert capture(*argv).code == 1
+    assert not (workplace / "ran").exists()
+    assert capture(*argv, "--trust-remote-code").code == 0
+    assert (workplace / "ran").exists()
+
+
+def add_generation_code(folder: Path) -> None:
+    change = edited(
+        "generation_config.json",
+        lambda found: found.update(custom_generate="code", trust_remote_code=True),
+    )
+    change(folder)
+
+
+NAMES_CODE: dict[str, Change] = {
+    "generation": add_generation_code,
+    "pipelines": config(custom_pipelines={"x": {"impl": "code.Model", "pt": ["AutoModel"]}}),
+    "adapter": written(
+        "adapter_config.json",
+        json.dumps(
+            {"base_model_name_or_path": "evil/base", "peft_type": "LORA", "auto_mapping": 1}
+        ),
+    ),
+    "kernels": config(use_kernels=True, kernel_config={"RMSNorm": "evil/kernel:RMSNorm"}),
+}
+
+
+@pytest.mark.parametrize("kind", NAMES_CODE)
+def test_other_settings_that_name_code_are_passed_over(
+    kind: str, folder: Path, canary: Path, capture: Run
+) -> None:
+    with_code(folder, canary)
+    NAMES_CODE[kind](folder)
+    assert [done.code for done in attempts(capture, folder)] == [0, 0, 0]
+    assert capture("--model", folder, *CHOOSE, "attn:0", "--max-new-tokens", "3").code == 0
+
+
+@pytest.mark.parametrize("kernel", ["kernels-community/flash-attn2", "evil/kernel@main:attend"])
+@pytest.mark.parametrize("key", ["_attn_implementation", "attn_implementation"])
+def test_attention_code_from_the_hub(
+    key: str, kernel: str, folder: Path, capture: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the package `kernels` is installed, transformers would fetch it and run it."""
+    asked: list[Any] = []
+    monkeypatch.setattr("transformers.integrations.hub_kernels.get_kernel", asked.append)
+    monkeypatch.setattr(
+        "transformers.integrations.hub_kernels.is_kernels_available", lambda *_: True
+    )
+    config(**{key: kernel})(folder)
+    for done in attempts(capture, folder):
+        if done.code:
+            assert_one_line(done)
+            assert f"wants attention code from the hub, '{kernel}'" in done.err[-1]
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ cycler.__init__.__globals__.os.system('touch CANARY') }}",
+        "{{ messages.append(1) }}",
+        "{% import 'os' as os %}{{ os }}",
+        "{% include '/etc/passwd' %}",
+        "{% for",
+        "{{ 1 / 0 }}",
+        "{{ raise_exception('no\nway') }}",
+        "{% for i in range(10 ** 9) %}{{ i }}{% endfor %}",
+        5,
+    ],
+    ids=str,
+)
+def test_chat_templates(template: Any, folder: Path, canary: Path, capture: Run) -> None:
+    if isinstance(template, str):
+        template = template.replace("CANARY", str(canary))
+    edited("tokenizer_config.json", lambda found: found.update(chat_template=template))(folder)
+    done = capture("--model", folder, *CHOOSE, "attn:0", "--chat")
+    assert_one_line(done)
+    assert "tokenizer or its chat template fails: " in done.err[-1]
+    assert capture("--model", folder, *CHOOSE, "attn:0").code == 0
+
+
+# ----------------------------------------------------------------------------- what is not a model
+
+GONE = "model.safetensors"
+
+
+def instead_of_weights(file: str, content: str | bytes) -> Change:
+    def change(folder: Path) -> None:
+        (folder / GONE).unlink()
+        (folder / file).write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return change
+
+
+def index(target: Any) -> Change:
+    text = json.dumps({"metadata": {}, "weight_map": {"model.norm.weight": target}})
+    return instead_of_weights("model.safetensors.index.json", text)
+
+
+def replaced_by_link(file: str, target: str) -> Change:
+    def change(folder: Path) -> None:
+        (folder / file).unlink()
+        (folder / file).symlink_to(target)
+
+    return change
+
+
+def tensor_header(fields: dict[str, Any]) -> bytes:
+    text = json.dumps(fields).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+def cut(folder: Path) -> None:
+    path = folder / GONE
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+HUGE = {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}
+WEIGHTS: dict[str, Change] = {
+    "none": lambda folder: (folder / GONE).unlink(),
+    "an empty pickle": instead_of_weights("pytorch_model.bin", ""),
+    "junk for a pickle": instead_of_weights("pytorch_model.bin", b"\0junk" * 100),
+    "a pickled list": instead_of_weights("pytorch_model.bin", torch_file([1, 2])),
+    "an empty file": written(GONE, ""),
+    "junk": written(GONE, b"junk" * 1000),
+    "a header of 4 exabytes": written(GONE, (2**62).to_bytes(8, "little") + b"{}"),
+    "a tensor of 4 terabytes": written(GONE, tensor_header({"model.norm.weight": HUGE})),
+    "another shape": written(
+        GONE,
+        tensor_header({"model.norm.weight": {**HUGE, "shape": [1], "data_offsets": [0, 4]}})
+        + b"\0" * 4,
+    ),
+    "cut": cut,
+    "a link to another file": replaced_by_link(GONE, "/etc/passwd"),
+    "a link to itself": replaced_by_link(GONE, GONE),
+    "index: not JSON": instead_of_weights("model.safetensors.index.json", "{"),
+    "index: a list": instead_of_weights("model.safetensors.index.json", "[]"),
+    "index: no map": instead_of_weights("model.safetensors.index.json", "{}"),
+    "index: a number": index(5),
+    "index: not there": index("gone.safetensors"),
+}
+OUTSIDE = ["../../../../etc/passwd", "/etc/passwd", "../good/model.safetensors", "a/../../b"]
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_weights_that_are_none(kind: str, folder: Path, capture: Run) -> None:
+    WEIGHTS[kind](folder)
+    for done in attempts(capture, folder)[1:]:
+        assert_one_line(done)
+        assert "the weights of" in done.err[-1]
+
+
+@pytest.mark.parametrize("target", OUTSIDE)
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_an_index_stays_in_its_folder(
+    target: str, ending: str, folder: Path, checkpoints: Callable[[str], Path], capture: Run
+) -> None:
+    shutil.copytree(checkpoints("llama"), folder.parent / "good")  # one that could be loaded
+    index(target.replace("safetensors", ending))(folder)
+    name = "model.safetensors" if ending == "safetensors" else "pytorch_model.bin"
+    (folder / "model.safetensors.index.json").rename(folder / f"{name}.index.json")
+    for done in attempts(capture, folder)[1:]:
+        assert_one_line(done)
+        assert "names weights outside its folder" in done.err[-1]
+
+
+def changed_tokenizer(**changes: Any) -> Change:
+    return edited("tokenizer.json", lambda found: found.update(changes))
+
+
+def only_old_files(folder: Path) -> None:
+    """Pickles under the names that old tokenizers read."""
+    (folder / "tokenizer.json").unlink()
+    for name in ("tokenizer.pkl", "vocab.pkl", "vocab.bin", "vocab.json", "merges.txt"):
+        (folder / name).write_bytes(pickle.dumps(Calls(os.system, "touch canary")))
+    for name in ("tokenizer.model", "spiece.model", "vocab.txt", "tekken.json"):
+        (folder / name).write_bytes(pickle.dumps(Calls(os.system, "touch canary")))
+
+
+POST = {"type": "TemplateProcessing", "pair": [], "special_tokens": {}}
+POST["single"] = [{"SpecialToken": {"id": "zz", "type_id": 0}}]
+TOKENIZERS: dict[str, Change] = {
+    "cut": edited("tokenizer.json", lambda found: found.pop("model")),
+    "empty": written("tokenizer.json", ""),
+    "not JSON": written("tokenizer.json", '{"version":'),
+    "not text": written("tokenizer.json", b"\xff\xfe\0"),
+    "a list": written("tokenizer.json", "[]"),
+    "nested deeply": written("tokenizer.json", '{"a":' * 100_000),
+    "of no known type": edited("tokenizer.json", lambda found: found["model"].update(type="X")),
+    "no regular expression": changed_tokenizer(
+        pre_tokenizer={
+            "type": "Split",
+            "pattern": {"Regex": "(a+)+$("},
+            "behavior": "Isolated",
+            "invert": False,
+        }
+    ),
+    "panics when loaded": changed_tokenizer(
+        normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    ),
+    "panics when asked": changed_tokenizer(post_processor=POST),
+    "ids beyond the model's": edited(
+        "tokenizer.json",
+        lambda found: found["model"].update(
+            vocab={word: id + 10**6 for word, id in found["model"]["vocab"].items()}
+        ),
+    ),
+    "pickles": only_old_files,
+    "settings: not JSON": written("tokenizer_config.json", "{"),
+    "settings: a list": written("tokenizer_config.json", "[]"),
+    "settings: a length of words": edited(
+        "tokenizer_config.json", lambda found: found.update(model_max_length="long")
+    ),
+    "settings: code of a number": edited(
+        "tokenizer_config.json", lambda found: found.update(auto_map=5)
+    ),
+    "settings: a class of a number": edited(
+        "tokenizer_config.json", lambda found: found.update(tokenizer_class=5)
+    ),
+    "settings: a class that is none": edited(
+        "tokenizer_config.json", lambda found: found.update(tokenizer_class="PreTrainedModel")
+    ),
+    "settings: another class": edited(
+        "tokenizer_config.json", lambda found: found.update(tokenizer_class="BertTokenizer")
+    ),
+    "settings: odd tokens": edited(
+        "tokenizer_config.json", lambda found: found.update(added_tokens_decoder={"a": "b"})
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_tokenizers_that_are_none(kind: str, folder: Path, canary: Path, capture: Run) -> None:
+    TOKENIZERS[kind](folder)
+    done = capture("--model", folder, *CHOOSE, "attn:0")
+    assert_one_line(done)
+    assert "token" in done.err[-1]
+
+
+@pytest.mark.parametrize("kind", ["panics when loaded", "panics when asked"])
+def test_a_panic_says_nothing_itself(
+    kind: str, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Rust writes to stderr past Python."""
+    TOKENIZERS[kind](folder)
+    capfd.readouterr()
+    assert agnostic_capture.main(["--model", str(folder), *CHOOSE, "attn:0"]) == 1
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.partition(" ")[0] for line in lines] == ["error:"]
+
+
+def test_what_is_no_panic_is_left_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), panics_raised():
+        os.write(2, b"said by a library")
+        raise KeyboardInterrupt
+    assert capfd.readouterr().err == "said by a library"
+
+
+def test_what_is_held_back_in_two_threads_at_once() -> None:
+    """Neither is left with the other's file for its stderr."""
+    before = os.fstat(2)
+    leave = [threading.Event(), threading.Event()]
+    threads = []
+    for left in leave:
+        entered = threading.Event()
+
+        def held(entered: threading.Event = entered, left: threading.Event = left) -> None:
+            with panics_raised():
+                entered.set()
+                left.wait(10)
+
+        threads.append(threading.Thread(target=held))
+        threads[-1].start()
+        entered.wait(10)
+    for left, thread in zip(leave, threads, strict=True):  # the first goes first
+        left.set()
+        thread.join()
+    assert os.path.samestat(os.fstat(2), before)
+
+
+# ------------------------------------------------------------------------------- configurations
+
+CONFIGURATIONS: dict[str, Change] = {
+    "not JSON": written("config.json", "{nope"),
+    "empty": written("config.json", ""),
+    "a list": written("config.json", "[1, 2]"),
+    "a text": written("config.json", '"llama"'),
+    "nothing": written("config.json", "null"),
+    "not UTF-8": written("config.json", b'{"a": "\xe9"}'),
+    "nested deeply": written("config.json", '{"a":' * 100_000 + "1" + "}" * 100_000),
+    "a number of 10,000 digits": written("config.json", '{"x": ' + "9" * 10_000 + "}"),
+    "a link to itself": replaced_by_link("config.json", "config.json"),
+    "a device without end": replaced_by_link("config.json", "/dev/zero"),
+    "an unknown type": config(model_type="nope"),
+    "a type of a number": config(model_type=5),
+    "a type of a list": config(model_type=["llama"]),
+    "a type with escapes": config(model_type="\x1b[31m\nerror: forged\u202e"),
+    "classes of a number": config(architectures=5),
+    "code of a text": config(auto_map="AutoConfig"),
+    "code of a number": config(auto_map={"AutoConfig": 5}),
+    "not divisible": config(num_attention_heads=5, head_dim=None),
+    "parts of a number": config(text_config=5),
+    "odd keys": config(**{"__class__": "x", "__dict__": {}, "from_pretrained": 5}),
+    "odd labels": config(id2label={"a": "b"}),
+    "odd padding": config(pad_token_id=10**9),
+}
+FIELDS = ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "head_dim"]
+VALUES = ["abc", -1, 10**12, 1.5, [1], True, {}]
+
+
+@pytest.mark.parametrize("kind", CONFIGURATIONS)
+def test_configurations_that_are_none(kind: str, folder: Path, capture: Run) -> None:
+    CONFIGURATIONS[kind](folder)
+    for done in attempts(capture, folder):
+        assert_one_line(done)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=str)
+@pytest.mark.parametrize("field", FIELDS)
+def test_numbers_that_are_none(field: str, value: Any, folder: Path, capture: Run) -> None:
+    """(That of `--list` may be shown: on the meta device a model of any size is.)"""
+    config(**{field: value})(folder)
+    listed, *captured = attempts(capture, folder)
+    if listed.code:
+        assert_one_line(listed)
+    for done in captured:
+        if done.code == 2:  # no layers, so no such modules
+            assert (field, value) == ("num_hidden_layers", -1)
+        else:
+            assert_one_line(done)
+
+
+ENDLESS = {
+    "llama": {"num_hidden_layers": 10**9},
+    "qwen2": {"num_hidden_layers": 10**12},
+    "gpt2": {"n_layer": 10**9},
+    "bart": {"encoder_layers": 10**400},
+    "mixtral": {"num_local_experts": 10**9},
+    "swin": {"depths": [2, 10**9]},
+    "clip": {"text_config": {"num_hidden_layers": 10**9}},
+    "bert": {"num_labels": 10**9},
+}
+
+
+@pytest.mark.parametrize("family", ENDLESS)
+def test_models_without_end(family: str, folder: Path, capture: Run) -> None:
+    """Refused before transformers makes lists as long."""
+    fields = {"model_type": family, **ENDLESS[family]}
+    (folder / "config.json").write_text(json.dumps(fields))
+    for done in attempts(capture, folder):
+        assert_one_line(done)
+        assert ", which no model has. Mend its config.json." in done.err[-1]
+
+
+def test_more_modules_than_any_model_has(
+    folder: Path, capture: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the number is called that makes them."""
+    count = sum(1 for _ in tiny.model("llama").modules())
+    monkeypatch.setattr(trust, "_MOST_MODULES", count)
+    assert attempts(capture, folder)[1].code == 0
+    monkeypatch.setattr(trust, "_MOST_MODULES", count - 2)
+    for done in attempts(capture, folder):
+        assert_one_line(done)
+        assert f"asks for more than {count - 2:,} modules" in done.err[-1]
+
+
+METHODS = ["nope", "bitsandbytes", "gptq", "awq", "quanto", "torchao", "compressed-tensors"]
+
+
+@pytest.mark.parametrize("method", [{"quant_method": method} for method in METHODS] + [{}, 5, [1]])
+def test_quantisations(method: Any, folder: Path, canary: Path, capture: Run) -> None:
+    """Passed over by transformers where it does not know them, refused where it cannot."""
+    config(quantization_config=method)(folder)
+    for done in attempts(capture, folder):
+        if done.code:
+            assert_one_line(done)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 5000, "a\0b", "a\nb", "file:///etc", " "])
+def test_names_that_are_none(name: str, workplace: Path, capture: Run, view: Run) -> None:
+    for way in WAYS:
+        assert_one_line(capture("--model", name, *way))
+    # A document without tokens names the model whose tokenizer knows them.
+    write_capture(
+        Path("d.json"), [Layer(0, random_weights(0, 1, 2))], model=name, input_ids=[[1, 2]]
+    )
+    edit = json.loads(Path("d.json").read_text())
+    del edit["tokens"]
+    Path("d.json").write_text(json.dumps(edit))
+    done = view("--input", "d.json")
+    assert done.code == 0
+    assert len(done.err) == 1
+    assert done.err[0].endswith("cannot be loaded; ids are shown.")
+
+
+# -------------------------------------------------------------------------------------- the network
+
+
+# In a process of its own, which may ask the hub.
+TWICE = """
+import sys
+import agnostic_capture
+choice = ["--prompt", "The cat", "--auto-select", "attn:0", "--output", "d.json", "--quiet"]
+print([agnostic_capture.main(["--model", name, *choice]) for name in sys.argv[1:]])
+"""
+
+
+@pytest.fixture
+def hub() -> Iterator[tuple[str, list[Any]]]:
+    """An address that answers nothing; who called it."""
+    calls: list[Any] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            while True:
+                try:
+                    connection, address = server.accept()
+                except OSError:
+                    return
+                calls.append(address)
+                connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", calls
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_folder_asks_nothing_of_the_hub(folder: Path, hub: tuple[str, list[Any]]) -> None:
+    """Also where it lacks a tokenizer, or names models there."""
+    address, calls = hub
+    NAMES_CODE["adapter"](folder)
+    config(_name_or_path="evil/base", base_model="evil/base")(folder)
+    shutil.copytree(folder, "bare", ignore=shutil.ignore_patterns("tokenizer.json"))
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE, str(folder), "bare"],
+        capture_output=True,
+        text=True,
+        timeout=120,  # or it would hang
+        env=os.environ | {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": address, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.splitlines() == ["d.json", "[0, 1]"]
+    assert "'bare' has no tokenizer that can be loaded" in done.stderr
+    assert calls == []
+
+
+def test_whether_the_hub_is_in_reach(
+    hub: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told at once: huggingface_hub tries each file six times, with pauses."""
+    monkeypatch.setattr(checkpoint, "getproxies", dict)
+    answers = {hub[0]: True, "https://nowhere.invalid": False, "http://x:port": False}
+    answers["http://127.0.0.1:9"] = False
+    for address, expected in answers.items():
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        assert checkpoint._hub_in_reach() == expected, address
+
+
+def test_a_hub_that_was_out_of_reach_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a notebook, which outlives a lost network; for one model it is asked once."""
+    asked: list[Any] = []
+    now = 1000.0
+
+    def lost(*args: Any, **kwargs: Any) -> None:
+        asked.append(args)
+        raise OSError
+
+    monkeypatch.setattr(checkpoint, "getproxies", dict)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://a.hub")
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)
+    monkeypatch.setattr(checkpoint.socket, "create_connection", lost)
+    assert [checkpoint._hub_in_reach() for _ in range(3)] == [False] * 3
+    assert len(asked) == 1
+    monkeypatch.setattr(checkpoint.socket, "create_connection", lambda *_, **__: socket.socket())
+    now += 100
+    assert checkpoint._hub_in_reach()
+
+
+def test_no_hook_is_left_behind(folder: Path, capture: Run) -> None:
+    """What is counted is counted no more once a model is built."""
+    attempts(capture, folder)
+    assert not module._global_module_registration_hooks

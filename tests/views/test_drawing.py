@@ -1,0 +1,1000 @@
+"""The pages in headless Chromium: what they draw, and that they do nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import (
+    HOSTILE,
+    MODEL,
+    Layer,
+    Open,
+    Tab,
+    expected_lines,
+    expected_pictures,
+    head_view_lines,
+    make_pages,
+    model_view_lines,
+    random_weights,
+)
+from playwright.sync_api import expect
+
+from activations.attention.stack import Stack
+from activations.text import printable
+from activations.views import page
+from activations.views.content import Caption
+from activations.views.page import build_pages
+from activations.views.tokens import readable
+
+pytestmark = pytest.mark.browser
+
+LEFT, RIGHT = "#vis #left text", "#vis #right text"
+
+
+def test_head_view_draws_every_weight_above_the_cut(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, heads=3, rows=7)) for i in (2, 5)]
+    layers[0].weights[1, 6] = [0.01, 0.0101, 0.00999, 0.5, 0.01004, 0.01006, 0.4588]  # at the cut
+    tab = open_page(make_pages(tmp_path, layers)["head"])
+    tokens = [f"t{i}" for i in range(7)]
+    assert tab.texts(LEFT) == tokens
+    assert tab.texts(RIGHT) == tokens
+    assert tab.texts("#layer option") == ["2", "5"]
+    assert tab.page.locator("#vis > svg > g:last-of-type > rect").count() == 3
+    assert tab.page.locator("#filter-label").is_hidden()
+    expected = expected_lines(layers[0].weights)
+    assert (1, 6, 1) in expected
+    assert (1, 6, 0) not in expected
+    assert (1, 6, 4) not in expected  # 0.01004 is 0.0100 to 4 decimals
+    assert (1, 6, 5) in expected
+    assert head_view_lines(tab) == expected
+
+    status = tab.choose("#layer", "5")
+    expected = expected_lines(layers[1].weights)
+    assert head_view_lines(tab) == expected
+    assert status == (
+        f"{len(expected)} lines are drawn. Lines with a weight of 0.01 or less are not drawn."
+    )
+    assert tab.choose("#layer", "2")
+    assert head_view_lines(tab) == expected_lines(layers[0].weights)
+
+
+def test_model_view_draws_every_weight_above_the_cut(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, heads=3, rows=6)) for i in (0, 1, 4)]
+    tab = open_page(make_pages(tmp_path, layers, "--min-weight", "0.05")["model"])
+    assert model_view_lines(tab) == expected_pictures(layers, 0.05)
+    assert "0.05 or less" in tab.drawn()
+    axes = tab.texts("#vis > svg > text")
+    assert axes == ["Heads", "0", "1", "2", "Layers", "0", "1", "4"]
+
+    # Its tokens, on a click.
+    tab.page.locator("[aria-label='Layer 4, Head 1']").click()
+    assert tab.texts("#vis .detail text.token") == [f"t{i}" for i in range(6)] * 2
+    detail = tab.attributes("#vis .detail line", "stroke-opacity")
+    drawn = expected_pictures(layers, 0.05)[4, 1]
+    assert [round(float(o or 0), 4) for (o,) in detail] == list(drawn.values())
+
+
+def test_min_weight_of_nothing_draws_all_but_zero(tmp_path: Path, open_page: Open) -> None:
+    layer = Layer(0, random_weights(1, heads=2, rows=8))
+    pages = make_pages(tmp_path, [layer], "--min-weight", "0")
+    expected = expected_lines(layer.weights, 0)
+    assert head_view_lines(open_page(pages["head"])) == expected
+    assert model_view_lines(open_page(pages["model"])) == expected_pictures([layer], 0)
+    assert 2 * 8 < len(expected) < 2 * 36 + 1  # causal: nothing above the diagonal
+
+
+@pytest.mark.parametrize("with_buttons", [True, False])
+def test_heads_switch_on_and_off(tmp_path: Path, open_page: Open, with_buttons: bool) -> None:
+    layers = [Layer(i, random_weights(i, heads=3, rows=5)) for i in range(2)]
+    tab = open_page(make_pages(tmp_path, layers)["head"])
+    selector = "#heads button" if with_buttons else "#vis > svg > g:last-of-type > rect"
+    switches = tab.page.locator(selector)
+
+    def now(*on: bool) -> None:
+        for button, is_on in zip(tab.page.locator("#heads button").all(), on, strict=True):
+            expect(button).to_have_attribute("aria-pressed", str(is_on).lower())
+        shown = expected_lines(layers[layer].weights)
+        assert head_view_lines(tab) == {p: w for p, w in shown.items() if on[p[0]]}
+
+    layer = 0
+    now(True, True, True)
+    switches.nth(1).click()
+    now(True, False, True)
+    tab.choose("#layer", "1")  # another layer keeps the choice of heads
+    layer = 1
+    now(True, False, True)
+    switches.nth(1).click()
+    now(True, True, True)
+    switches.nth(2).dblclick()
+    now(False, False, True)
+    switches.nth(2).click()  # one stays on
+    now(False, False, True)
+    switches.nth(2).dblclick()
+    now(True, True, True)
+
+
+def test_only_lines_that_are_seen_are_counted(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, heads=3, rows=5)) for i in range(2)]
+    tab = open_page(make_pages(tmp_path, layers)["head"], "#layer=0&head=1")
+
+    def told(lines: int) -> None:
+        status = f"{lines} lines are drawn. Lines with a weight of 0.01 or less are not drawn."
+        expect(tab.page.locator("#status")).to_have_text(status)
+        assert len(head_view_lines(tab)) == lines
+
+    counts = [[len(expected_lines(matrix)) for matrix in layer.weights] for layer in layers]
+    assert len(set(counts[0])) > 1
+    told(counts[0][1])
+    tab.page.get_by_role("button", name="Head 2").click()
+    told(counts[0][1] + counts[0][2])
+    tab.choose("#layer", "1")
+    told(counts[1][1] + counts[1][2])
+    tab.page.get_by_role("button", name="Head 0").click()
+    told(sum(counts[1]))
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_of_a_head_that_is_on_all_lines_may_be_drawn_and_of_the_layer_not(
+    tmp_path: Path, open_page: Open
+) -> None:
+    weights = random_weights(0, heads=4, rows=40, causal=False)
+    weights[1] = np.eye(40)
+    tab = open_page(make_pages(tmp_path, [Layer(0, weights)], "--min-weight", "0")["head"])
+    assert "strongest of" in tab.drawn()
+    tab.page.get_by_role("button", name="Head 1").dblclick()
+    expect(tab.page.locator("#status")).to_contain_text("40 lines are drawn.")
+    every = len(expected_lines(weights, 0))
+    offer = tab.page.get_by_role("button", name=f"Draw all {every:,} lines of this layer")
+    expect(offer).to_be_visible()
+
+
+def test_pointing_at_a_token_shows_its_lines_alone(tmp_path: Path, open_page: Open) -> None:
+    layer = Layer(0, random_weights(3, heads=2, rows=6))
+    tab = open_page(make_pages(tmp_path, [layer])["head"])
+    for side, at in ((LEFT, 1), (RIGHT, 2)):
+        tab.page.locator(side).nth(4 if at == 1 else 1).hover()
+        index = 4 if at == 1 else 1
+        marked = tab.attributes(
+            "#vis line[visibility='visible']", "left-token-index", "right-token-index"
+        )
+        drawn = expected_lines(layer.weights)
+        there = sorted([str(p[1]), str(p[2])] for p in drawn if p[at] == index)
+        assert sorted(marked) == there  # type: ignore[type-var]
+        # On the other side, every token is shaded by the weight of each head.
+        other = "#right" if at == 1 else "#left"
+        weights = layer.weights[:, index] if at == 1 else layer.weights[:, :, index]
+        assert np.allclose(shades(tab, other), weights.ravel(), atol=6e-5)
+
+
+def shades(tab: Tab, side: str) -> list[float]:
+    """The opacities of the boxes over the tokens of one side, head by head."""
+    return list(
+        tab.page.evaluate(
+            "s => Array.from(document.querySelectorAll(s), e => +e.style.opacity)",
+            f"#vis {side} .attentionBoxes rect",
+        )
+    )
+
+
+# ----------------------------------------------------------------------------------- like bertviz's
+
+REQUIRE = "https://cdnjs.cloudflare.com/ajax/libs/require.js/2.3.6/require.min.js"
+STAND_IN = """
+window.require = { config() {} };
+window.requirejs = (names, draw) => draw(jQuery, d3);
+"""
+MARKS = """() => Array.from(document.querySelectorAll('#vis line'), line => [
+    ...['x1', 'y1', 'x2', 'y2'].map(n => (+line.getAttribute(n)).toFixed(6)),
+    line.getAttribute('stroke'), line.getAttribute('stroke-width'),
+    +line.getAttribute('stroke-opacity')])"""
+TEXTS = """() => Array.from(document.querySelectorAll('#vis text'), text => [
+    text.firstChild?.data ?? '', text.style.textAnchor || text.getAttribute('text-anchor'),
+    text.getAttribute('font-size'),
+    ...['x', 'y', 'dx', 'dy'].map(n => (+text.getAttribute(n)).toFixed(6))])"""
+
+
+@pytest.mark.parametrize("view", ["head", "model"])
+def test_same_marks_as_bertviz(tmp_path: Path, open_page: Open, view: str) -> None:
+    import torch
+
+    import bertviz
+
+    # Weights of 4 decimals: what our page keeps, so that nothing is lost to rounding.
+    layers = [Layer(i, random_weights(i, heads=4, rows=9).round(4)) for i in range(3)]
+    tokens = [f"t{i}" for i in range(9)]
+    attention = [torch.tensor(layer.weights)[None] for layer in layers]
+    options: dict[str, Any] = {"layer": 1} if view == "head" else {"display_mode": "light"}
+    draw = getattr(bertviz, f"{view}_view")
+    theirs = tmp_path / "bertviz.html"
+    html = draw(attention, tokens, html_action="return", **options).data
+    theirs.write_text(f"<!doctype html><meta charset=utf-8>{html}")
+    libraries = {REQUIRE: page._d3() + "\n" + page._jquery() + STAND_IN}
+    their_tab = open_page(theirs, quiet=False, answers=libraries)
+
+    pages = make_pages(tmp_path, layers, "--min-weight", "0", tokens=tokens)
+    our_tab = open_page(pages[view], "#layer=1" if view == "head" else "")
+
+    def marks(tab: Tab) -> list[list[Any]]:
+        found = tab.page.evaluate(MARKS)
+        shown = [[*mark[:-1], round(mark[-1], 6)] for mark in found if mark[-1] > 0]
+        return sorted(shown)
+
+    their_marks = marks(their_tab)
+    assert marks(our_tab) == their_marks
+    drawn = layers[1:2] if view == "head" else layers
+    assert len(their_marks) == sum(int((layer.weights > 0).sum()) for layer in drawn)
+    assert our_tab.page.evaluate(TEXTS) == their_tab.page.evaluate(TEXTS)
+    if view == "model":  # and the detail of a picture
+        for tab in (our_tab, their_tab):
+            tab.page.evaluate(
+                "document.querySelectorAll('#vis > svg > g > rect:last-child')[6]"
+                ".dispatchEvent(new MouseEvent('click'))"
+            )
+        assert len(our_tab.texts("#vis .detail text.token")) == 18
+        assert marks(our_tab) == marks(their_tab) != their_marks
+        assert our_tab.page.evaluate(TEXTS) == their_tab.page.evaluate(TEXTS)
+    assert [line for line in their_tab.complaints if not line.startswith("log:")] == []
+
+
+# ----------------------------------------------------------------------------- kinds of attention
+
+SOURCE = ["<s>", "The", "Ġcat", "Ġsat", "</s>"]
+SPOKEN = ["<s>", "The", "·cat", "·sat", "</s>"]
+TARGET = ["<s>", "Die", "ĠKatze"]
+WRITTEN = ["<s>", "Die", "·Katze"]
+
+
+def encoder_decoder(encoder: list[int], decoder: list[int]) -> dict[str, list[Layer]]:
+    def layers(kind: str, numbers: list[int], rows: int, columns: int | None) -> list[Layer]:
+        causal = kind == "decoder"
+        seed = len(kind) * 100
+        return [Layer(i, random_weights(seed + i, 2, rows, columns, causal), kind) for i in numbers]
+
+    return {
+        "Encoder": layers("encoder", encoder, 5, None),
+        "Decoder": layers("decoder", decoder, 3, None),
+        "Cross": layers("cross", decoder, 3, 5),
+    }
+
+
+@pytest.mark.parametrize(("encoder", "decoder"), [([0, 1, 2], [0]), ([3, 7], [5, 6, 11])])
+def test_encoder_decoder(
+    tmp_path: Path, open_page: Open, encoder: list[int], decoder: list[int]
+) -> None:
+    kinds = encoder_decoder(encoder, decoder)
+    every = [layer for layers in kinds.values() for layer in layers]
+    # In whatever order the modules were captured.
+    pages = make_pages(tmp_path, every[::-1], tokens=SOURCE, decoder_tokens=TARGET)
+    head, model = open_page(pages["head"]), open_page(pages["model"])
+    sides = {"Encoder": (SPOKEN, SPOKEN), "Decoder": (WRITTEN,) * 2, "Cross": (WRITTEN, SPOKEN)}
+    assert head.texts("#filter option") == model.texts("#filter option") == list(sides)
+    for kind in ("Encoder", "Cross", "Decoder", "Encoder"):
+        rows, columns = sides[kind]
+        head.choose("#filter", kind)
+        assert (head.texts(LEFT), head.texts(RIGHT)) == (rows, columns)
+        assert head.texts("#layer option") == [str(layer.layer) for layer in kinds[kind]]
+        for layer in reversed(kinds[kind]):
+            head.choose("#layer", str(layer.layer))
+            assert head_view_lines(head) == expected_lines(layer.weights)
+        model.choose("#filter", kind)
+        assert model_view_lines(model) == expected_pictures(kinds[kind])
+        last = kinds[kind][-1].layer
+        picture = model.page.locator(f"[aria-label='Layer {last}, Head 1']")
+        picture.click()
+        assert model.texts("#vis .detail text.token") == rows + columns
+        picture.click()  # or it stays open in the next kind
+
+
+def test_sentence_pairs(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, 2, 7, causal=False)) for i in range(2)]
+    tokens = ["[CLS]", "a", "b", "[SEP]", "c", "##d", "[SEP]"]
+    pages = make_pages(tmp_path, layers, tokens=tokens, sentence_b_start=4)
+    head, model = open_page(pages["head"], "#layer=1"), open_page(pages["model"])
+    a, b = slice(0, 4), slice(4, 7)
+    parts = {
+        "All": (slice(0, 7), slice(0, 7)),
+        "Sentence A -> Sentence A": (a, a),
+        "Sentence B -> Sentence B": (b, b),
+        "Sentence A -> Sentence B": (a, b),
+        "Sentence B -> Sentence A": (b, a),
+    }
+    assert head.texts("#filter option") == model.texts("#filter option") == list(parts)
+    for name, (rows, columns) in parts.items():
+        head.choose("#filter", name)
+        assert (head.texts(LEFT), head.texts(RIGHT)) == (tokens[rows], tokens[columns])
+        assert head.page.input_value("#layer") == "1"  # the layer stays
+        assert head_view_lines(head) == expected_lines(layers[1].weights[:, rows, columns])
+        model.choose("#filter", name)
+        assert model_view_lines(model) == expected_pictures(layers, part=(rows, columns))
+
+
+def test_layers_with_unlike_head_counts(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, 4 if i % 2 else 2, 5)) for i in range(4)]
+    pages = make_pages(tmp_path, layers)
+    head, model = open_page(pages["head"]), open_page(pages["model"])
+    entries = {
+        "Self, layers 0,2, 2 heads of 5 x 5": layers[0::2],
+        "Self, layers 1,3, 4 heads of 5 x 5": layers[1::2],
+    }
+    assert head.texts("#filter option") == list(entries)
+    for name, members in reversed(entries.items()):
+        head.choose("#filter", name)
+        model.choose("#filter", name)
+        assert len(head.pressed()) == len(members[0].weights)
+        for layer in members:
+            head.choose("#layer", str(layer.layer))
+            assert head_view_lines(head) == expected_lines(layer.weights)
+        assert model_view_lines(model) == expected_pictures(members)
+
+
+def test_only_the_chosen_heads_and_tokens(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, 4, 8)) for i in range(3)]
+    flags = ("--layers", "1-2", "--heads", "1,3", "--tokens", "2:6")
+    pages = make_pages(tmp_path, layers, *flags)
+    head, model = open_page(pages["head"]), open_page(pages["model"])
+    assert head.texts(LEFT) == ["t2", "t3", "t4", "t5"]
+    assert head.texts("#heads button") == ["1", "3"]
+    part = [layer.weights[[1, 3], 2:6, 2:6] for layer in layers]
+    assert head_view_lines(head) == expected_lines(part[1])
+    assert model_view_lines(model) == {
+        (layer, head): expected_lines(part[layer][i])
+        for layer in (1, 2)
+        for i, head in enumerate((1, 3))
+    }
+    assert "tokens 2 to 5" in head.page.inner_text("#notes")
+
+
+def test_kinds_of_which_nothing_is_left_are_noted(
+    tmp_path: Path, open_page: Open, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = encoder_decoder([0, 1], [0])
+    every = [layer for layers in kinds.values() for layer in layers]
+    header = {"tokens": SOURCE, "decoder_tokens": TARGET}
+    pages = make_pages(tmp_path, every, "--tokens", "3:5", **header)
+    notes = [
+        "--tokens leaves out 'Decoder', which has 3 tokens.",
+        "--tokens leaves out 'Cross', which has 3 x 5 tokens.",
+    ]
+    assert capsys.readouterr().err.splitlines() == [f"warning: {note}" for note in notes]
+    tab = open_page(pages["head"])
+    assert tab.texts("#notes li") == [*notes, "Only the tokens 3 to 4 are shown."]
+    assert tab.page.inner_text("#facts") == "Encoder: layers 0-1, 2 heads, 2 tokens"
+
+
+def test_non_finite_weights_are_not_drawn(tmp_path: Path, open_page: Open) -> None:
+    layer = Layer(0, random_weights(0, 2, 5, causal=False))
+    layer.weights[0, 1, :3] = [np.nan, np.inf, -np.inf]
+    layer.weights[1, 4] = np.nan
+    pages = make_pages(tmp_path, [layer])
+    finite = Layer(0, np.nan_to_num(layer.weights, nan=0, posinf=0, neginf=0))
+    head = open_page(pages["head"])
+    assert head_view_lines(head) == expected_lines(finite.weights)
+    # Nor do they shade: not even as the token pointed at before did.
+    for row in (0, 1, 4):
+        head.page.locator(LEFT).nth(row).hover()
+        assert np.allclose(shades(head, "#right"), finite.weights[:, row].ravel(), atol=6e-5)
+    assert model_view_lines(open_page(pages["model"])) == expected_pictures([finite])
+
+
+def test_raw_scores_survive(tmp_path: Path, open_page: Open) -> None:
+    # Scores that are no probabilities: negative ones and large ones.
+    scores = np.random.default_rng(0).normal(0, 30, (2, 6, 6)).astype(np.float32)
+    tab = open_page(make_pages(tmp_path, [Layer(0, scores)])["head"])
+    step = float(scores.max() - scores.min()) / 65534
+    found = head_view_lines(tab)
+    assert {p for p, s in np.ndenumerate(scores) if s > 0.01 + step} <= set(found)
+    assert all(abs(weight - scores[place]) <= step for place, weight in found.items())
+
+
+# -------------------------------------------------------------------------------- hostile strings
+
+
+def test_hostile_strings_are_only_text(tmp_path: Path, open_page: Open) -> None:
+    text = "\n".join(HOSTILE)
+    layer = Layer(0, random_weights(0, 2, len(HOSTILE), causal=False))
+    header = {"model": text, "prompt": text, "tokens": HOSTILE}
+    pages = make_pages(tmp_path, [layer], **header)
+    shown = text.replace("\0", "\ufffd")  # HTML knows no NUL
+    for view, path in pages.items():
+        assert path.parent == tmp_path / "pages"
+        tab = open_page(path)
+        found = tab.page.evaluate(
+            "['#prompt', '#model', 'title'].map(s => document.querySelector(s).textContent)"
+        )
+        title = (
+            f"Attention {view} view: {printable(text)} – </script><script>window.hacked=1</script…"
+        )
+        assert found == [shown, shown, title]
+        assert tab.page.evaluate("window.hacked") is None
+        assert tab.page.locator("script").count() == 6
+        if view == "head":
+            assert tab.texts("#vis #left text > title") == readable(HOSTILE)
+            assert tab.texts(LEFT)[0] == "</script><sc…"
+            assert head_view_lines(tab) == expected_lines(layer.weights)
+        else:
+            assert model_view_lines(tab) == expected_pictures([layer])
+
+
+def one_stack(weights: np.ndarray, tokens: list[str]) -> list[Stack]:
+    heads = len(weights)
+    return [
+        Stack("Self", "self", (0,), tuple(range(heads)), (weights,), tuple(tokens), tuple(tokens))
+    ]
+
+
+@pytest.mark.parametrize("with_policy", [True, False])
+def test_the_policy_alone_stops_injected_scripts(
+    tmp_path: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch, with_policy: bool
+) -> None:
+    monkeypatch.setattr(page, "html_text", str)
+    monkeypatch.setattr(page, "_json_in_html", lambda data: json.dumps(data, ensure_ascii=False))
+    if not with_policy:  # the other way round: these scripts would run
+        monkeypatch.setattr(page, "_policy", lambda *_: "img-src 'none'")
+    payloads = [
+        "<script>window.first = 1</script>",
+        "<img src=http://127.0.0.1:9/x onerror=window.second=1>",
+        "<iframe src='javascript:parent.third = 1'></iframe>",
+        "</script><script>window.fourth=1</script>",
+    ]
+    subject = Caption("model", "".join(payloads[:3]))
+    stacks = one_stack(random_weights(0, 1, 4), ["a", "b", "c", payloads[3]])
+    path = tmp_path / "page.html"
+    path.write_bytes(build_pages(["head"], subject, stacks)["head"])
+    tab = open_page(path, quiet=False)
+    tab.page.wait_for_load_state()
+    assert tab.page.locator("#prompt script").count() == 1  # it is an element, not text
+    ran = tab.page.evaluate("['first', 'second', 'third', 'fourth'].filter(n => n in window)")
+    assert ran == ([] if with_policy else ["first", "second", "third", "fourth"])
+
+
+# ------------------------------------------------------------------------------------- large ones
+
+
+def large_page(path: Path, view: str, weights: np.ndarray, min_weight: float = 0) -> Path:
+    tokens = [f"t{i}" for i in range(weights.shape[1])]
+    stacks = one_stack(weights, tokens)
+    path.write_bytes(build_pages([view], Caption("model", "prompt"), stacks, min_weight)[view])
+    return path
+
+
+@pytest.fixture
+def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit of 2,500 lines instead of 250,000: a hundredth of the work for the browser."""
+    scripts = {"bertviz.js": page._our("bertviz.js").replace("atOnce: 250000,", "atOnce: 2500,")}
+    our = page._our
+    monkeypatch.setattr(page, "_our", lambda name: scripts.get(name) or our(name))
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_too_many_lines_are_drawn_on_request(tmp_path: Path, open_page: Open) -> None:
+    weights = random_weights(0, heads=4, rows=40, causal=False)
+    every = len(expected_lines(weights, 0))
+    tab = open_page(large_page(tmp_path / "page.html", "head", weights))
+    status = tab.drawn()
+    cut = float(re.search(r"weight of ([\d.]+) or less", status)[1])  # type: ignore[index]
+    drawn = expected_lines(weights, cut)
+    assert tab.page.locator("#vis line").count() == len(drawn)
+    # As many as the limit allows: the next fainter weight would be too many.
+    assert len(drawn) <= 2500 < len(expected_lines(weights, cut - 0.0001)) < every
+    assert status.startswith(f"The {len(drawn):,} strongest of {every:,} lines are drawn.")
+    tab.page.get_by_role("button", name=f"Draw all {every:,} lines").click()
+    assert tab.drawn().startswith(f"{every:,} lines are drawn.")
+    assert tab.page.locator("#vis line").count() == every
+    assert tab.page.locator("#choice").is_hidden()
+
+
+@pytest.mark.usefixtures("small_limit")
+@pytest.mark.parametrize("by_row", [True, False])
+def test_all_lines_of_one_layer_are_not_those_of_the_next(
+    tmp_path: Path, open_page: Open, by_row: bool
+) -> None:
+    layers = [Layer(i, random_weights(i, heads=4, rows=40, causal=False)) for i in range(2)]
+    tab = open_page(make_pages(tmp_path, layers, "--min-weight", "0")["head"])
+    offer = tab.page.get_by_role("button", name="Draw all")
+    offer.click()
+    every = len(expected_lines(layers[0].weights, 0))
+    assert tab.drawn().startswith(f"{every:,} lines are drawn.")
+    tab.page.get_by_role("button", name="Head 1", exact=True).dblclick()
+    tab.page.get_by_role("button", name="All heads").click()  # of the same layer
+    tab.drawn()
+    assert tab.page.locator("#vis line").count() == every
+    if by_row:  # of the table of scores
+        tab.page.get_by_role("link", name="Layer 1, Head 2").click()
+        tab.drawn()
+    else:
+        tab.choose("#layer", "1")
+    assert tab.page.input_value("#layer") == "1"
+    assert tab.page.locator("#vis line").count() <= 2500
+    expect(offer).to_be_visible()
+
+
+_PIXELS = """canvas => {
+    const {width, height} = canvas;
+    const {data} = canvas.getContext('2d').getImageData(0, 0, width, height);
+    return [width, height, Array.from(data).filter((_, i) => i % 4 === 3)];
+}"""
+
+
+@pytest.mark.usefixtures("small_limit")
+@pytest.mark.parametrize("rows", [40, 130])
+def test_a_model_view_of_too_many_lines_shows_a_picture_of_each_head(
+    rows: int, tmp_path: Path, open_page: Open
+) -> None:
+    layers = [Layer(i, random_weights(i, heads=3, rows=rows, causal=False)) for i in (2, 5)]
+    tab = open_page(make_pages(tmp_path, layers, "--min-weight", "0")["model"])
+    every = sum(len(expected_lines(layer.weights, 0)) for layer in layers)
+    assert tab.drawn().startswith(f"{every:,} lines are too many to be drawn at once")
+    assert tab.page.locator("line").count() == 0
+    assert tab.page.locator("#summary canvas").count() == 6
+
+    # A picture is the head's matrix, of weights sharing a pixel the strongest.
+    step = -(-rows // 64)
+    side = -(-rows // step)
+    for layer in layers:
+        for head, weights in enumerate(layer.weights):
+            padded = np.zeros((side * step, side * step))
+            padded[:rows, :rows] = np.round(weights, 4)
+            strongest = padded.reshape(side, step, side, step).max(axis=(1, 3))
+            button = tab.page.get_by_role("button", name=f"Layer {layer.layer}, Head {head}")
+            width, height, shades = button.locator("canvas").evaluate(_PIXELS)
+            assert (width, height) == (side, side)
+            expected = np.sqrt(strongest).flatten() * 255
+            np.testing.assert_allclose(shades, expected, atol=1)
+
+    def press(layer: int, head: int) -> None:
+        tab.page.get_by_role("button", name=f"Layer {layer}, Head {head}").press("Enter")
+
+    def opened(name: str) -> str:
+        """A condition: this head's lines are drawn, and its tokens named after."""
+        heading = "document.querySelector('#vis > svg > text.detail')?.textContent"
+        return f"() => {heading} === '{name}' && !!document.querySelector('#vis .detail title')"
+
+    press(5, 1)
+    tab.wait(opened("Layer 5, Head 1"))
+    tokens = [f"t{i}" for i in range(rows)]
+    assert tab.texts("#vis .detail text.token") == tokens * 2
+    shown = tab.attributes("#vis .detail line", "stroke-opacity")
+    lines = expected_lines(layers[1].weights[1:2], 0)
+    if len(lines) <= 2500:
+        assert [round(float(o or 0), 4) for (o,) in shown] == list(lines.values())
+    else:  # the strongest of them
+        assert 0 < len(shown) <= 2500
+    assert tab.page.inner_text("#opened").startswith("Layer 5, Head 1: see it")
+    pressed = tab.page.locator("#summary button[aria-pressed=true]")
+    assert pressed.get_attribute("aria-label") == "Layer 5, Head 1"
+
+    press(2, 0)
+    tab.wait(opened("Layer 2, Head 0"))
+    press(2, 0)  # again closes it
+    tab.wait("() => document.querySelector('#vis') === null")
+    assert tab.page.inner_text("#opened") == ""
+    assert pressed.count() == 0
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_an_address_opens_a_head_among_too_many_lines(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, heads=3, rows=40)) for i in range(2)]
+    pages = make_pages(tmp_path, layers, "--min-weight", "0")
+    tab = open_page(pages["model"], "#layer=1&head=2")
+    tab.wait("() => document.querySelector('#vis .detail title') !== null")
+    assert tab.texts("#vis > svg > text.detail") == ["Layer 1, Head 2"]
+    tab.page.get_by_role("button", name="Draw all").click()
+    every = sum(len(expected_lines(layer.weights, 0)) for layer in layers)
+    assert tab.drawn().startswith(f"{every:,} lines are drawn.")
+    assert tab.page.locator("#vis > svg > g:not(.detail) line").count() == every
+    assert tab.texts("#vis > svg > text.detail") == ["Layer 1, Head 2"]  # still open
+
+
+@pytest.mark.parametrize(
+    ("shape", "lines", "buttons"),
+    [((7, 189, 189), "250,047", 1), ((8, 360, 360), "1,036,800", 0)],
+)
+def test_the_real_limits(
+    tmp_path: Path, open_page: Open, shape: tuple[int, ...], lines: str, buttons: int
+) -> None:
+    # Nearly all weights alike, so that few are drawn: only the offer is looked at.
+    weights = np.full(shape, 0.02, np.float32)
+    weights[:, 0, 0] = 0.5
+    tab = open_page(large_page(tmp_path / "page.html", "head", weights, 0.01))
+    assert tab.drawn().startswith(f"The {shape[0]} strongest of {lines} lines are drawn.")
+    assert tab.page.locator("#vis line").count() == shape[0]
+    assert tab.page.locator("#choice button").count() == buttons
+    assert ("--layers, --heads, --tokens" in tab.page.inner_text("#choice")) == (not buttons)
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_lines_that_are_all_alike_are_not_drawn_unasked_either(
+    tmp_path: Path, open_page: Open
+) -> None:
+    layers = [Layer(0, np.full((2, 51, 51), 1 / 51, np.float32))]  # 2,601 lines a head
+    pages = make_pages(tmp_path, layers)
+    head, model = open_page(pages["head"]), open_page(pages["model"], "#layer=0&head=1")
+    assert head.drawn().startswith("None of 5,202 lines is drawn. ")
+    assert head.page.locator("#vis line").count() == 0
+    assert len(head.texts(LEFT)) == 51
+    model.wait("() => document.querySelector('#vis .detail title') !== null")
+    assert model.page.inner_text("#opened").endswith(" None of its 2,601 lines is drawn.")
+    assert model.page.locator("line").count() == 0
+    for tab in (head, model):
+        tab.page.get_by_role("button", name="Draw all 5,202 lines").click()
+        assert tab.drawn().startswith("5,202 lines are drawn.")
+        assert tab.page.locator("#vis line").count() >= 5202
+        assert tab.page.locator("#choice").is_hidden()
+
+
+# ---------------------------------------------------------------------------------- what was read
+
+
+def test_second_sentence_and_target_are_shown_as_typed(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(0, random_weights(0, heads=2, rows=4))]
+    texts = {"text_pair": "and <b>this</b>", "target": "Die Katze\n</script>"}
+    tab = open_page(make_pages(tmp_path, layers, **texts)["head"])
+    shown = tab.page.locator(".text").all_text_contents()
+    assert shown[1:] == list(texts.values())
+
+
+@pytest.mark.parametrize(
+    ("key", "style", "shown", "note"),
+    [
+        ("continuation_start", "text-decoration-line", "underline", "written by the model itself"),
+        ("sentence_b_start", "font-style", "italic", "belong to the second text"),
+    ],
+)
+def test_tokens_of_the_continuation_and_the_pair_look_different(
+    key: str, style: str, shown: str, note: str, tmp_path: Path, open_page: Open
+) -> None:
+    layers = [Layer(i, random_weights(i, heads=2, rows=6)) for i in range(2)]
+    whole = make_pages(tmp_path / "whole", layers, **{key: 4})
+    later = make_pages(tmp_path / "later", layers, "--tokens", "3:6", **{key: 4})
+    none = make_pages(tmp_path / "none", layers, "--tokens", "0:4", **{key: 4})
+    for pages, first in ((whole, 0), (later, 3), (none, 0)):
+        rows = 4 if pages is none else 6 - first
+        expected = [shown if first + i >= 4 else "rest" for i in range(rows)] * 2
+        for view, tokens in (("head", f"{LEFT}, {RIGHT}"), ("model", "#vis .detail text.token")):
+            tab = open_page(pages[view])
+            if view == "model":
+                tab.page.get_by_role("button", name="Layer 1, Head 1").click()
+                tab.wait("() => document.querySelector('#vis .detail title') !== null")
+            styles = tab.page.evaluate(
+                "([s, p]) => [...document.querySelectorAll(s)].map(e => getComputedStyle(e)[p])",
+                [tokens, style],
+            )
+            assert [found if found == shown else "rest" for found in styles] == expected
+            assert (note in tab.page.inner_text("#notes")) == (pages is not none)
+
+
+def test_the_browser_parses_the_document(tmp_path: Path, open_page: Open) -> None:
+    weights = random_weights(0, heads=2, rows=4)
+    tab = open_page(make_pages(tmp_path, [Layer(0, weights)])["head"])
+    text = (tmp_path / "capture.json").read_text(encoding="utf-8")
+    outputs = tab.page.evaluate("text => JSON.parse(text).captured.attention_outputs", text)
+    (entry,) = outputs.values()
+    assert np.array_equal(np.array(entry["output"][1], dtype=np.float32)[0], weights)
+
+
+# ------------------------------------------------------------------------------- from view to view
+
+
+def test_a_view_made_alone_links_to_no_other(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(0, random_weights(0, heads=2, rows=4))]
+    tab = open_page(make_pages(tmp_path, layers, "--view", "model")["model"])
+    tab.page.get_by_role("button", name="Layer 0, Head 1").click()
+    tab.page.locator("#opened", has_text="Layer 0, Head 1").wait_for()
+    assert tab.page.inner_text("#opened") == "Layer 0, Head 1"
+    assert tab.page.locator("#opened a").count() == 0
+
+
+def test_links_between_the_views(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, 4, 5)) for i in (3, 8)]
+    pages = make_pages(tmp_path, layers, "--heads", "1,3", model="a b/c#d?e%f")
+    assert pages["head"].name == "attention_head_view_a_b_c_d_e_f.html"
+    tab = open_page(pages["model"])
+    capture = tab.page.evaluate("Page.capture")
+    link = tab.page.locator("#opened a")
+    assert link.count() == 0
+    picture = tab.page.locator("[aria-label='Layer 8, Head 3']")
+    picture.click()
+    expect(link).to_have_attribute("href", f"{pages['head'].name}#layer=8&head=3&of={capture}")
+    picture.click()  # closed again
+    expect(link).to_have_count(0)
+    picture.click()
+
+    link.click()
+    tab.page.wait_for_url(f"**/{pages['head'].name}#*")
+    tab.drawn()
+    assert tab.page.input_value("#layer") == "8"
+    assert tab.pressed() == [False, True]
+    shown = expected_lines(layers[1].weights[[1, 3]])
+    assert head_view_lines(tab) == {p: w for p, w in shown.items() if p[0] == 1}
+
+    tab.choose("#layer", "3")
+    tab.page.get_by_role("button", name="Head 1").dblclick()
+    expect(link).to_have_attribute("href", f"{pages['model'].name}#layer=3&head=1&of={capture}")
+    link.click()
+    tab.page.wait_for_url(f"**/{pages['model'].name}#*")
+    tab.drawn()
+    assert tab.texts("#vis > svg > text.detail") == ["Layer 3, Head 1"]
+    expect(tab.page.locator("#opened")).to_contain_text("Layer 3, Head 1")
+
+
+def test_a_link_from_a_page_of_another_capture_is_told(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, 4, 5)) for i in (3, 8)]
+    pages = make_pages(tmp_path, layers)
+    make_pages(tmp_path, layers, "--view", "model", "--layers", "8")  # the same, in part
+    tab = open_page(pages["head"], "#layer=8&head=1")
+    astray = tab.page.locator("#astray")
+
+    def follow() -> None:
+        tab.page.locator("#opened a").click()
+        tab.page.wait_for_url(f"**/{pages['model'].name}#layer=8&head=1")
+        tab.drawn()
+        assert tab.texts("#vis > svg > text.detail") == ["Layer 8, Head 1"]
+
+    follow()
+    expect(astray).to_have_text("")
+    make_pages(tmp_path, layers, "--view", "model", prompt="Another.")
+    tab.open(pages["head"].as_uri() + "#layer=8&head=1", [pages["model"].as_uri()])
+    tab.drawn()
+    expect(astray).to_have_text("")
+    follow()
+    expect(astray).to_contain_text("The link came from a page of another capture")
+    expect(astray).to_be_in_viewport()  # wherever the page was scrolled to
+
+
+def test_links_lead_to_the_same_attention(tmp_path: Path, open_page: Open) -> None:
+    kinds = encoder_decoder([0, 1], [0, 1, 2])
+    every = [layer for layers in kinds.values() for layer in layers]
+    pages = make_pages(tmp_path, every, tokens=SOURCE, decoder_tokens=TARGET)
+    tab = open_page(pages["model"])
+    tab.choose("#filter", "Cross")
+    tab.page.locator("[aria-label='Layer 2, Head 1']").click()
+    tab.page.locator("#opened a").click()
+    tab.page.wait_for_url(f"**/{pages['head'].name}#*")
+    tab.drawn()
+    assert (tab.texts(LEFT), tab.texts(RIGHT)) == (WRITTEN, SPOKEN)
+    assert tab.page.locator("#filter option:checked").inner_text() == "Cross"
+    shown = expected_lines(kinds["Cross"][2].weights)
+    assert head_view_lines(tab) == {p: w for p, w in shown.items() if p[0] == 1}
+
+
+@pytest.mark.parametrize(
+    ("address", "missing"),
+    [
+        ("#layer=99&head=1", "layer 99"),
+        ("#layer=0&head=7", "head 7"),
+        ("#layer=9&head=7", "layer 9 and head 7"),
+        ("#attention=7&layer=x", "attention 7 and layer x"),
+        ("#layer=%E2%80%AE%3Cb%3E", "layer %E2%80%AE%3Cb%3E"),
+        (f"#layer={'9' * 100}", f"layer {'9' * 19}…"),
+        ("#head=1&__proto__=1&%ff", ""),
+        ("#layer=0&attention=0", ""),
+    ],
+)
+def test_an_address_that_leads_nowhere(
+    tmp_path: Path, open_page: Open, address: str, missing: str
+) -> None:
+    layer = Layer(0, random_weights(0, 2, 4))
+    tab = open_page(make_pages(tmp_path, [layer])["head"], address)
+    assert head_view_lines(tab) == expected_lines(layer.weights)
+    said = f"The address names {missing}, which this page does not have." if missing else ""
+    expect(tab.page.locator("#astray")).to_have_text(said)
+    tab.page.get_by_role("link", name="Layer 0, Head 1").click()  # it is no longer of interest
+    expect(tab.page.locator("#astray")).to_have_text("")
+
+
+def test_a_new_address_in_an_open_page(tmp_path: Path, open_page: Open) -> None:
+    kinds = encoder_decoder([0, 1], [0, 1, 2])
+    every = [layer for layers in kinds.values() for layer in layers]
+    tab = open_page(make_pages(tmp_path, every)["head"], "#layer=2&head=1&attention=1")
+    for address, kind, layer, heads in (
+        ("", "Encoder", 0, {0, 1}),  # layer 2 is not there
+        ("#layer=2&head=0&attention=2", "Cross", 2, {0}),
+        ("#layer=1&attention=2", "Cross", 1, {0, 1}),
+        ("#layer=1&head=1", "Encoder", 1, {1}),
+    ):
+        tab.page.evaluate(
+            """address => {
+                location.hash = address;
+                return new Promise(done => addEventListener("hashchange", done, { once: true }));
+            }""",
+            address,
+        )
+        tab.drawn()
+        shown = expected_lines(kinds[kind][layer].weights)
+        assert head_view_lines(tab) == {p: w for p, w in shown.items() if p[0] in heads}
+
+
+# ------------------------------------------------------------------------ keyboard, colours, state
+
+
+def tab_stops(tab: Tab, count: int) -> list[str]:
+    stops = []
+    for _ in range(count):
+        tab.page.keyboard.press("Tab")
+        stops.append(
+            tab.page.evaluate(
+                "(e => e.getAttribute('aria-label') || e.id || e.tagName)(document.activeElement)"
+            )
+        )
+    return stops
+
+
+def test_everything_is_reached_by_keyboard(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, 2, 4, causal=False)) for i in range(3)]
+    header = {"tokens": list("abcd"), "sentence_b_start": 2}
+    pages = make_pages(tmp_path, layers, **header)
+    head = open_page(pages["head"])
+    stops = tab_stops(head, 15)
+    controls = ["theme", "Prompt", "filter", "Head 0", "Head 1", "average", "without-first"]
+    controls += ["threshold", "Save the picture as SVG", "Save the picture as PNG"]
+    # One stop for the tokens of each side, then what stands beside; the shift key leads back.
+    assert stops[:-1] == [*controls, "Drawing", "layer", "a, token 0", "a, token 0"]
+    assert stops[-1] == "Scores of the heads"
+    for _ in range(3):
+        head.page.keyboard.press("Shift+Tab")
+    # The layer, twice by arrow key: the list keeps the focus although it is made anew.
+    for layer in (1, 2):
+        head.page.keyboard.press("ArrowDown")
+        head.drawn()
+        assert head_view_lines(head) == expected_lines(layers[layer].weights)
+    head.page.get_by_role("button", name="Head 0").press("Enter")
+    expect(head.page.get_by_role("button", name="Head 0")).to_have_attribute(
+        "aria-pressed", "false"
+    )
+
+    model = open_page(pages["model"])
+    stops = tab_stops(model, 12)
+    controls.remove("Head 0")
+    controls.remove("Head 1")
+    controls.insert(2, "pictures")
+    assert stops == [*controls, "to-scores", "Drawing", "Layer 0, Head 0"]
+    # One stop for all pictures; the arrow keys go from one to the other, and not beyond the last.
+    for key in ("ArrowLeft", "ArrowUp", "ArrowRight", "ArrowRight"):
+        model.page.keyboard.press(key)
+    model.page.keyboard.press("Enter")
+    assert model.texts("#vis > svg > text.detail") == ["Layer 0, Head 1"]
+    for key in ("ArrowDown", "Home", "Space"):
+        model.page.keyboard.press(key)
+    assert model.texts("#vis > svg > text.detail") == ["Layer 1, Head 0"]
+    unhandled = "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {0}))"
+    space = "{ key: ' ', bubbles: true, cancelable: true }"
+    assert not model.page.evaluate(unhandled.format(space))  # or the page would scroll
+    model.page.keyboard.press("Space")
+    assert model.texts("#vis > svg > text.detail") == ["Layer 1, Head 0"]
+    model.page.keyboard.press("Space")
+    assert model.texts("#vis > svg > text.detail") == []
+    # With the focus on a picture, the mouse works as before.
+    model.page.mouse.click(*centre(model, "Layer 1, Head 0"))
+    assert model.texts("#vis > svg > text.detail") == ["Layer 1, Head 0"]
+
+
+def centre(tab: Tab, label: str) -> tuple[float, float]:
+    box = tab.page.locator(f"[aria-label='{label}']").bounding_box()
+    assert box
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def test_two_changes_in_a_row_keep_the_last(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, 3, 4)) for i in range(3)]
+    tab = open_page(make_pages(tmp_path, layers)["head"])
+    tab.page.get_by_role("button", name="Head 1").dblclick()
+    # Faster than the page paints, as a held arrow key or a turned mouse wheel is.
+    tab.page.evaluate(
+        """() => {
+            for (const layer of ['1', '2']) {
+                const select = document.getElementById('layer');
+                select.value = layer;
+                select.dispatchEvent(new Event('change'));
+            }
+            // The page draws after the next frame, and this comes after both drawings.
+            return new Promise(done => requestAnimationFrame(() => setTimeout(done, 0)));
+        }"""
+    )
+    assert tab.page.input_value("#layer") == "2"
+    shown = expected_lines(layers[2].weights)
+    assert head_view_lines(tab) == {p: w for p, w in shown.items() if p[0] == 1}
+
+
+@pytest.mark.parametrize("view", ["head", "model"])
+def test_a_new_colour_scheme_keeps_the_choice(tmp_path: Path, open_page: Open, view: str) -> None:
+    layers = [Layer(i, random_weights(i, 3, 4)) for i in range(3)]
+    tab = open_page(make_pages(tmp_path, layers)[view], "#layer=2&head=1")
+
+    def chosen() -> Any:
+        if view == "model":
+            return tab.texts("#vis > svg > text.detail")
+        return tab.page.input_value("#layer"), tab.pressed(), head_view_lines(tab)
+
+    before = chosen()
+    tab.page.evaluate("document.getElementById('vis').className = 'old'")
+    tab.page.emulate_media(color_scheme="dark")
+    tab.wait("() => !document.querySelector('#vis.old')")
+    tab.drawn()
+    assert chosen() == before
+    assert before != []
+
+
+def luminance(colour: str) -> float:
+    red, green, blue = (int(part) for part in re.findall(r"\d+", colour)[:3])
+    return (0.299 * red + 0.587 * green + 0.114 * blue) / 255
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_colour_schemes(tmp_path: Path, open_page: Open, scheme: str) -> None:
+    layer = Layer(0, random_weights(0, 2, 5))
+    pages = make_pages(tmp_path, [layer])
+    for view, path in pages.items():
+        tab = open_page(path, color_scheme=scheme)
+        paper = tab.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        if view == "model":
+            tab.page.locator("[aria-label='Layer 0, Head 0']").click()
+        inks = tab.page.evaluate(
+            """() => [
+                ...Array.from(document.querySelectorAll('#vis text'),
+                    e => getComputedStyle(e).fill),
+                ...Array.from(document.querySelectorAll('h1, dt, dd, #how, #status, label'),
+                    e => getComputedStyle(e).color)]"""
+        )
+        assert len(inks) > 15
+        for ink in inks:
+            contrast = luminance(ink) - luminance(paper)
+            assert contrast > 0.5 if scheme == "dark" else contrast < -0.5
+        if view == "model":
+            assert model_view_lines(tab) == expected_pictures([layer])
+            papers = tab.page.evaluate(
+                "Array.from(document.querySelectorAll('.attn_background'),"
+                " e => getComputedStyle(e).fill)"
+            )
+            assert all(abs(luminance(fill) - luminance(paper)) < 0.2 for fill in papers)
+        else:
+            assert head_view_lines(tab) == expected_lines(layer.weights)
+
+
+def test_many_heads(tmp_path: Path, open_page: Open) -> None:
+    # bertviz has ten colours: heads beyond them share one, and are told apart by their numbers.
+    layer = Layer(0, random_weights(0, 23, 4))
+    pages = make_pages(tmp_path, [layer])
+    tab = open_page(pages["head"])
+    assert tab.texts("#heads button") == [str(i) for i in range(23)]
+    tab.page.get_by_role("button", name="Head 12", exact=True).dblclick()
+    expect(tab.page.locator("#opened")).to_contain_text("Layer 0, Head 12")
+    assert tab.pressed() == [i == 12 for i in range(23)]
+    assert {place[0] for place in head_view_lines(tab)} == {12}
+    assert model_view_lines(open_page(pages["model"])) == expected_pictures([layer])
+
+
+def test_one_token_one_head(tmp_path: Path, open_page: Open) -> None:
+    layer = Layer(0, np.ones((1, 1, 1), np.float32))
+    pages = make_pages(tmp_path, [layer])
+    assert head_view_lines(open_page(pages["head"])) == {(0, 0, 0): 1.0}
+    model = open_page(pages["model"])
+    assert model_view_lines(model) == {(0, 0): {(0, 0): 1.0}}
+    model.page.locator("[aria-label='Layer 0, Head 0']").click()
+    assert model.texts("#vis .detail text.token") == ["t0", "t0"]
+    for token in model.page.locator("#vis .detail text.token").all():  # to be seen, not beside it
+        box, drawing = token.bounding_box(), model.page.locator("#vis svg").bounding_box()
+        assert box
+        assert drawing
+        assert drawing["x"] < box["x"] < drawing["x"] + drawing["width"] - box["width"]
+
+
+def test_a_damaged_page_says_so(tmp_path: Path, open_page: Open) -> None:
+    path = make_pages(tmp_path, [Layer(0, random_weights(0, 1, 4))])["head"]
+    text = path.read_text()
+    start = text.index(">", text.index('id="page-weights"')) + 1
+    path.write_text(text[: start + 8] + "????" + text[start + 12 :])
+    tab = open_page(path)
+    assert "damaged" in tab.page.inner_text("#status")
+
+
+def test_the_model_name_is_shown(tmp_path: Path, open_page: Open) -> None:
+    layer = Layer(0, random_weights(0, 2, 4))
+    tab = open_page(make_pages(tmp_path, [layer])["head"])
+    assert tab.page.inner_text("#model") == MODEL
+    assert tab.page.inner_text("#facts") == "Self: layer 0, 2 heads, 4 tokens"
+    assert tab.page.inner_text("#prompt") == "A prompt."

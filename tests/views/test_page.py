@@ -1,0 +1,978 @@
+"""What stands around bertviz's drawing, in Chromium: one head closely, scores, controls."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import (
+    Layer,
+    Open,
+    Tab,
+    expected_lines,
+    expected_pictures,
+    head_view_lines,
+    make_pages,
+    model_view_lines,
+    random_weights,
+)
+from PIL import Image
+from playwright.sync_api import Browser, expect
+
+from activations.attention.scores import SCORES, with_scores
+from activations.attention.stack import Stack
+
+pytestmark = pytest.mark.browser
+
+VIEWS = ["head", "model"]
+
+
+def two_layers(heads: int = 3, rows: int = 6) -> list[Layer]:
+    return [Layer(i, random_weights(i, heads, rows)) for i in (2, 5)]
+
+
+def told(tab: Tab, selector: str) -> str:
+    """What is read there, without empty lines."""
+    return re.sub(r"\n+", "\n", tab.page.locator(selector).inner_text())
+
+
+# ------------------------------------------------------------------------------ one head, closely
+
+
+def heat_map(tab: Tab, rows: int, columns: int) -> np.ndarray:
+    """How dark each cell is, 0 to 1, read from the picture: (rows, columns)."""
+    frame, paths = tab.page.evaluate(
+        """() => [
+            ['x', 'y', 'width', 'height'].map(
+                n => +document.querySelector('#heat rect').getAttribute(n)),
+            Array.from(document.querySelectorAll('#heat path'),
+                p => [p.getAttribute('d'), getComputedStyle(p).fill])]"""
+    )
+    left, top, width, height = frame
+    found = np.zeros((rows, columns))
+    for data, fill in paths:
+        red, green, blue = map(int, re.findall(r"\d+", fill)[:3])
+        for x, y in re.findall(r"M([\d.e-]+) ([\d.e-]+)", data):
+            row, column = (float(y) - top) / height * rows, (float(x) - left) / width * columns
+            assert abs(row - round(row)) + abs(column - round(column)) < 1e-6
+            found[round(row), round(column)] = 1 - (0.3 * red + 0.59 * green + 0.11 * blue) / 255
+    return found
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_head_on_its_own_is_a_heat_map(tmp_path: Path, open_page: Open, view: str) -> None:
+    layers = two_layers()
+    tab = open_page(make_pages(tmp_path, layers)[view])
+    assert tab.page.locator("#closer-body").is_hidden()
+    assert tab.page.locator("#heat svg").count() == 0
+    if view == "head":
+        tab.choose("#layer", "5")
+        tab.page.get_by_role("button", name="Head 1", exact=True).dblclick()
+    else:
+        tab.page.get_by_role("button", name="Layer 5, Head 1").click()
+    expect(tab.page.locator("#closer-title")).to_have_text("Layer 5, Head 1")
+    weights = layers[1].weights[1]
+    darkness = heat_map(tab, 6, 6)
+    # The heavier, the darker: to within a shade.
+    order = np.argsort(weights.ravel())
+    assert (np.diff(darkness.ravel()[order]) > -0.03).all()
+    assert (darkness[weights == 0] == 0).all()
+    assert darkness[0, 0] > 0.7 > darkness[weights < 0.2].max()  # row 0 has its one weight of 1
+    tokens = [f"t{i}" for i in range(6)]
+    assert tab.texts("#heat text")[:12] == tokens * 2
+    # There is room for the values.
+    shown = tab.texts("#heat text.on-strong, #heat text.on-faint")
+    assert shown == [f"{w:.2f}" for w in weights.round(4).ravel() if w > 0]
+    tab.page.get_by_label("Values").uncheck()
+    assert tab.page.locator("#heat text.on-strong").count() == 0
+
+
+def test_the_cell_pointed_at_is_told(tmp_path: Path, open_page: Open) -> None:
+    layers = two_layers()
+    tab = open_page(make_pages(tmp_path, layers)["head"], "#layer=2&head=0")
+    frame = tab.page.locator("#heat svg > rect").first
+    frame.scroll_into_view_if_needed()
+    box = frame.bounding_box()
+    assert box
+    cell = box["width"] / 6
+    tab.page.mouse.move(box["x"] + 1.5 * cell, box["y"] + 4.5 * cell)
+    weight = layers[0].weights[0, 4]
+    assert told(tab, "#cell") == f"t4 (4) to t1 (1): {round(float(weight[1]), 4):g}"
+    tab.page.locator("#heat svg").focus()
+    for key in ("ArrowRight", "ArrowUp", "ArrowUp"):
+        tab.page.keyboard.press(key)
+    assert told(tab, "#cell") == f"t2 (2) to t2 (2): {layers[0].weights[0, 2, 2].round(4):g}"
+    for _ in range(9):  # not beyond the edge
+        tab.page.keyboard.press("ArrowLeft")
+    assert told(tab, "#cell").startswith("t2 (2) to t0 (0): ")
+
+
+def test_a_long_text_shares_cells(tmp_path: Path, open_page: Open) -> None:
+    weights = random_weights(0, 1, 500)
+    tab = open_page(make_pages(tmp_path, [Layer(0, weights)], "--min-weight", "0.3")["head"])
+    darkness = heat_map(tab, 250, 250)
+    strongest = weights[0].reshape(250, 2, 250, 2).max(axis=(1, 3))
+    order = np.argsort(strongest.ravel())
+    assert (np.diff(darkness.ravel()[order]) > -0.03).all()
+    labels = tab.page.evaluate(
+        "Array.from(document.querySelectorAll('#heat text'), e => e.getBoundingClientRect().y)"
+    )
+    rows = sorted(labels[: len(labels) // 2 - 2])
+    assert np.diff(rows).min() > 9  # names are left out rather than written over each other
+
+
+def test_a_shared_cell_tells_its_strongest_weight(tmp_path: Path, open_page: Open) -> None:
+    weights = np.full((1, 500, 500), 0.001, np.float32)
+    weights[0, 1, 2] = 0.75
+    tab = open_page(make_pages(tmp_path, [Layer(0, weights)])["head"])
+    tab.page.locator("#heat svg").focus()
+    tab.page.keyboard.press("ArrowRight")
+    assert told(tab, "#cell") == "t1 (1) to t2 (2): 0.75 (the strongest of 2 x 2)"
+
+
+def test_copying_as_csv(tmp_path: Path, open_page: Open) -> None:
+    tokens = ["=1+1", 'say "x"', "a,b", "Ġsp", "line\nbreak", "€"]
+    layers = two_layers()
+    tab = open_page(make_pages(tmp_path, layers, tokens=tokens)["model"], "#layer=5&head=2")
+    tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    copy = tab.page.get_by_role("button", name="Copy as CSV")
+    copy.click()
+    expect(tab.page.locator("#closer-said")).to_contain_text("Copied: 6 x 6")
+
+    def check(text: str) -> None:
+        header, *rows = csv.reader(io.StringIO(text, newline=""))
+        names = [f"{i} {t}" for i, t in enumerate(tab.texts("#vis #left text") or shown)]
+        assert header == ["", *names]
+        assert [row[0] for row in rows] == names
+        found = np.array([row[1:] for row in rows], float)
+        assert np.array_equal(found, layers[1].weights[2].round(4).astype(float).round(4))
+
+    shown = ["=1+1", 'say·"x"', "a,b", "·sp", "line↵break", "€"]
+    check(tab.page.evaluate("navigator.clipboard.readText()"))
+    # Where pages may not use the clipboard, as in a frame: by selection, else as a file.
+    tab.page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    tab.page.evaluate("document.addEventListener('copy', () => { window.copied = true; })")
+    copy.click()
+    expect(tab.page.locator("#closer-said")).to_contain_text("Copied: 6 x 6")
+    assert tab.page.evaluate("window.copied")
+    tab.page.evaluate("document.execCommand = () => false")
+    with tab.page.expect_download() as saved:
+        copy.click()
+    assert saved.value.suggested_filename.endswith("_layer_5_head_2.csv")
+    check(Path(saved.value.path()).read_bytes().decode())
+    expect(tab.page.locator("#closer-said")).to_contain_text("saved as a file")
+
+
+# ------------------------------------------------------------------------------------- the scores
+
+
+def scores_of(layers: list[Layer], tokens: list[str]) -> np.ndarray:
+    numbers, heads = [layer.layer for layer in layers], range(len(layers[0].weights))
+    weights = tuple(layer.weights for layer in layers)
+    stack = Stack("Self", "self", tuple(numbers), tuple(heads), weights, *(tuple(tokens),) * 2)
+    scores = with_scores([stack])[0].scores
+    assert scores is not None
+    return scores
+
+
+def table(tab: Tab) -> list[list[str]]:
+    rows = tab.page.locator("#scores-table tbody tr")
+    return [row.locator("th, td").all_inner_texts() for row in rows.all()]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_scores_are_sorted_and_open_heads(tmp_path: Path, open_page: Open, view: str) -> None:
+    tokens = ["a", "b", "c", "a", "b", "c"]
+    layers = [Layer(i, random_weights(i, 4, 6)) for i in (1, 2, 7)]
+    layers[0].weights[0] = np.eye(6)
+    tab = open_page(make_pages(tmp_path, layers, tokens=tokens)[view])
+    scores = scores_of(layers, tokens)
+    rows = {
+        f"Layer {layer.layer}, Head {head}": [f"{s:.3f}" for s in scores[i, head].round(6)]
+        for i, layer in enumerate(layers)
+        for head in range(4)
+    }
+    shown = table(tab)
+    assert len(shown) == 10
+    tab.page.get_by_role("button", name="Show all 12 heads").click()
+    assert {name: numbers for name, *numbers in table(tab)} == rows
+    # First by induction, highest on top; a heading sorts, once more the other way round.
+    flat = {name: scores[i // 4, i % 4] for i, name in enumerate(rows)}
+    for column in sorted(range(len(SCORES)), key=lambda i: SCORES[i] != "induction"):
+        heading = tab.page.locator("#scores-table thead th").nth(column + 1)
+        if SCORES[column] != "induction":
+            heading.get_by_role("button").click()
+        expect(heading).to_have_attribute("aria-sort", "descending")
+        values = [flat[row[0]][column] for row in table(tab)]
+        assert values == sorted(values, reverse=True)
+    heading.get_by_role("button").click()
+    expect(heading).to_have_attribute("aria-sort", "ascending")
+    assert table(tab)[0][0] == min(flat, key=lambda name: flat[name][-1]) == "Layer 1, Head 0"
+    tab.page.get_by_role("button", name="Head", exact=True).click()
+    assert [row[0] for row in table(tab)] == list(rows)
+
+    tab.page.get_by_role("link", name="Layer 7, Head 2").click()
+    expect(tab.page.locator("#closer-title")).to_have_text("Layer 7, Head 2")
+    tab.drawn()
+    if view == "head":
+        assert tab.page.input_value("#layer") == "7"
+        assert tab.pressed() == [False, False, True, False]
+    else:
+        assert tab.texts("#vis > svg > text.detail") == ["Layer 7, Head 2"]
+    assert tab.page.evaluate("location.hash") == "#layer=7&head=2"
+    whole = tab.page.get_by_text("Over the whole text:")
+    assert whole.is_visible()
+    names = [score.replace("_", " ").capitalize() for score in SCORES]
+    assert told(tab, "#head-scores").split("\n") == [
+        part for pair in zip(names, rows["Layer 7, Head 2"], strict=True) for part in pair
+    ]
+
+
+def test_scores_that_are_not_defined(tmp_path: Path, open_page: Open) -> None:
+    tab = open_page(make_pages(tmp_path, two_layers())["head"])  # no token twice
+    assert {row[2] for row in table(tab)} == {"–"}
+    assert told(tab, "#scores-table th[aria-sort]").startswith("Previous token")
+    scores = np.random.default_rng(0).normal(0, 30, (2, 6, 6)).astype(np.float32)
+    raw = open_page(make_pages(tmp_path / "raw", [Layer(0, scores)])["head"], "#layer=0&head=1")
+    assert raw.page.locator("#scores").is_hidden()
+    assert raw.page.locator("#without-first-label").is_hidden()
+    assert told(raw, "#head-scores") == ""
+    assert raw.page.get_by_text("Over the whole text:").is_hidden()
+
+
+# ---------------------------------------------------------------------------------- ways of looking
+
+
+def test_the_average_of_the_heads(tmp_path: Path, open_page: Open) -> None:
+    layers = two_layers(heads=4)
+    pages = make_pages(tmp_path, layers)
+    mean = [Layer(layer.layer, layer.weights.round(4).mean(0, keepdims=True)) for layer in layers]
+    head, model = open_page(pages["head"], "#layer=5"), open_page(pages["model"])
+    for tab in (head, model):
+        tab.page.get_by_label("Average of the heads", exact=True).check()
+        tab.drawn()
+    close(head_view_lines(head), expected_lines(mean[1].weights))
+    assert head.page.locator("#heads").is_hidden()
+    assert told(head, "#closer-title") == "Layer 5, average of the heads"
+    assert head.page.evaluate("location.hash") == "#layer=5&head=average"
+    labels = model.attributes("#vis rect[role=button]", "aria-label")
+    assert labels == [["Layer 2, average of the heads"], ["Layer 5, average of the heads"]]
+    model.page.get_by_role("button", name="Layer 5, average").click()
+    assert model.texts("#vis > svg > text.detail") == ["Layer 5, average"]
+    drawn = model.attributes("#vis .detail line", "stroke-opacity")
+    expected = list(expected_lines(mean[1].weights).values())
+    assert np.allclose([float(o or 0) for (o,) in drawn], expected, atol=1.5e-4)
+    # The link to the other view leads to the average too; a row of the table back to a head.
+    model.page.locator("#opened a").click()
+    model.page.wait_for_url("**/*head_view*#layer=5&head=average")
+    model.drawn()
+    assert model.page.get_by_label("Average of the heads", exact=True).is_checked()
+    close(head_view_lines(model), expected_lines(mean[1].weights))
+    model.page.get_by_role("link", name="Layer 2, Head 3").click()
+    expect(model.page.get_by_label("Average of the heads", exact=True)).not_to_be_checked()
+    model.drawn()
+    assert head_view_lines(model) == {
+        place: w for place, w in expected_lines(layers[0].weights).items() if place[0] == 3
+    }
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_after_the_average_the_head_is_open_again(
+    tmp_path: Path, open_page: Open, view: str
+) -> None:
+    kinds = [Layer(i, random_weights(i, 4, 6), k) for i in (2, 5) for k in ("encoder", "decoder")]
+    tab = open_page(make_pages(tmp_path, kinds)[view], "#layer=5&head=2")
+    average = tab.page.get_by_label("Average of the heads", exact=True)
+    title = tab.page.locator("#closer-title")
+    average.check()
+    expect(title).to_have_text("Layer 5, average of the heads, Encoder")
+    average.uncheck()
+    expect(title).to_have_text("Layer 5, Head 2, Encoder")
+    average.check()
+    expect(title).to_have_text("Layer 5, average of the heads, Encoder")
+    if view == "head":  # another layer
+        tab.choose("#layer", "2")
+    else:
+        tab.page.get_by_role("button", name="Layer 2, average").click()
+    expect(title).to_have_text("Layer 2, average of the heads, Encoder")
+    average.uncheck()
+    expect(title).to_have_text("Layer 2, Head 2, Encoder")
+    average.check()
+    tab.drawn()
+    tab.choose("#filter", "Decoder")  # whose heads are others
+    average.uncheck()
+    tab.drawn()
+    expect(title).to_have_text("One head")
+    assert tab.texts("#vis > svg > text.detail") == []
+
+
+def test_after_the_average_the_same_heads_are_on(tmp_path: Path, open_page: Open) -> None:
+    layers = two_layers(heads=4)
+    tab = open_page(make_pages(tmp_path, layers)["head"])
+    average = tab.page.get_by_label("Average of the heads", exact=True)
+    for head in (1, 2):
+        tab.page.get_by_role("button", name=f"Head {head}").click()
+    average.check()
+    tab.drawn()
+    average.uncheck()
+    tab.drawn()
+    assert tab.pressed() == [True, False, False, True]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_another_attention_keeps_the_head_that_is_open(
+    tmp_path: Path, open_page: Open, view: str
+) -> None:
+    layers = [Layer(i, random_weights(i, 4, 6, causal=False)) for i in (2, 5)]
+    pair = {"tokens": list("abcdef"), "sentence_b_start": 4}
+    tab = open_page(make_pages(tmp_path / "pair", layers, **pair)[view], "#layer=5&head=2")
+    for part in ("Sentence A -> Sentence A", "Sentence A -> Sentence B"):
+        tab.choose("#filter", part)
+        expect(tab.page.locator("#closer-title")).to_have_text(f"Layer 5, Head 2, {part}")
+    tab.page.get_by_label("Average of the heads", exact=True).check()
+    tab.choose("#filter", "All")
+    if view == "model":
+        assert tab.texts("#vis > svg > text.detail") == ["Layer 5, average"]
+    expect(tab.page.locator("#closer-title")).to_have_text("Layer 5, average of the heads, All")
+    # Where it is not there, all are on.
+    unlike = [Layer(2, random_weights(0, 2, 6)), Layer(5, random_weights(1, 4, 6))]
+    unlike += [Layer(2, random_weights(2, 3, 6), "cross")]
+    tab = open_page(make_pages(tmp_path / "unlike", unlike)[view], "#layer=2&head=1")
+    tab.choose("#filter", "Cross")
+    expect(tab.page.locator("#closer-title")).to_have_text("Layer 2, Head 1, Cross")
+    tab.page.get_by_role("link", name="Layer 2, Head 2").click()
+    for name in tab.texts("#filter option")[:2]:
+        tab.choose("#filter", name)
+        expect(tab.page.locator("#closer-title")).to_have_text("One head")
+
+
+def close(found: dict[tuple[int, ...], float], expected: dict[tuple[int, ...], float]) -> None:
+    """The same lines, but for rounding twice to 4 decimals, and at the cut."""
+    for place in found.keys() | expected.keys():
+        assert abs(found.get(place, 0.01) - expected.get(place, 0.01)) < 2e-4
+
+
+def without_first(weights: np.ndarray) -> np.ndarray:
+    rest = weights.round(4)[..., 1:]
+    sums = rest.sum(-1, keepdims=True)
+    return np.where(sums < 0.001, 0, rest / np.where(sums == 0, 1, sums))
+
+
+def test_hiding_the_first_token(tmp_path: Path, open_page: Open) -> None:
+    layers = two_layers()
+    layers[0].weights[0, 3] = [0.9996, 0.0004, 0, 0, 0, 0]  # hardly anything is left of this row
+    pages = make_pages(tmp_path, layers)
+    head, model = open_page(pages["head"]), open_page(pages["model"])
+    hidden = [Layer(layer.layer, without_first(layer.weights)[:, 1:]) for layer in layers]
+    for tab in (head, model):
+        tab.page.get_by_label("Hide the first token").check()
+        tab.drawn()
+    close(head_view_lines(head), expected_lines(hidden[0].weights))
+    assert not any(place[:2] == (0, 2) for place in head_view_lines(head))
+    assert (
+        head.texts("#vis #left text")
+        == head.texts("#vis #right text")
+        == ["t1", "t2", "t3", "t4", "t5"]
+    )
+    drawn = model_view_lines(model)
+    expected = expected_pictures(hidden)
+    assert drawn.keys() == expected.keys()
+    for place, lines in expected.items():
+        close(drawn[place], lines)
+    # And back.
+    head.page.get_by_label("Hide the first token").uncheck()
+    head.drawn()
+    assert head_view_lines(head) == expected_lines(layers[0].weights)
+
+
+def test_the_first_token_of_the_encoder_is_hidden_in_cross_attention(
+    tmp_path: Path, open_page: Open
+) -> None:
+    layer = Layer(0, random_weights(0, 2, 3, 5, causal=False), "cross")
+    header = {"tokens": list("abcde"), "decoder_tokens": list("xyz")}
+    tab = open_page(make_pages(tmp_path, [layer], **header)["head"])
+    tab.page.get_by_label("Hide the first token").check()
+    tab.drawn()
+    assert tab.texts("#vis #left text") == list("xyz")
+    assert tab.texts("#vis #right text") == list("bcde")
+    close(head_view_lines(tab), expected_lines(without_first(layer.weights)))
+
+
+def test_the_first_token_cannot_be_hidden_where_it_is_not(tmp_path: Path, open_page: Open) -> None:
+    tab = open_page(make_pages(tmp_path, two_layers(), "--tokens", "2:6")["head"])
+    assert tab.page.locator("#without-first-label").is_hidden()
+    pair = {"tokens": list("abcdef"), "sentence_b_start": 3}
+    tab = open_page(make_pages(tmp_path / "pair", two_layers(), **pair)["head"])
+    assert tab.page.locator("#without-first-label").is_visible()
+    tab.choose("#filter", "Sentence B -> Sentence B")
+    assert tab.page.locator("#without-first-label").is_hidden()
+
+
+def test_the_first_token_of_a_part(tmp_path: Path, open_page: Open) -> None:
+    # Of a causal text a part from the start has whole rows; of another it has not.
+    causal = make_pages(tmp_path / "causal", two_layers(), "--tokens", "0:4")
+    tab = open_page(causal["head"], "#first=hidden")
+    close(head_view_lines(tab), expected_lines(without_first(two_layers()[0].weights)[:, 1:4, :3]))
+    layers = [Layer(0, random_weights(0, 2, 6, causal=False))]
+    tab = open_page(make_pages(tmp_path / "both", layers, "--tokens", "0:4")["head"])
+    assert tab.page.locator("#without-first-label").is_hidden()
+
+
+def test_what_is_no_number_is_told_so(tmp_path: Path, open_page: Open) -> None:
+    weights = random_weights(0, 1, 4, causal=False)
+    weights[0, 1] = [np.nan, 0.5, 0.5, 0]
+    tab = open_page(make_pages(tmp_path, [Layer(0, weights)])["head"])
+    tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab.page.locator("#heat svg").focus()
+    tab.page.keyboard.press("ArrowDown")
+    assert told(tab, "#cell") == "t1 (1) to t0 (0): no number"
+    tab.page.get_by_role("button", name="Copy as CSV").click()
+    expect(tab.page.locator("#closer-said")).to_contain_text("Copied")
+    copied = tab.page.evaluate("navigator.clipboard.readText()")
+    assert copied.splitlines()[2] == '"1 t1",,0.5,0.5,0'
+
+
+def test_raw_scores_are_coloured_from_the_least_to_the_most(
+    tmp_path: Path, open_page: Open
+) -> None:
+    scores = -1 - np.arange(25, dtype=np.float32).reshape(1, 5, 5)
+    tab = open_page(make_pages(tmp_path, [Layer(0, scores)])["head"])
+    assert "raw scores" in tab.drawn()
+    assert tab.page.locator("#threshold-part").is_hidden()
+    darkness = heat_map(tab, 5, 5).ravel()
+    assert (np.diff(darkness) < 0.03).all()
+    assert darkness[0] > 0.7
+    assert darkness[-1] == 0
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_controls_do_not_scroll_the_page(tmp_path: Path, open_page: Open, view: str) -> None:
+    layers = [Layer(i, random_weights(i, 2, 30)) for i in range(6)]
+    tab = open_page(make_pages(tmp_path, layers)[view], "#layer=5&head=1")
+    tab.page.evaluate("scrollTo(0, 0)")
+    tab.page.get_by_label("Hide lines up to").fill("30")
+    tab.wait("() => document.getElementById('status').textContent.includes('of 0.09 or less')")
+    tab.page.get_by_label("Hide the first token").check()
+    tab.drawn()
+    tab.choose("#theme", "dark")
+    expect(tab.page.locator("#closer-title")).to_have_text(
+        "Layer 5, Head 1, without the first token"
+    )
+    assert tab.page.evaluate("scrollY") == 0
+    # All of it is in the address, and so in the link to the other view.
+    ways = "#layer=5&head=1&first=hidden&above=0.09&theme=dark"
+    assert tab.page.evaluate("location.hash") == ways
+    tab.page.locator("#opened a").click()
+    tab.page.wait_for_url(f"**{ways}")
+    tab.drawn()
+    assert tab.page.get_by_label("Hide the first token").is_checked()
+    assert told(tab, "#threshold-value") == "0.09"
+
+
+def test_a_head_chosen_while_lines_are_made_is_opened(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, 12, 60)) for i in range(6)]
+    tab = open_page(make_pages(tmp_path, layers, "--min-weight", "0")["model"])
+    tab.page.evaluate(
+        """() => new Promise(done => {
+            document.getElementById('theme').value = 'dark';
+            document.getElementById('theme').dispatchEvent(new Event('change'));
+            (function wait() {  // until the lines are being made
+                if (State.svg.isConnected) return setTimeout(wait, 1);
+                document.querySelectorAll('#scores-table a')[3].click();
+                done();
+            })();
+        })"""
+    )
+    tab.drawn()
+    name = tab.page.locator("#scores-table a").nth(3).inner_text()
+    assert tab.texts("#vis > svg > text.detail") == [name]
+    expect(tab.page.locator("#closer-title")).to_have_text(name)
+    tab.wait("() => document.querySelectorAll('#vis .detail line').length > 500")
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_threshold(tmp_path: Path, open_page: Open, view: str) -> None:
+    layers = two_layers()
+    tab = open_page(make_pages(tmp_path, layers, "--min-weight", "0.02")[view])
+    assert told(tab, "#threshold-value") == "0.02"
+    for value, cut in ((50, 0.25), (0, 0.0), (10, 0.01), (20, 0.04)):
+        tab.page.get_by_label("Hide lines up to").fill(str(value))
+        tab.wait(
+            f"() => document.getElementById('status').textContent.includes('of {cut:g} or less')"
+        )
+        assert told(tab, "#threshold-value") == f"{cut:g}"
+        if view == "head":
+            assert head_view_lines(tab) == expected_lines(layers[0].weights, cut)
+        else:
+            assert model_view_lines(tab) == expected_pictures(layers, cut)
+
+
+# ------------------------------------------------------------------------------------- the tokens
+
+
+def test_pointing_at_a_token_tells_its_weights(tmp_path: Path, open_page: Open) -> None:
+    layers = two_layers()
+    pages = make_pages(tmp_path, layers)
+    tab = open_page(pages["head"], "#layer=2")
+    tab.page.locator("#vis #left text").nth(4).hover()
+    weights = layers[0].weights[:, 4].round(4)
+
+    def lines(rows: np.ndarray, names: list[str]) -> list[str]:
+        found = []
+        for name, row in zip(names, rows, strict=True):
+            order = [i for i in np.argsort(-row, kind="stable") if row[i]]
+            kept = [f"t{i} {row[i]:g}" for i in order[: 5 if len(rows) > 1 else 12]]
+            rest = [f"and {len(order) - len(kept)} more"] if len(order) > len(kept) else []
+            found.append(" ".join([name, *kept, *rest]))
+        return found
+
+    heads = ["Head 0", "Head 1", "Head 2"]
+    assert told(tab, "#readout").split("\n") == ["t4 (token 4) attends to", *lines(weights, heads)]
+    tab.page.get_by_role("button", name="Head 1", exact=True).dblclick()
+    tab.page.locator("#vis #right text").nth(1).hover()
+    column = layers[0].weights[1:2, :, 1].round(4)
+    assert told(tab, "#readout").split("\n") == [
+        "t1 (token 1) is attended to by",
+        *lines(column, ["Head 1"]),
+    ]
+    # By keyboard, with what bertviz does when a token is pointed at.
+    tab.page.mouse.move(0, 0)
+    tab.page.locator("#vis #left [role=option]").first.focus()
+    tab.page.keyboard.press("ArrowDown")
+    tab.page.keyboard.press("ArrowDown")
+    assert told(tab, "#readout").startswith("t2 (token 2) attends to")
+    marked = tab.attributes("#vis line[visibility='visible']", "left-token-index")
+    assert {value for (value,) in marked} == {"2"}
+    tab.page.keyboard.press("Tab")
+    tab.page.keyboard.press("Tab")
+    assert tab.page.locator("#vis line[visibility='visible']").count() == 0
+
+    model = open_page(pages["model"], "#layer=5&head=0")
+    model.page.locator("#vis .detail text.token").nth(3).hover()
+    assert told(model, "#readout").split("\n") == [
+        "t3 (token 3) attends to",
+        *lines(layers[1].weights[:1, 3].round(4), ["Head 0"]),
+    ]
+
+
+def test_long_tokens_are_whole_on_hover(tmp_path: Path, open_page: Open) -> None:
+    tokens = ["x" * 30, "Ġ<b>", "a", "b", "c", "d"]
+    tab = open_page(make_pages(tmp_path, two_layers(), tokens=tokens)["head"], "#layer=2&head=0")
+    for place in ("#vis #left text", "#heat text"):
+        text = tab.page.locator(place).first
+        assert tab.texts(place)[0].endswith("…")
+        assert text.locator("title").text_content() == "x" * 30
+    assert tab.texts("#vis #left text")[1] == "·<b>"
+
+
+def test_a_long_prompt_is_folded(tmp_path: Path, open_page: Open) -> None:
+    prompt = "A long story. " * 100
+    tab = open_page(make_pages(tmp_path, two_layers(), prompt=prompt)["head"])
+    assert tab.page.locator("#prompt").is_hidden()
+    summary = tab.page.locator("summary")
+    assert told(tab, "summary").endswith("… (1,400 characters)")
+    assert len(told(tab, "summary")) < 150
+    summary.click()
+    assert tab.page.locator("#prompt").is_visible()
+    assert tab.page.locator("#prompt").text_content() == prompt
+
+
+# -------------------------------------------------------------------------------------- what leaves
+
+
+def saved(tab: Tab, name: str) -> tuple[str, bytes]:
+    with tab.page.expect_download() as download:
+        tab.page.get_by_role("button", name=name).click()
+    return download.value.suggested_filename, Path(download.value.path()).read_bytes()
+
+
+def alone(open_page: Open, path: Path, text: bytes) -> Any:
+    """How Chromium shows a saved SVG: the page, and its picture."""
+    path.write_bytes(text)
+    tab = open_page(path, quiet=False)
+    box = tab.page.evaluate(
+        "(e => [e.width.baseVal.value, e.height.baseVal.value])(document.documentElement)"
+    )
+    tab.page.set_viewport_size({"width": int(box[0]), "height": int(box[1])})
+    shot = Image.open(io.BytesIO(tab.page.screenshot()))
+    tab.page.set_viewport_size({"width": 1280, "height": 720})
+    return tab, np.asarray(shot.convert("L")).astype(int)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_saving_the_picture(tmp_path: Path, open_page: Open, view: str, scheme: str) -> None:
+    layers = two_layers()
+    pages = make_pages(tmp_path, layers, tokens=["<&>", "Ġb", "c", "d", "e", "f"])
+    tab = open_page(pages[view], "#layer=5&head=1", color_scheme=scheme)
+    lines = tab.page.locator("#vis line").count()
+    name, svg = saved(tab, "Save the picture as SVG")
+    assert name == f"attention_{view}_view_Family_Tiny-1_layer_5_head_1.svg"
+    root = ET.fromstring(svg)
+    space = "{http://www.w3.org/2000/svg}"
+    assert len(root.findall(f".//{space}line")) == lines
+    texts = [element.text for element in root.iter(f"{space}text")]
+    assert "<&>" in texts
+    assert not any(
+        name in element.attrib for element in root.iter() for name in ("class", "style", "id")
+    )
+
+    name, png = saved(tab, "Save the picture as PNG")
+    picture = Image.open(io.BytesIO(png))
+    assert name.endswith(".png")
+    # Both show the same, in the page's colours; the PNG in twice the size.
+    assert picture.width == pytest.approx(2 * float(root.attrib["width"]), abs=2)
+    shown, pixels = alone(open_page, tmp_path / "saved.svg", svg)
+    small = np.asarray(picture.convert("L").resize(pixels.shape[::-1])).astype(int)
+    paper = 255 if scheme == "light" else 0
+    assert np.median(small) == np.median(pixels) == paper
+    assert (abs(pixels - paper) > 60).mean() > 0.005
+    assert abs(small - pixels).mean() < 6
+    assert shown.complaints == []
+
+
+def test_pictures_of_several_kinds_have_names_of_their_own(tmp_path: Path, open_page: Open) -> None:
+    layers = [
+        Layer(0, random_weights(i, 2, 4), kind) for i, kind in enumerate(("encoder", "cross"))
+    ]
+    header = {"tokens": list("abcd"), "decoder_tokens": list("wxyz")}
+    tab = open_page(make_pages(tmp_path, layers, **header)["head"], "#head=1&layer=0&attention=1")
+    assert told(tab, "#closer-title") == "Layer 0, Head 1, Cross"
+    name, svg = saved(tab, "Save the picture as SVG")
+    assert name == "attention_head_view_Family_Tiny-1_cross_layer_0_head_1.svg"
+    assert "Family/Tiny-1: Layer 0, Head 1, Cross; weights above 0.01" in svg.decode()
+    link = tab.page.get_by_role("link", name="Layer 0, Head 0").get_attribute("href")
+    assert link == "#layer=0&head=0&attention=1"
+
+
+def test_all_lines_on_a_narrow_screen(tmp_path: Path, open_page: Open) -> None:
+    # 302,400 lines, of which all are asked for.
+    layers = [Layer(i, np.full((14, 60, 60), 1 / 60, np.float32)) for i in range(6)]
+    tab = open_page(make_pages(tmp_path, layers)["model"])
+    tab.page.set_viewport_size({"width": 390, "height": 800})
+    tab.page.get_by_role("button", name="Draw all 302,400 lines").click()
+    assert tab.drawn().startswith("302,400 lines are drawn.")
+    tab.page.set_viewport_size({"width": 1280, "height": 720})
+
+
+def test_pictures_of_choice(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, 4, 24)) for i in range(4)]
+    tab = open_page(make_pages(tmp_path, layers)["model"])
+    choice = tab.page.get_by_label("Pictures")
+    pictures = tab.page.locator("#summary canvas")
+    assert choice.input_value() == "lines"
+    assert pictures.count() == 0
+    choice.focus()
+    tab.page.keyboard.press("ArrowDown")
+    assert tab.drawn().startswith("Each picture shows the weights of a head as a matrix")
+    assert pictures.count() == 16
+    assert tab.page.locator("#vis").count() == 0
+    box = tab.page.locator("#summary").bounding_box()
+    assert box
+    assert box["height"] < 600  # all of them at a glance
+    # It is in the address, and comes back from the other view.
+    tab.page.get_by_role("button", name="Layer 2, Head 1").click()
+    tab.wait("() => location.hash === '#layer=2&head=1&pictures=matrices'")
+    tab.page.locator("#opened a").click()
+    tab.page.wait_for_url("**/*head_view*#layer=2&head=1&pictures=matrices")
+    tab.drawn()
+    assert choice.is_hidden()
+    tab.page.locator("#opened a").click()
+    tab.page.wait_for_url("**/*model_view*#layer=2&head=1&pictures=matrices")
+    tab.drawn()
+    assert pictures.count() == 16
+    expect(tab.page.locator("#closer-title")).to_have_text("Layer 2, Head 1")
+    # And back to lines, on a narrow screen too.
+    for width in (1280, 390):
+        tab.choose("#pictures", "matrices")
+        tab.page.set_viewport_size({"width": width, "height": 900})
+        assert "lines are drawn." in tab.choose("#pictures", "lines")
+        tab.page.get_by_role("button", name="Layer 2, Head 1").click()  # closed: it hides others
+        assert model_view_lines(tab) == expected_pictures(layers)
+        tab.page.get_by_role("button", name="Layer 2, Head 1").click()
+    tab.page.set_viewport_size({"width": 1280, "height": 720})
+
+
+def test_saving_the_small_pictures(tmp_path: Path, open_page: Open) -> None:
+    layers = two_layers()
+    tab = open_page(make_pages(tmp_path, layers)["model"])
+    tab.page.set_viewport_size({"width": 390, "height": 800})
+    tab.page.locator("#summary canvas").first.wait_for()
+    tab.drawn()
+    name, svg = saved(tab, "Save the picture as SVG")
+    assert name == "attention_model_view_Family_Tiny-1.svg"
+    root = ET.fromstring(svg)
+    assert len(root.findall(".//{http://www.w3.org/2000/svg}image")) == 6
+    _, png = saved(tab, "Save the picture as PNG")
+    shown, pixels = alone(open_page, tmp_path / "saved.svg", svg)
+    picture = np.asarray(Image.open(io.BytesIO(png)).convert("L").resize(pixels.shape[::-1]))
+    assert (pixels < 200).mean() > 0.02
+    assert abs(picture.astype(int) - pixels).mean() < 8
+    assert shown.complaints == []
+    tab.page.set_viewport_size({"width": 1280, "height": 720})
+
+
+def test_saving_the_matrix(tmp_path: Path, open_page: Open) -> None:
+    tab = open_page(make_pages(tmp_path, two_layers())["head"], "#layer=2&head=1")
+    name, svg = saved(tab, "Save matrix as SVG")
+    assert name == "attention_head_view_Family_Tiny-1_layer_2_head_1_matrix.svg"
+    texts = [e.text for e in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[:12] == [f"t{i}" for i in range(6)] * 2
+    name, png = saved(tab, "Save matrix as PNG")
+    _, pixels = alone(open_page, tmp_path / "saved.svg", svg)
+    picture = np.asarray(Image.open(io.BytesIO(png)).convert("L").resize(pixels.shape[::-1]))
+    assert abs(picture.astype(int) - pixels).mean() < 6
+    assert picture.min() < 90
+
+
+# ------------------------------------------------------------------------- colours, sizes, printing
+
+
+def luminance(
+    tab: Tab, expression: str = "getComputedStyle(document.body).backgroundColor"
+) -> float:
+    red, green, blue = (int(n) for n in re.findall(r"\d+", tab.page.evaluate(expression))[:3])
+    return (0.299 * red + 0.587 * green + 0.114 * blue) / 255
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("system", ["light", "dark"])
+def test_the_colour_switch(tmp_path: Path, open_page: Open, view: str, system: str) -> None:
+    tab = open_page(
+        make_pages(tmp_path, two_layers())[view], "#layer=5&head=1", color_scheme=system
+    )
+    other = "dark" if system == "light" else "light"
+    ink = "getComputedStyle(document.querySelector('#vis text')).fill"
+    for choice, scheme in ((other, other), ("as the system", system), (other, other)):
+        tab.choose("#theme", choice)
+        expect(tab.page.locator("#closer-title")).to_have_text("Layer 5, Head 1")  # still open
+        assert luminance(tab) == (1 if scheme == "light" else 0)
+        assert abs(luminance(tab) - luminance(tab, ink)) > 0.6
+        cell = "getComputedStyle(document.querySelector('#heat rect')).fill"
+        assert luminance(tab, cell) == luminance(tab)
+    # The other view opens in the same colours.
+    assert tab.page.evaluate("location.hash") == f"#layer=5&head=1&theme={other}"
+    tab.page.locator("#opened a").click()
+    tab.page.wait_for_url(f"**#layer=5&head=1&theme={other}")
+    tab.drawn()
+    assert tab.page.input_value("#theme") == other
+    assert luminance(tab) == (1 if other == "light" else 0)
+
+
+def resize(tab: Tab, view: str, width: int) -> None:
+    """Another window; on a narrow one the model view has pictures instead of lines."""
+    tab.page.set_viewport_size({"width": width, "height": 900})
+    pictures = str(view == "model" and width <= 640).lower()
+    tab.wait(f"() => (document.getElementById('summary') !== null) === {pictures}")
+    tab.drawn()
+
+
+@pytest.mark.parametrize("width", [390, 1600])
+@pytest.mark.parametrize("view", VIEWS)
+def test_readable_on_narrow_and_wide_screens(
+    tmp_path: Path, open_page: Open, view: str, width: int
+) -> None:
+    layers = [Layer(i, random_weights(i, 14, 20)) for i in (0, 1, 23)]
+    tab = open_page(make_pages(tmp_path, layers, prompt="word " * 60)[view])
+    resize(tab, view, width)
+    tab.page.locator("#scores-table a").first.click()
+    expect(tab.page.locator("#closer-body")).to_be_visible()
+    tab.drawn()
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+    out = tab.page.evaluate(
+        """() => Array.from(document.querySelectorAll('h1, h2, dd, #how, #controls > *, #status, '
+                + '#bar > *, #closer-actions > *, #heat svg, #scores th, #scores td'),
+            e => [e.id || e.tagName, e.getBoundingClientRect().right])
+            .filter(([, right]) => right > innerWidth)"""
+    )
+    assert out == []
+    small = tab.page.evaluate(
+        """() => Array.from(document.querySelectorAll('body *')).filter(e =>
+            !e.closest('svg') && e.childNodes.length && getComputedStyle(e).display !== 'none' &&
+            parseFloat(getComputedStyle(e).fontSize) < 11.5 && e.innerText?.trim()).length"""
+    )
+    assert small == 0
+    if width == 1600:  # beside each other
+        drawing, side = (tab.page.locator(s).bounding_box() for s in ("#scroll", "#side"))
+        assert drawing
+        assert side
+        assert side["x"] >= drawing["x"] + drawing["width"]
+    tab.page.set_viewport_size({"width": 1280, "height": 720})
+
+
+def test_by_touch(tmp_path: Path, chromium: Browser) -> None:
+    path = make_pages(tmp_path, two_layers())["head"]
+    context = chromium.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
+    page = context.new_page()
+    page.goto(path.as_uri())
+    page.locator("#vis [role=option]").first.wait_for(state="attached")
+    page.locator("#vis #left [role=option]").nth(3).tap()
+    expect(page.locator("#readout")).to_contain_text("t3 (token 3) attends to")
+    for _ in range(2):
+        page.get_by_role("button", name="Head 1", exact=True).tap()
+    expect(page.locator("#closer-title")).to_have_text("Layer 2, Head 1")
+    context.close()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_printing(tmp_path: Path, open_page: Open, view: str) -> None:
+    layers = [Layer(i, random_weights(i, 12, 8)) for i in range(2)]
+    tab = open_page(make_pages(tmp_path, layers)[view], "#layer=1&head=3", color_scheme="dark")
+    tab.page.emulate_media(media="print", color_scheme="dark")
+    assert luminance(tab) == 1
+    assert luminance(tab, "getComputedStyle(document.querySelector('#vis text')).fill") == 0
+    assert luminance(tab, "getComputedStyle(document.querySelector('#heat rect')).fill") == 1
+    for hidden in ("#controls", "#theme-label", "#how", "#closer-actions"):
+        assert tab.page.locator(hidden).is_hidden()
+    tab.page.set_viewport_size({"width": 718, "height": 1000})  # A4 without margins
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 718
+    for part in ("#vis svg", "#heat svg"):
+        box = tab.page.locator(part).bounding_box()
+        assert box
+        assert box["x"] + box["width"] <= 718
+    assert len(tab.page.pdf()) > 10_000
+    tab.page.emulate_media(media="screen")
+    tab.page.set_viewport_size({"width": 1280, "height": 720})
+
+
+def test_a_long_picture_is_printed_layer_by_layer(tmp_path: Path, open_page: Open) -> None:
+    layers = [Layer(i, random_weights(i, 4, 24)) for i in (1, 2, 4, 7)]
+    tab = open_page(make_pages(tmp_path, layers)["model"], "#layer=2&head=1")
+    tab.page.emulate_media(media="print")
+    tab.page.set_viewport_size({"width": 718, "height": 1047})  # A4 without margins
+    tab.drawn()
+    tab.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    tab.page.evaluate("scrollTo(0, 0)")
+    assert tab.page.locator("#vis > svg").first.is_hidden()
+    bottom = 0.0
+    for i, picture in enumerate(tab.page.locator("#vis > svg.layer").all()):
+        box = picture.bounding_box()
+        assert box
+        assert box["y"] >= bottom  # after the one before
+        bottom = box["y"] + box["height"]
+        assert box["height"] < 500
+        assert bottom < 1047 or i  # the first stands on the first sheet
+        assert picture.evaluate("e => getComputedStyle(e).breakInside") == "avoid"
+        texts = picture.locator("text").all_text_contents()
+        assert texts == (["Heads", "0", "1", "2", "3"] if i == 0 else []) + [str(layers[i].layer)]
+        lines = picture.locator("line").count()
+        assert lines == sum(len(expected_lines(weights)) for weights in layers[i].weights)
+    tab.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    tab.page.emulate_media(media="screen")
+    tab.page.set_viewport_size({"width": 1280, "height": 720})
+    assert tab.page.locator("#vis > svg").count() == 1
+    assert tab.texts("#vis > svg > text.detail") == ["Layer 2, Head 1"]
+    tab.page.get_by_role("button", name="Layer 2, Head 1").click()
+    assert model_view_lines(tab) == expected_pictures(layers)
+
+
+# -------------------------------------------------------------------------- the address, and people
+
+
+def test_the_address_follows_what_is_shown(tmp_path: Path, open_page: Open) -> None:
+    layers = two_layers()
+    pages = make_pages(tmp_path, layers)
+    head, model = open_page(pages["head"]), open_page(pages["model"])
+    where = "location.hash"
+    assert head.page.evaluate(where) == ""
+    head.choose("#layer", "5")
+    assert head.page.evaluate(where) == "#layer=5"
+    head.page.get_by_role("button", name="Head 2", exact=True).dblclick()
+    head.wait("() => location.hash === '#layer=5&head=2'")
+    head.page.get_by_role("button", name="All heads").click()
+    head.wait("() => location.hash === '#layer=5'")
+    head.drawn()
+    assert head.pressed() == [True] * 3
+    picture = model.page.get_by_role("button", name="Layer 2, Head 1")
+    picture.click()
+    model.wait("() => location.hash === '#layer=2&head=1'")
+    assert picture.get_attribute("aria-expanded") == "true"
+    picture.click()
+    model.wait("() => location.hash === ''")
+    assert model.page.locator("#closer-body").is_hidden()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_back_and_forth(tmp_path: Path, open_page: Open, view: str) -> None:
+    layers = [Layer(i, random_weights(i, 2, 6, causal=False)) for i in (2, 5)]
+    pair = {"tokens": list("abcdef"), "sentence_b_start": 4}
+    tab = open_page(make_pages(tmp_path, layers, **pair)[view], "#attention=7")
+
+    def now(address: str, title: str) -> None:
+        tab.wait(f"() => location.hash === '{address}'")
+        tab.drawn()
+        assert tab.page.evaluate("location.hash") == address
+        expect(tab.page.locator("#closer-title")).to_have_text(title)
+
+    now("", "One head")
+    tab.page.get_by_label("Hide lines up to").fill("30")  # is no step
+    now("#above=0.09", "One head")
+    if view == "head":
+        tab.page.get_by_role("button", name="Head 1", exact=True).dblclick()  # is one
+    else:
+        tab.page.get_by_role("button", name="Layer 2, Head 1").click()
+    now("#layer=2&head=1&above=0.09", "Layer 2, Head 1, All")
+    tab.page.get_by_role("link", name="Layer 5, Head 0").click()
+    now("#layer=5&head=0&above=0.09", "Layer 5, Head 0, All")
+    tab.page.get_by_label("Hide lines up to").fill("20")
+    now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
+    tab.choose("#filter", "Sentence A -> Sentence B")
+    part = "Layer 5, Head 0, Sentence A -> Sentence B"
+    now("#layer=5&head=0&attention=3&above=0.04", part)
+    for _ in range(2):
+        tab.page.go_back()
+        now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
+        tab.page.go_back()
+        now("#layer=2&head=1&above=0.09", "Layer 2, Head 1, All")
+        tab.page.go_back()
+        now("#above=0.09", "One head")
+        for _ in range(3):
+            tab.page.go_forward()
+        now("#layer=5&head=0&attention=3&above=0.04", part)
+    tab.page.go_back()
+    now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
+    if view == "head":  # another layer is a step
+        tab.choose("#layer", "2")
+        now("#layer=2&head=0&above=0.04", "Layer 2, Head 0, All")
+        tab.page.go_back()
+        now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
+    for _ in range(3):  # to load the page was none
+        tab.page.go_back()
+    assert tab.page.url == "about:blank"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("view", VIEWS)
+def test_no_serious_accessibility_violation(
+    tmp_path: Path, open_page: Open, view: str, width: int, scheme: str
+) -> None:
+    from axe_playwright_python.base import AXE_FILE_PATH
+
+    layers = [Layer(i, random_weights(i, 3, 6, causal=False)) for i in range(2)]
+    tokens = ["[CLS]", "a", "b", "[SEP]", "a", "[SEP]"]
+    header = {"tokens": tokens, "sentence_b_start": 4, "prompt": "word " * 200}
+    tab = open_page(make_pages(tmp_path, layers, **header)[view], color_scheme=scheme)
+    resize(tab, view, width)
+    tab.page.get_by_role("link", name="Layer 1, Head 2").click()
+    tab.wait("() => document.querySelector('#vis [role=option]') !== null")
+    tab.page.locator("#vis [role=option]").first.focus()
+    tab.page.evaluate(AXE_FILE_PATH.read_text(encoding="utf-8"))
+    found = tab.page.evaluate("axe.run().then(r => [r.violations, r.passes.length])")
+    violations, passes = found
+    serious = [
+        (rule["id"], rule["help"], [node["html"][:120] for node in rule["nodes"]])
+        for rule in violations
+        if rule["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+    assert passes > 20
+    tab.page.set_viewport_size({"width": 1280, "height": 720})
