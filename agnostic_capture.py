@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from activations.arguments import check_new_tokens
-from activations.cli.command import Parser, Talk, leaving_in_time, run_command
+from activations.cli.command import Console, Parser, exit_on_signal, run_command
 from activations.document.destination import check_output
 from activations.document.format import FORMATS, document_size
 from activations.errors import ToolkitError, UsageError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from activations.inputs.request import Request
     from activations.selection.answers import Selection
     from activations.session.estimate import Prospect
-    from activations.session.opening import Subject
+    from activations.session.opening import OpenedModel
     from activations.session.options import Options
     from activations.session.run import Capture
 
@@ -126,7 +126,7 @@ def build_parser() -> Parser:
     return parser
 
 
-def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
+def capture_activations(args: argparse.Namespace, console: Console) -> None:
     """List the model's patterns, or choose, run the prompt once and write the document."""
     from activations.arguments import parse_numbers
     from activations.selection.answers import parse_spec
@@ -140,17 +140,20 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
     if not args.list:
         check_output(args.output, args.format)
     if args.model is None:
-        talk.note("No --model given: taking the bundled demo_model.")
-    with leaving_in_time(talk, at_once=True), talk.watching("Importing torch and transformers"):
+        console.note("No --model given: taking the bundled demo_model.")
+    with (
+        exit_on_signal(console, at_once=True),
+        console.watching("Importing torch and transformers"),
+    ):
         from activations.inputs.request import Request
         from activations.model.attn_implementation import check_attention
         from activations.model.devices import parse_device_map, pick_device
         from activations.model.loading import quiet_libraries
         from activations.session.estimate import foresee
-        from activations.session.opening import DEMO_PROMPT, open_subject, with_prompt
+        from activations.session.opening import DEMO_PROMPT, open_model, with_prompt
         from activations.session.options import Options
         from activations.session.run import load_weights, run
-    quiet_libraries(progress=talk.shows_progress)
+    quiet_libraries(progress=console.shows_progress)
     pick_device(args.device)
     parse_device_map(args.device_map)
     check_attention(args.attn_implementation)
@@ -167,40 +170,40 @@ def capture_activations(args: argparse.Namespace, talk: Talk) -> None:
         prompt, args.text_pair, args.target, args.max_new_tokens, args.chat, image, audio
     )
     if args.list:
-        _list(args, talk, options, request)
+        _list(args, console, options, request)
         return
-    with leaving_in_time(talk):
-        subject = open_subject(args.model, options, request, talk.watching)
-    if with_prompt(subject, request) is not request:
-        talk.note(f"No --prompt given: taking {DEMO_PROMPT!r}.")
-    selection = _choose(talk, subject, answers, layers)
-    prospect = foresee(subject, selection, request, args.format)
-    talk.note(_summary(args, subject, selection, prospect))
+    with exit_on_signal(console):
+        opened = open_model(args.model, options, request, console.watching)
+    if with_prompt(opened, request) is not request:
+        console.note(f"No --prompt given: taking {DEMO_PROMPT!r}.")
+    selection = _choose(console, opened, answers, layers)
+    prospect = foresee(opened, selection, request, args.format)
+    console.note(_summary(args, opened, selection, prospect))
     check_room(args.output, prospect.size.bytes)
-    with leaving_in_time(talk):
-        load_weights(subject, selection, request, options)  # with the libraries' own bars
+    with exit_on_signal(console):
+        load_weights(opened, selection, request, options)  # with the libraries' own bars
     first = "(the model writes first)" if prospect.lengths.at_most else ""
-    with talk.watching("Running", len(selection.names), first) as update:
-        made = run(subject, selection, request, options, update)
+    with console.watching("Running", len(selection.names), first) as update:
+        made = run(opened, selection, request, options, update)
     for line in made.warnings:
-        talk.warn(line)
+        console.warn(line)
     if "written" in made.header:
-        talk.note(f"The model wrote: {made.header['written']!r}")
-    _write(args, talk, made)
+        console.note(f"The model wrote: {made.header['written']!r}")
+    _write(args, console, made)
 
 
-def _list(args: argparse.Namespace, talk: Talk, options: Options, request: Request) -> None:
+def _list(args: argparse.Namespace, console: Console, options: Options, request: Request) -> None:
     from activations.cli.questions import show_catalog
-    from activations.session.opening import list_subject
+    from activations.session.opening import list_model
 
-    subject, warning = list_subject(args.model, options, request)
+    opened, warning = list_model(args.model, options, request)
     if warning:
-        talk.warn(warning)
-    show_catalog(subject.catalog, sys.stdout)
+        console.warn(warning)
+    show_catalog(opened.catalog, sys.stdout)
 
 
 def _choose(
-    talk: Talk, subject: Subject, answers: dict[str, str] | None, layers: list[int] | None
+    console: Console, opened: OpenedModel, answers: dict[str, str] | None, layers: list[int] | None
 ) -> Selection:
     """What `answers` select; without any the user is asked, and told what to say the next time."""
     from activations.cli.messages import chosen_lines
@@ -208,41 +211,41 @@ def _choose(
     from activations.selection.answers import format_spec, select
 
     if answers is not None:
-        return select(subject.catalog, answers, layers)
-    answers = ask(subject.catalog)
-    selection = select(subject.catalog, answers, layers)
-    talk.note("")
+        return select(opened.catalog, answers, layers)
+    answers = ask(opened.catalog)
+    selection = select(opened.catalog, answers, layers)
+    console.note("")
     for line in chosen_lines(selection):
-        talk.note(line)
-    talk.note(f'The same without questions: --auto-select "{format_spec(answers)}"')
+        console.note(line)
+    console.note(f'The same without questions: --auto-select "{format_spec(answers)}"')
     return selection
 
 
 def _summary(
-    args: argparse.Namespace, subject: Subject, selection: Selection, prospect: Prospect
+    args: argparse.Namespace, opened: OpenedModel, selection: Selection, prospect: Prospect
 ) -> str:
     from activations.cli.messages import run_line, tokens_in_words
 
     manner = [] if args.backend == "hooks" else [f"through {args.backend}"]
     manner += [] if args.attn_implementation is None else [f"{args.attn_implementation} attention"]
     manner += [] if args.dtype == "auto" else [args.dtype]
-    tokens = tokens_in_words(prospect.lengths, subject.catalog.observation.positions)
-    return run_line(subject.name, len(selection.names), tokens, manner, prospect.size)
+    tokens = tokens_in_words(prospect.lengths, opened.catalog.observation.positions)
+    return run_line(opened.name, len(selection.names), tokens, manner, prospect.size)
 
 
-def _write(args: argparse.Namespace, talk: Talk, made: Capture) -> None:
+def _write(args: argparse.Namespace, console: Console, made: Capture) -> None:
     from activations.cli.messages import tokens_read
 
     total = sum(map(len, made.captured.values()))
-    with talk.watching("Writing", total) as update:
+    with console.watching("Writing", total) as update:
         made.save(args.output, update, args.format, release=True)
     size = size_text(document_size(args.output, args.format))
-    talk.note(f"{', '.join(filter(None, [tokens_read(made.header), size]))}.")
+    console.note(f"{', '.join(filter(None, [tokens_read(made.header), size]))}.")
     if made.header["attention_weights"]:
         default = build_parser().get_default("output")
         where = "" if args.output == default else f" --input {shlex.quote(args.output)}"
-        talk.note(f"Next: python bertviz_head_model_view.py{where}")
-    talk.result(args.output)
+        console.note(f"Next: python bertviz_head_model_view.py{where}")
+    console.result(args.output)
 
 
 def _prompt(args: argparse.Namespace) -> str | None:

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from activations.cli.command import Parser, Talk, run_command
+from activations.cli.command import Console, Parser, run_command
 from activations.errors import UsageError, unknown_value
 from activations.version import __version__
 
 if TYPE_CHECKING:
     from activations.attention.heads import HeadName
-    from activations.views.content import Shown
+    from activations.views.content import Content
 
 FORMATS = ("svg", "png", "pdf")  # of figures
 SUMMARIES = ("table", "csv")
@@ -99,7 +99,7 @@ class Wanted:
     tokens: tuple[int, int] | None
 
 
-def show_attention(args: argparse.Namespace, talk: Talk) -> None:
+def show_attention(args: argparse.Namespace, console: Console) -> None:
     """Read the document, write pages and figures, print the summary and the paths."""
     wanted = read_wanted(args)
 
@@ -107,27 +107,27 @@ def show_attention(args: argparse.Namespace, talk: Talk) -> None:
     from activations.model.vocabulary import tokens_of
     from activations.system.atomic import write_together
     from activations.system.files import check_output_folder
-    from activations.views.content import read_shown
+    from activations.views.content import read_content
 
     if wanted.views or wanted.figures:
         check_output_folder(args.output_dir)
     with Document(args.input) as document:
-        shown = read_shown(
-            document, tokens_of, wanted.layers, wanted.heads, wanted.tokens, talk.warn
+        shown = read_content(
+            document, tokens_of, wanted.layers, wanted.heads, wanted.tokens, console.warn
         )
-    files = {**make_pages(wanted, shown), **make_figures(wanted, shown, talk)}
+    files = {**make_pages(wanted, shown), **make_figures(wanted, shown, console)}
     paths = write_together(Path(args.output_dir), files) if files else []
     if wanted.summary:
         from activations.views.score_table import show_summary
 
-        show_summary(shown.stacks, wanted.summary, sys.stdout, talk.warn)
+        show_summary(shown.stacks, wanted.summary, sys.stdout, console.warn)
     for path in paths:
-        talk.result(str(path))
+        console.result(str(path))
         if args.open:
-            _open(path, talk)
+            _open(path, console)
 
 
-def make_pages(wanted: Wanted, shown: Shown) -> dict[str, bytes]:
+def make_pages(wanted: Wanted, shown: Content) -> dict[str, bytes]:
     """{file name: its content} of the pages that are wanted."""
     if not wanted.views:
         return {}
@@ -137,14 +137,14 @@ def make_pages(wanted: Wanted, shown: Shown) -> dict[str, bytes]:
     return {page_name(view, shown.caption.model): page for view, page in pages.items()}
 
 
-def make_figures(wanted: Wanted, shown: Shown, talk: Talk) -> dict[str, bytes]:
+def make_figures(wanted: Wanted, shown: Content, console: Console) -> dict[str, bytes]:
     """{file name: its content} of the figures that are wanted."""
     if not wanted.figures:
         return {}
     from activations.views.figure import build_figures
 
     return build_figures(
-        wanted.figures, shown.caption, shown.stacks, wanted.output_format, talk.warn
+        wanted.figures, shown.caption, shown.stacks, wanted.output_format, console.warn
     )
 
 
@@ -216,11 +216,11 @@ def _token_range(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _open(path: Path, talk: Talk) -> None:
+def _open(path: Path, console: Console) -> None:
     import webbrowser
 
     if not webbrowser.open(path.resolve().as_uri()):
-        talk.warn(f"no browser could be started; open '{path}' yourself.")
+        console.warn(f"no browser could be started; open '{path}' yourself.")
 
 
 if __name__ == "__main__":

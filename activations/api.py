@@ -33,10 +33,10 @@ class Document(reader.Document):
         `activations.attention.scores.SCORES`, where the scores are defined; NaN where one is not.
         Raises `ToolkitError` where the document holds no attention weights.
         """
-        from activations.views.content import read_shown
+        from activations.views.content import read_content
         from activations.views.score_table import score_rows
 
-        return score_rows(read_shown(self, tokens_of).stacks)
+        return score_rows(read_content(self, tokens_of).stacks)
 
     def view(
         self,
@@ -116,7 +116,7 @@ def capture(
     """
     from activations.inputs.request import Request
     from activations.session.estimate import foresee
-    from activations.session.opening import open_subject, subject_of
+    from activations.session.opening import open_loaded, open_model
     from activations.session.run import run
 
     check("a text", str, select=select, format=format, backend=backend)
@@ -151,9 +151,9 @@ def capture(
         None if audio is None else read_audio(os.fspath(audio)),
     )
     if model is None or isinstance(model, (str, os.PathLike)):
-        subject = open_subject(None if model is None else os.fspath(model), options, request)
+        opened = open_model(None if model is None else os.fspath(model), options, request)
         if tokenizer is not None:
-            subject.tokenizer = tokenizer
+            opened.tokenizer = tokenizer
     else:
         if options != Options(attn_implementation=attn_implementation, backend=backend):
             raise UsageError(
@@ -162,8 +162,8 @@ def capture(
             )
         if not hasattr(model, "named_modules"):
             check("a name, a folder or a loaded model", str, os.PathLike, model=model)
-        subject = subject_of(model, tokenizer, processor, request)
-    selection = choose(subject.catalog, answers, chosen_layers)
-    check_room(output, foresee(subject, selection, request, format).size.bytes)
-    run(subject, selection, request, options).save(output, format=format, release=True)
+        opened = open_loaded(model, tokenizer, processor, request)
+    selection = choose(opened.catalog, answers, chosen_layers)
+    check_room(output, foresee(opened, selection, request, format).size.bytes)
+    run(opened, selection, request, options).save(output, format=format, release=True)
     return load(output)

@@ -46,7 +46,7 @@ from activations.model.signature import accepts, paired
 from activations.outputs.tree import at
 from activations.selection.answers import select
 from activations.selection.catalog import CATEGORIES, Catalog, build_catalog
-from activations.session.opening import Subject
+from activations.session.opening import OpenedModel
 from activations.session.run import Capture, run
 from activations.views.content import Caption
 from activations.views.page import VIEWS, build_pages
@@ -115,12 +115,12 @@ def examine(row: Row, task: str, family: str) -> None:
     catalog = find_out(row, checkpoint, model)
     if catalog is None:
         return
-    subject = Subject(family, catalog, model=model, tokenizer=tiny.tokenizer())
+    opened = OpenedModel(family, catalog, model=model, tokenizer=tiny.tokenizer())
     text = Request(PROMPT, target=TARGET if paired(model.config) else None)
     with step(row, "not captured"):
-        check_everything(row, subject)
+        check_everything(row, opened)
     with step(row, "attention not captured"):
-        check_weights(row, subject, text)
+        check_weights(row, opened, text)
 
 
 def find_out(row: Row, checkpoint: Checkpoint, model: Any) -> Catalog | None:
@@ -143,11 +143,11 @@ def find_out(row: Row, checkpoint: Checkpoint, model: Any) -> Catalog | None:
     return light if light is not None and heavy is not None else heavy
 
 
-def check_everything(row: Row, subject: Subject) -> None:
+def check_everything(row: Row, opened: OpenedModel) -> None:
     """Every module hooked; a model with a decoder writes the decoder's text itself."""
-    answers = {c: "all" for c in CATEGORIES if subject.catalog.of(c)}
-    text = Request(PROMPT, max_new_tokens=4 if paired(subject.model.config) else None)
-    capture = run(subject, select(subject.catalog, answers), text)
+    answers = {c: "all" for c in CATEGORIES if opened.catalog.of(c)}
+    text = Request(PROMPT, max_new_tokens=4 if paired(opened.model.config) else None)
+    capture = run(opened, select(opened.catalog, answers), text)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "all.json"
         capture.save(path)
@@ -157,16 +157,16 @@ def check_everything(row: Row, subject: Subject) -> None:
     row.captured = True
 
 
-def check_weights(row: Row, subject: Subject, text: Request) -> None:
-    if not any(pattern.weights for pattern in subject.catalog.of("attention")):
-        own = own_attentions(subject, prompt.encode(subject.model, subject.tokenizer, text).tensors)
+def check_weights(row: Row, opened: OpenedModel, text: Request) -> None:
+    if not any(pattern.weights for pattern in opened.catalog.of("attention")):
+        own = own_attentions(opened, prompt.encode(opened.model, opened.tokenizer, text).tensors)
         row.returned = sum(map(len, own.values()))
         row.why.append(
             "its modules hand its attentions out nowhere" if own else "returns no attentions"
         )
         return
     torch.manual_seed(0)  # Reformer hashes by chance
-    capture = run(subject, select(subject.catalog, {"attention": "weights"}), text)
+    capture = run(opened, select(opened.catalog, {"attention": "weights"}), text)
     inputs = {
         key: torch.tensor(capture.header[key])
         for key in ("input_ids", "decoder_input_ids")
@@ -174,14 +174,14 @@ def check_weights(row: Row, subject: Subject, text: Request) -> None:
     }
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     torch.manual_seed(0)
-    own = own_attentions(subject, inputs)
+    own = own_attentions(opened, inputs)
     compare(row, capture, own)
     view(row, capture)
 
 
-def own_attentions(subject: Subject, inputs: dict[str, Any]) -> dict[str, list[Any]]:
+def own_attentions(opened: OpenedModel, inputs: dict[str, Any]) -> dict[str, list[Any]]:
     """What the model returns as its attentions, by kind, flat and in its order."""
-    model = subject.model
+    model = opened.model
     options = {"output_attentions": True, "use_cache": False, "return_dict": True}
     taken = {k: v for k, v in (inputs | options).items() if accepts(model, k)}
     with torch.no_grad():

@@ -82,20 +82,20 @@ def capture(folder: Path, tokens: int) -> dict[str, Any]:
     from activations.selection.answers import select
     from activations.session import opening, run
 
-    subject = opening.open_subject(str(folder / "model"))
-    catalog = subject.catalog
+    opened = opening.open_model(str(folder / "model"))
+    catalog = opened.catalog
     request = Request(("the cat sat on the mat " * tokens)[:tokens])
     mlp = "mlp.gate_proj,mlp.up_proj"
     for name, answers in (
         ("attention", {"attention": "0"}),
         ("both", {"attention": "0", "mlp": mlp}),
     ):
-        made = run.run(subject, select(catalog, answers), request)
+        made = run.run(opened, select(catalog, answers), request)
         made.save(folder / f"{name}.json", format="safetensors")
-    short = run.run(subject, select(catalog, {"attention": "0"}), Request(request.prompt[:16]))
+    short = run.run(opened, select(catalog, {"attention": "0"}), Request(request.prompt[:16]))
     short.save(folder / "short.json")
 
-    model = subject.model
+    model = opened.model
     inputs = {"input_ids": torch.tensor(made.header["input_ids"]), "use_cache": False}
     inputs["logits_to_keep"] = 1
     everywhere = select(catalog, {"attention": "0"}).names

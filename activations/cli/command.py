@@ -34,7 +34,7 @@ _LONGEST_LINE = 2000  # characters; of a longer one the start and the end are sh
 _SECONDS_TO_LEAVE = 1.0  # by itself, once it is interrupted
 
 
-class Talk:
+class Console:
     """Where lines for the user go. `quiet` leaves results, warnings and errors."""
 
     def __init__(self, quiet: bool = False) -> None:
@@ -76,10 +76,10 @@ class Talk:
         if not self.shows_progress:
             yield ignore
             return
-        from rich.console import Console
+        from rich.console import Console as RichConsole
         from rich.text import Text
 
-        status = Console(stderr=True).status(Text(f"{what} {first}".rstrip()))
+        status = RichConsole(stderr=True).status(Text(f"{what} {first}".rstrip()))
         seen: set[str] = set()
 
         def update(name: str) -> None:
@@ -137,57 +137,57 @@ class Parser(argparse.ArgumentParser):
             raise unknown_value(action.option_strings[0], value, list(action.choices))
 
 
-Work = Callable[[argparse.Namespace, Talk], Any]
+Work = Callable[[argparse.Namespace, Console], Any]
 
 
 def run_command(parser: Parser, argv: list[str] | None, work: Work) -> int:
     """Parse, work, and answer with the exit code: 0, 1, 2, or 130 when interrupted."""
-    talk = Talk()
+    console = Console()
     try:
         check_standard_output()
     except ToolkitError as error:
-        return _failed(error, str(error), error.exit_code, False, talk)
+        return _failed(error, str(error), error.exit_code, False, console)
     with standard_streams(), signals_raised():
-        return _run(parser, sys.argv[1:] if argv is None else argv, work, talk)
+        return _run(parser, sys.argv[1:] if argv is None else argv, work, console)
 
 
-def _run(parser: Parser, argv: list[str], work: Work, talk: Talk) -> int:
+def _run(parser: Parser, argv: list[str], work: Work, console: Console) -> int:
     debug = "--debug" in argv
     try:
         args = parser.parse_args(argv)
-        debug, talk = args.debug, Talk(args.quiet)
+        debug, console = args.debug, Console(args.quiet)
         _check_current_folder()
-        _work(work, args, talk)
+        _work(work, args, console)
         sys.stdout.flush()
     except SystemExit as stop:  # --help, --version
         lost = standard_output_fails()
         if lost is not None and not isinstance(lost, BrokenPipeError):
-            return _failed(lost, _lost(lost), 1, debug, talk)
+            return _failed(lost, _lost(lost), 1, debug, console)
         return stop.code if isinstance(stop.code, int) and not lost else int(lost is not None)
     except Terminated as stop:
         return stop.exit_code
     except KeyboardInterrupt:
-        talk.interrupted()
+        console.interrupted()
         return INTERRUPTED
     except ToolkitError as error:
-        return _failed(error, str(error), error.exit_code, debug, talk)
+        return _failed(error, str(error), error.exit_code, debug, console)
     except MemoryError as error:
         line = "out of memory. Choose fewer modules, --layers or --tokens."
-        return _failed(error, line, 1, debug, talk)
+        return _failed(error, line, 1, debug, console)
     except Exception as error:
         lost = standard_output_fails()
         if isinstance(lost, BrokenPipeError):
             return 1  # its reader went away, and knows why
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             line = f"'{error.filename}' is too long for the name of a file. Name another."
-            return _failed(error, line, 1, debug, talk)
-        return _failed(error, _lost(lost) if lost else _unexpected(error), 1, debug, talk)
+            return _failed(error, line, 1, debug, console)
+        return _failed(error, _lost(lost) if lost else _unexpected(error), 1, debug, console)
     return 0
 
 
-def _work(work: Work, args: argparse.Namespace, talk: Talk) -> None:
+def _work(work: Work, args: argparse.Namespace, console: Console) -> None:
     try:
-        work(args, talk)
+        work(args, console)
     except Exception as error:
         raise_interruption(error)
         raise
@@ -211,15 +211,15 @@ def _unexpected(error: Exception) -> str:
     return f"unexpected: {type(error).__name__}: {error}. With --debug you see where."
 
 
-def _failed(error: BaseException, line: str, code: int, debug: bool, talk: Talk) -> int:
+def _failed(error: BaseException, line: str, code: int, debug: bool, console: Console) -> int:
     if debug:
         traceback.print_exception(error)
-    talk.error(line)
+    console.error(line)
     return code
 
 
 @contextmanager
-def leaving_in_time(talk: Talk, at_once: bool = False) -> Iterator[None]:
+def exit_on_signal(console: Console, at_once: bool = False) -> Iterator[None]:
     """End the process a moment after Ctrl-C or SIGTERM, whatever libraries do with it.
 
     huggingface_hub downloads in threads, and waits for all of them before it lets a
@@ -237,7 +237,7 @@ def leaving_in_time(talk: Talk, at_once: bool = False) -> Iterator[None]:
     def leave(number: int) -> None:
         if number == signal.SIGINT:
             sys.stderr = sys.__stderr__  # not through a wheel that may be turning
-            talk.interrupted()
+            console.interrupted()
         os._exit(128 + number)
 
     def on_signal(number: int, frame: Any) -> None:

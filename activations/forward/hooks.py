@@ -14,7 +14,7 @@ from torch import nn
 
 from activations.errors import ToolkitError, ignore, nearest, quoted_list
 from activations.outputs.tensor import Tensor
-from activations.system.signals import undisturbed
+from activations.system.signals import signals_deferred
 from activations.text import encodable
 
 # Of these torch knows that they are bits, and reads no number out of them.
@@ -106,16 +106,16 @@ def hooked(
     And `on_entry(name)` before it, where that is given.
     """
     handles = []
-    with undisturbed() as door:
+    with signals_deferred() as gate:
         try:
             for name, module in find_modules(model, names).items():
                 handles.append(module.register_forward_hook(_hook(name, on_call)))
                 if on_entry is not None:
                     handles.append(module.register_forward_pre_hook(_entry_hook(name, on_entry)))
-            door.open()
+            gate.open()
             yield
         finally:
-            door.shut = True
+            gate.shut = True
             for handle in handles:
                 handle.remove()
 

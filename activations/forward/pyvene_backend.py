@@ -20,7 +20,7 @@ from torch import nn
 
 from activations.errors import ToolkitError, ignore
 from activations.forward.hooks import Recording, collect, find_modules, snapshot, stopping_before
-from activations.system.signals import undisturbed
+from activations.system.signals import signals_deferred
 
 
 def record(
@@ -39,14 +39,14 @@ def record(
     watch = progress or ignore
     recorders = {name: _recorder(name, calls[name], watch) for name in names}
     _recording_model_class()  # takes seconds the first time, and may be interrupted
-    with undisturbed() as door:
+    with signals_deferred() as gate:
         held = _intervenable(model, recorders)
         try:
             with torch.no_grad(), stopping_before(model, stop_before):
-                door.open()
+                gate.open()
                 held(base=dict(inputs))
         finally:
-            door.shut = True
+            gate.shut = True
             held._remove_forward_hooks()  # pyvene's own `finally` may have been interrupted
     return collect(calls)
 
@@ -104,14 +104,14 @@ def _recording_model_class() -> Any:
             return output  # whole: pyvene would take a tuple's first element
 
         def _intervention_setter(self, *args: Any, **kwargs: Any) -> Any:
-            with undisturbed():  # what is registered is also noted
+            with signals_deferred():  # what is registered is also noted
                 handles = super()._intervention_setter(*args, **kwargs)
                 self._own_handles.append(handles)
             return handles
 
         def _remove_forward_hooks(self) -> None:
             # pyvene would clear every hook of the model, the user's and accelerate's too.
-            with undisturbed():
+            with signals_deferred():
                 while self._own_handles:
                     self._own_handles.pop().remove()
 

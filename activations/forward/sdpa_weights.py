@@ -1,6 +1,6 @@
 """Attention weights computed beside an attention that never makes them (SDPA, flash attention).
 
-Such an attention returns its output and None. While `weights_beside` is in force, transformers'
+Such an attention returns its output and None. While `sdpa_weights` is in force, transformers'
 attention function of that name runs unchanged, and beside it, from the same queries and keys, the
 modelling file's own `eager_attention_forward` computes the weights, which take the place of the
 None. Nothing the model goes on with is touched, so its logits stay what they are, bit for bit.
@@ -21,13 +21,13 @@ import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
-from activations.system.signals import undisturbed
+from activations.system.signals import signals_deferred
 
 _ONE_AT_A_TIME = threading.Lock()  # the function is registered for the whole process
 
 
 @contextmanager
-def weights_beside(
+def sdpa_weights(
     model: nn.Module, implementation: str | None, names: Sequence[str]
 ) -> Iterator[None]:
     """Let the named modules, and what is inside them, hand out weights under `implementation`.
@@ -49,13 +49,13 @@ def weights_beside(
                 weights = _eager_weights(module, *args, **kwargs)
             return output, weights
 
-        with undisturbed() as door:
+        with signals_deferred() as gate:
             try:
                 AttentionInterface.register(implementation, with_weights)
-                door.open()
+                gate.open()
                 yield
             finally:
-                door.shut = True
+                gate.shut = True
                 AttentionInterface.register(implementation, own)
 
 

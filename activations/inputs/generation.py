@@ -12,7 +12,7 @@ import torch
 
 from activations.inputs.request import Inputs, Request, count_to_write, spell, text_of
 from activations.model.signature import accepts, input_device
-from activations.system.signals import undisturbed
+from activations.system.signals import signals_deferred
 
 
 def add_decoder(inputs: Inputs, model: Any, tokenizer: Any, request: Request) -> None:
@@ -108,14 +108,14 @@ def _writing_greedily(model: Any) -> Iterator[None]:
     """
     own = [(part, vars(part).get("generation_config")) for part in model.modules()]
     own = [(part, settings) for part, settings in own if settings is not None]
-    with undisturbed() as door:
+    with signals_deferred() as gate:
         try:
             for part, settings in own:
                 part.generation_config = _greedy(settings)
-            door.open()
+            gate.open()
             yield
         finally:
-            door.shut = True
+            gate.shut = True
             for part, settings in own:
                 part.generation_config = settings
 

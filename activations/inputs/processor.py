@@ -19,7 +19,7 @@ from activations.inputs.generation import add_continuation, add_decoder
 from activations.inputs.media import blank_image, frame_names, patch_names, silence
 from activations.inputs.prompt import check_lengths_written, has_decoder
 from activations.inputs.request import Inputs, Request, check_length, check_request, spell
-from activations.model.errors import first_line, tokenizer_explained
+from activations.model.errors import first_line, tokenizer_errors
 from activations.model.signature import (
     accepts,
     input_device,
@@ -29,7 +29,7 @@ from activations.model.signature import (
     reads_text,
 )
 from activations.selection.observation import Observation
-from activations.system.rust_panics import panics_raised
+from activations.system.rust_panics import rust_panics_raised
 
 _WORDS = {"text": "text", "image": "images", "audio": "audio", "video": "videos"}
 _HOW = {"image": "Give one with --image FILE.", "audio": "Give a file with --audio FILE."}
@@ -157,7 +157,7 @@ def _process(model: Any, processor: Any, request: Request) -> Mapping[str, Any]:
     elif "audio" in given:  # a feature extractor on its own has no name for it
         given["raw_speech"] = given.pop("audio")
     try:
-        with panics_raised():
+        with rust_panics_raised():
             made: Mapping[str, Any] = _own_part(model, processor, request)(**given)
     except Exception as error:
         hint = (
@@ -208,7 +208,7 @@ def _prompt(processor: Any, request: Request) -> Any:
     content = [{"type": kind} for kind in kinds] + [{"type": "text", "text": request.prompt}]
     if not getattr(processor, "chat_template", None):
         raise UsageError("--chat needs a processor with a chat template. Leave it out.")
-    with tokenizer_explained(chat=True):
+    with tokenizer_errors(chat=True):
         return processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )

@@ -17,7 +17,7 @@ from activations.inputs.request import (
     count_to_write,
     spell,
 )
-from activations.model.errors import tokenizer_explained
+from activations.model.errors import tokenizer_errors
 from activations.model.signature import accepts, input_device, paired
 from activations.outputs.shapes import Lengths
 
@@ -42,7 +42,7 @@ def tokenize(config: Any, tokenizer: Any, request: Request) -> Any:
     check_request(config, request)
     if request.chat and not getattr(tokenizer, "chat_template", None):
         raise UsageError("--chat needs a tokenizer with a chat template. Leave it out.")
-    with tokenizer_explained(request.chat):
+    with tokenizer_errors(request.chat):
         if request.chat:
             encoded = tokenizer.apply_chat_template(
                 _turn(tokenizer, request.prompt or ""),
@@ -56,7 +56,7 @@ def tokenize(config: Any, tokenizer: Any, request: Request) -> Any:
     if not request.prompt or count == 0:
         raise UsageError("the prompt is empty. Give a text with --prompt or --prompt-file.")
     check_length("the prompt is", count, config)
-    with tokenizer_explained():
+    with tokenizer_errors():
         check_lengths_written(config, tokenizer, request, count)
     return encoded
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from activations.errors import UsageError
-from activations.model.errors import tokenizer_explained
+from activations.model.errors import tokenizer_errors
 from activations.model.signature import paired
 from activations.text import encodable
 
@@ -133,12 +133,12 @@ def check_length(what: str, count: int, config: Any, side: str = "prompt") -> No
 
 def spell(tokenizer: Any, ids: torch.Tensor) -> list[str]:
     """The tokenizer's own token for each id, `#id` for ids it does not know."""
-    with tokenizer_explained():
+    with tokenizer_errors():
         tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
     return [f"#{i}" if token is None else str(token) for i, token in zip(ids, tokens, strict=True)]
 
 
 def text_of(tokenizer: Any, ids: torch.Tensor) -> str:
     """The text that these tokens spell, without special ones."""
-    with tokenizer_explained():
+    with tokenizer_errors():
         return encodable(tokenizer.decode(ids.tolist(), skip_special_tokens=True))

@@ -10,7 +10,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from activations.errors import ToolkitError, UsageError, nearest, quoted_list
 from activations.model.errors import first_line
-from activations.system.signals import undisturbed
+from activations.system.signals import signals_deferred
 
 
 def check_attention(name: str | None) -> None:
@@ -36,13 +36,13 @@ def attention_implementation(model: Any, name: str | None) -> Iterator[None]:
     if set(before.values()) == {name}:
         yield
         return
-    with undisturbed() as door:
+    with signals_deferred() as gate:
         try:
             _set_attention(model, name)
-            door.open()
+            gate.open()
             yield
         finally:
-            door.shut = True
+            gate.shut = True
             model.set_attn_implementation({key: value for key, value in before.items() if value})
 
 

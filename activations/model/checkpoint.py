@@ -17,7 +17,7 @@ from transformers.models.auto import modeling_auto
 
 from activations.errors import UsageError
 from activations.model.attn_implementation import implementations
-from activations.model.errors import explained
+from activations.model.errors import loading_errors
 from activations.model.signature import paired
 from activations.model.trust import check_counts, check_kernels
 from activations.system.files import is_folder
@@ -57,7 +57,7 @@ def open_checkpoint(
     """
     if not name:
         raise UsageError("--model is empty. Give a hub name or a checkpoint folder.")
-    with explained(name, "configuration"):
+    with loading_errors(name, "configuration"):
         where = _where(name, revision, trust_remote_code)
         check_counts(name, transformers.PreTrainedConfig.get_config_dict(name, **where)[0])
         config = AutoConfig.from_pretrained(name, **where)

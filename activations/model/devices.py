@@ -65,7 +65,7 @@ def parse_device_map(text: str | None) -> Any:
 
 
 @contextmanager
-def nothing_missing(model: nn.Module) -> Iterator[None]:
+def refuse_offloaded_reads(model: nn.Module) -> Iterator[None]:
     """Raise `ToolkitError` where the model reads a weight that is still on the disk.
 
     accelerate fetches a module's weights when the module is called. Where a model reads them

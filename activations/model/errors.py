@@ -13,12 +13,12 @@ from pathlib import Path
 
 from activations.errors import ToolkitError
 from activations.system.files import is_file, is_folder
-from activations.system.rust_panics import panics_raised
+from activations.system.rust_panics import rust_panics_raised
 from activations.system.signals import raise_interruption
 
 
 @contextmanager
-def explained(name: str, part: str, attn_implementation: str | None = None) -> Iterator[None]:
+def loading_errors(name: str, part: str, attn_implementation: str | None = None) -> Iterator[None]:
     """What loading raises -> one line that says what is wrong and what to do."""
     try:
         yield
@@ -176,7 +176,7 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def failures_explained() -> Iterator[None]:
+def forward_errors() -> Iterator[None]:
     """What a model raises in its forward pass -> one line."""
     try:
         yield
@@ -201,10 +201,10 @@ def failures_explained() -> Iterator[None]:
 
 
 @contextmanager
-def tokenizer_explained(chat: bool = False) -> Iterator[None]:
+def tokenizer_errors(chat: bool = False) -> Iterator[None]:
     """What a tokenizer raises that was loaded, or its chat template -> one line."""
     try:
-        with panics_raised():
+        with rust_panics_raised():
             yield
     except ToolkitError:
         raise

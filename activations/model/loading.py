@@ -16,10 +16,10 @@ from activations.errors import UsageError, nearest, quoted_list
 from activations.model.attn_implementation import check_attention
 from activations.model.checkpoint import Checkpoint
 from activations.model.devices import parse_device_map, pick_device
-from activations.model.errors import explained
-from activations.model.state import the_same_chances
+from activations.model.errors import loading_errors
+from activations.model.state import fixed_seed
 from activations.model.trust import check_index, modules_counted
-from activations.system.rust_panics import panics_raised
+from activations.system.rust_panics import rust_panics_raised
 
 
 def skeleton(checkpoint: Checkpoint, dtype: str = "auto") -> Any:
@@ -71,9 +71,9 @@ def load_model(
         options |= {"device_map": spread, "offload_folder": folder.name}
     # What the checkpoint lacks is random, but the same every time.
     with (
-        explained(checkpoint.name, "weights", attn_implementation),
+        loading_errors(checkpoint.name, "weights", attn_implementation),
         modules_counted(checkpoint.name),
-        the_same_chances(),
+        fixed_seed(),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # about files that are odd: what matters is an error
@@ -101,7 +101,7 @@ def _made_up_weights(name: str, missing: list[str]) -> list[str]:
 
 def _check_parts(checkpoint: Checkpoint, places: dict[str, Any]) -> None:
     """accelerate passes over names that the model does not have."""
-    with explained(checkpoint.name, "configuration"):
+    with loading_errors(checkpoint.name, "configuration"):
         model = skeleton(checkpoint)
     names = [name for name, _ in (*model.named_modules(), *model.named_parameters())]
     for name in places:
@@ -113,7 +113,7 @@ def _check_parts(checkpoint: Checkpoint, places: dict[str, Any]) -> None:
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """The checkpoint's tokenizer. Raises `ToolkitError` when there is none."""
-    with explained(checkpoint.name, "tokenizer"), panics_raised():
+    with loading_errors(checkpoint.name, "tokenizer"), rust_panics_raised():
         return AutoTokenizer.from_pretrained(checkpoint.name, **checkpoint.where)
 
 
@@ -122,14 +122,14 @@ def load_processor(checkpoint: Checkpoint, auto_class: str) -> Any:
 
     `auto_class` is `AutoImageProcessor`, `AutoFeatureExtractor` or `AutoProcessor`.
     """
-    with explained(checkpoint.name, "processor"), panics_raised():
+    with loading_errors(checkpoint.name, "processor"), rust_panics_raised():
         return getattr(transformers, auto_class).from_pretrained(
             checkpoint.name, **checkpoint.where
         )
 
 
 def quiet_libraries(progress: bool) -> None:
-    """Keep transformers' own talk off the terminal: ours says what matters."""
+    """Keep transformers' own messages off the terminal: ours say what matters."""
     transformers.logging.set_verbosity_error()
     for library in ("huggingface_hub", "accelerate"):
         logging.getLogger(library).setLevel(logging.ERROR)

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from activations.system.signals import undisturbed
+from activations.system.signals import signals_deferred
 
 
 @contextmanager
-def left_as_it_was(model: Any) -> Iterator[None]:
+def restored(model: Any) -> Iterator[None]:
     """Put a model into `eval()` mode and back, module by module.
 
     Asked for attentions, transformers puts hooks into a model to stay; they go too. Interrupted
@@ -23,13 +23,13 @@ def left_as_it_was(model: Any) -> Iterator[None]:
     training = [module for module in model.modules() if module.training]
     marked = [module for module in model.modules() if _HOOKED in vars(module)]
     own = {id(hook) for module in model.modules() for hook in module._forward_hooks.values()}
-    with undisturbed() as door:
+    with signals_deferred() as gate:
         try:
             model.eval()
-            door.open()
+            gate.open()
             yield
         finally:
-            door.shut = True
+            gate.shut = True
             _put_back(parts)
             for module in training:
                 module.training = True
@@ -65,17 +65,17 @@ def _unhook(module: Any, own: set[int]) -> None:
 
 
 @contextmanager
-def the_same_chances() -> Iterator[None]:
+def fixed_seed() -> Iterator[None]:
     """Random numbers on the CPU are the same every time inside, and outside as if none were drawn.
 
     Some models draw them in their pass (Reformer's hashes).
     """
-    with undisturbed() as door:
+    with signals_deferred() as gate:
         before = torch.default_generator.get_state()
         try:
             torch.default_generator.manual_seed(0)
-            door.open()
+            gate.open()
             yield
         finally:
-            door.shut = True
+            gate.shut = True
             torch.default_generator.set_state(before)

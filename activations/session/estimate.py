@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from activations.document.format import Numbers, document_bytes
 from activations.inputs.prompt import lengths
 from activations.inputs.request import Request
-from activations.model.errors import failures_explained
+from activations.model.errors import forward_errors
 from activations.outputs.shapes import Lengths, Shape, shapes_in
 from activations.selection.answers import Selection
 from activations.selection.observation import Observation
-from activations.session.opening import Subject, tokenize_text, with_prompt
+from activations.session.opening import OpenedModel, tokenize_text, with_prompt
 from activations.text import size_text
 
 
@@ -76,16 +76,16 @@ class Prospect:
 
 
 def foresee(
-    subject: Subject, selection: Selection, request: Request, format: str = "json"
+    opened: OpenedModel, selection: Selection, request: Request, format: str = "json"
 ) -> Prospect:
     """How many tokens will be read and how large the document will be. Loads no weights.
 
     Raises `UsageError` when the text does not fit the model.
     """
-    request = with_prompt(subject, request)
-    model = subject.outline if subject.model is None else subject.model
-    with failures_explained():
-        read = tokenize_text(subject, request, model.config)
-        told = lengths(model, subject.tokenizer, request, read)
-    observation = subject.catalog.observation
+    request = with_prompt(opened, request)
+    model = opened.outline if opened.model is None else opened.model
+    with forward_errors():
+        read = tokenize_text(opened, request, model.config)
+        told = lengths(model, opened.tokenizer, request, read)
+    observation = opened.catalog.observation
     return Prospect(told, expected_size(observation, selection.names, told, format))

@@ -14,7 +14,7 @@ from activations.outputs.tree import at
 from activations.selection.answers import Selection
 from activations.selection.catalog import CATEGORIES
 from activations.selection.observation import Observation, WeightsSource
-from activations.session.opening import Subject
+from activations.session.opening import OpenedModel
 from activations.session.options import Options
 from activations.version import __version__
 
@@ -22,7 +22,7 @@ from activations.version import __version__
 def weights_entries(
     sources: Sequence[WeightsSource],
     recorded: Recording,
-    subject: Subject,
+    opened: OpenedModel,
     environment: dict[str, Any],
     wanted: bool,
 ) -> list[dict[str, Any]]:
@@ -44,7 +44,7 @@ def weights_entries(
         if not isinstance(weights, Tensor):
             raise ToolkitError(_no_weights(environment["attn_implementation"]))
         # A module called several times is several layers: count its calls.
-        layer = None if source.module in shared else subject.catalog.layer_of(source.module)
+        layer = None if source.module in shared else opened.catalog.layer_of(source.module)
         entry = {
             "module": key,
             "element": list(source.element),

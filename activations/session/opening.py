@@ -21,10 +21,10 @@ from activations.inputs.prompt import has_decoder, tokenize
 from activations.inputs.request import Request
 from activations.model.attn_implementation import attention_implementation
 from activations.model.checkpoint import Checkpoint, open_checkpoint
-from activations.model.errors import explained, failures_explained
+from activations.model.errors import forward_errors, loading_errors
 from activations.model.loading import load_model, load_processor, load_tokenizer, skeleton
 from activations.model.signature import reads_text
-from activations.model.state import left_as_it_was, the_same_chances
+from activations.model.state import fixed_seed, restored
 from activations.selection.catalog import Catalog, build_catalog
 from activations.selection.observation import Observation
 from activations.session.options import Options
@@ -36,7 +36,7 @@ Watching = Callable[[str], AbstractContextManager[Any]]
 
 
 @dataclass
-class Subject:
+class OpenedModel:
     """A model under study: what it is made of, and itself once loaded.
 
     `outline` is the model without weights that was tried in its place. `processor` makes inputs of
@@ -55,13 +55,13 @@ class Subject:
     warnings: list[str] = field(default_factory=list)
 
 
-@the_same_chances()
-def open_subject(
+@fixed_seed()
+def open_model(
     name: str | None,
     options: Options | None = None,
     request: Request | None = None,
     watching: Watching = nullcontext,
-) -> Subject:
+) -> OpenedModel:
     """Find out what a checkpoint's model is made of, without loading its weights if possible.
 
     `watching(what)` is entered while the model is tried, for a sign of life. Raises `UsageError`
@@ -80,21 +80,21 @@ def open_subject(
         model, warnings = load_model(
             checkpoint, None, options.dtype, options.device, options.device_map
         )
-    with attention_implementation(model, "eager"), failures_explained():
-        subject = _study(name, model, checkpoint, request)
-    return replace(subject, model=model, warnings=warnings)
+    with attention_implementation(model, "eager"), forward_errors():
+        opened = _study(name, model, checkpoint, request)
+    return replace(opened, model=model, warnings=warnings)
 
 
-@the_same_chances()
-def list_subject(
+@fixed_seed()
+def list_model(
     name: str | None, options: Options | None = None, request: Request | None = None
-) -> tuple[Subject, str | None]:
-    """Like `open_subject`, but never loads weights; with a warning where that hides something.
+) -> tuple[OpenedModel, str | None]:
+    """Like `open_model`, but never loads weights; with a warning where that hides something.
 
     A model that reads images or audio is tried on a blank image or silence.
     """
     checkpoint = _open(name, options or Options())
-    with explained(checkpoint.name, "configuration"):
+    with loading_errors(checkpoint.name, "configuration"):
         model = skeleton(checkpoint)
     try:
         return _study(name, model, checkpoint, request or Request(), stand_in=True), None
@@ -103,7 +103,7 @@ def list_subject(
     except Exception as error:
         reason = str(error) if isinstance(error, ToolkitError) else type(error).__name__
     observation = Observation(list_modules(model), probed=False)
-    return Subject(name or DEMO_NAME, build_catalog(observation), checkpoint), (
+    return OpenedModel(name or DEMO_NAME, build_catalog(observation), checkpoint), (
         "this model cannot be tried without its weights, so what its modules put out is not "
         f"shown, and indices may differ from those of a capture ({reason})."
     )
@@ -115,7 +115,7 @@ def _study(
     checkpoint: Checkpoint,
     request: Request,
     stand_in: bool = False,
-) -> Subject:
+) -> OpenedModel:
     """Try the model, or its skeleton, on what it is to read.
 
     With `stand_in` it gets a blank image or silence where it needs one and none was given.
@@ -127,19 +127,19 @@ def _study(
         try:
             catalog = build_catalog(observe(model))
         except Exception:
-            subject = _beside_a_stand_in(name, model, checkpoint, request)
-            if subject is None:
+            opened = _beside_a_stand_in(name, model, checkpoint, request)
+            if opened is None:
                 raise
             if not stand_in:
                 raise UsageError(needs_media(model)) from None
-            return subject
-        return Subject(name or DEMO_NAME, catalog, checkpoint, outline=model)
+            return opened
+        return OpenedModel(name or DEMO_NAME, catalog, checkpoint, outline=model)
     processor = load_processor(checkpoint, needed)
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None and has_decoder(model, request):
         tokenizer = load_tokenizer(checkpoint)
     tensors = prepare(model, processor, request)
-    return Subject(
+    return OpenedModel(
         name or DEMO_NAME,
         build_catalog(try_model(model, tensors)),
         checkpoint,
@@ -152,7 +152,7 @@ def _study(
 
 def _beside_a_stand_in(
     name: str | None, model: Any, checkpoint: Checkpoint, request: Request
-) -> Subject | None:
+) -> OpenedModel | None:
     """A model that fails on text alone, tried with a blank image beside it (CLIP)."""
     filled = with_stand_ins(model, request)
     if not filled.has_media:
@@ -168,10 +168,10 @@ def _open(name: str | None, options: Options) -> Checkpoint:
     return open_checkpoint(where, options.revision, options.trust_remote_code)
 
 
-@the_same_chances()
-def subject_of(
+@fixed_seed()
+def open_loaded(
     model: Any, tokenizer: Any, processor: Any = None, request: Request | None = None
-) -> Subject:
+) -> OpenedModel:
     """A model that is loaded already, with its tokenizer or processor. Raises `ToolkitError`."""
     request = request or Request()
     if needed_processor(model, request) is None:
@@ -184,14 +184,14 @@ def subject_of(
         raise UsageError("a loaded model needs its processor too: capture(model, processor=...).")
     name = str(getattr(model, "name_or_path", "") or type(model).__name__)
     with (
-        left_as_it_was(model),
+        restored(model),
         attention_implementation(model, "eager"),
-        failures_explained(),
+        forward_errors(),
     ):
         tensors = {} if processor is None else prepare(model, processor, request)
         observation = observe(model) if processor is None else try_model(model, tensors)
     tokenizer = getattr(processor, "tokenizer", None) if tokenizer is None else tokenizer
-    return Subject(
+    return OpenedModel(
         name,
         build_catalog(observation),
         model=model,
@@ -201,17 +201,17 @@ def subject_of(
     )
 
 
-def with_prompt(subject: Subject, request: Request) -> Request:
+def with_prompt(opened: OpenedModel, request: Request) -> Request:
     """The request, with the prompt of the demonstration where a model that reads text has none."""
-    if request.prompt is None and subject.processor is None:
+    if request.prompt is None and opened.processor is None:
         return replace(request, prompt=DEMO_PROMPT)
     return request
 
 
-def tokenize_text(subject: Subject, request: Request, config: Any) -> int | None:
+def tokenize_text(opened: OpenedModel, request: Request, config: Any) -> int | None:
     """How many tokens the text is. Raises `UsageError` when it does not fit the model."""
-    if subject.processor is not None:
-        return subject.read
-    if subject.tokenizer is None and subject.checkpoint is not None:
-        subject.tokenizer = load_tokenizer(subject.checkpoint)
-    return int(tokenize(config, subject.tokenizer, request)["input_ids"].shape[-1])
+    if opened.processor is not None:
+        return opened.read
+    if opened.tokenizer is None and opened.checkpoint is not None:
+        opened.tokenizer = load_tokenizer(opened.checkpoint)
+    return int(tokenize(config, opened.tokenizer, request)["input_ids"].shape[-1])

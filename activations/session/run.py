@@ -15,16 +15,16 @@ from activations.document.format import FORMAT
 from activations.document.writer import count_non_finite, write_document
 from activations.errors import ToolkitError
 from activations.forward import hooks, pyvene_backend
-from activations.forward.sdpa_weights import weights_beside
+from activations.forward.sdpa_weights import sdpa_weights
 from activations.inputs import processor
 from activations.inputs.prompt import encode
 from activations.inputs.request import Inputs, Request
 from activations.model.attn_implementation import attention_implementation
-from activations.model.devices import nothing_missing
-from activations.model.errors import failures_explained
+from activations.model.devices import refuse_offloaded_reads
+from activations.model.errors import forward_errors
 from activations.model.loading import load_model
 from activations.model.signature import accepts
-from activations.model.state import left_as_it_was, the_same_chances
+from activations.model.state import fixed_seed, restored
 from activations.selection.answers import Selection
 from activations.selection.catalog import CATEGORIES
 from activations.selection.observation import weights_sources
@@ -35,7 +35,7 @@ from activations.session.header import (
     warnings_about,
     weights_entries,
 )
-from activations.session.opening import Subject, tokenize_text, with_prompt
+from activations.session.opening import OpenedModel, tokenize_text, with_prompt
 from activations.session.options import Options
 
 BACKENDS = {"hooks": hooks.record, "pyvene": pyvene_backend.record}
@@ -70,22 +70,22 @@ class Capture:
 
 
 def load_weights(
-    subject: Subject, selection: Selection, request: Request, options: Options
+    opened: OpenedModel, selection: Selection, request: Request, options: Options
 ) -> None:
     """Load the model, unless that is done; `run` does so too. Raises `ToolkitError`."""
-    if subject.checkpoint is None:
+    if opened.checkpoint is None:
         return
     # The tokenizer first: it is quick, may be missing, and tells whether the text fits.
-    tokenize_text(subject, with_prompt(subject, request), subject.checkpoint.config)
-    if subject.model is None:
-        subject.model, subject.warnings = load_model(
-            subject.checkpoint,
+    tokenize_text(opened, with_prompt(opened, request), opened.checkpoint.config)
+    if opened.model is None:
+        opened.model, opened.warnings = load_model(
+            opened.checkpoint,
             _implementation(selection, options),
             options.dtype,
             options.device,
             options.device_map,
         )
-    subject.outline = None
+    opened.outline = None
 
 
 def _implementation(selection: Selection, options: Options) -> str | None:
@@ -94,7 +94,7 @@ def _implementation(selection: Selection, options: Options) -> str | None:
 
 
 def run(
-    subject: Subject,
+    opened: OpenedModel,
     selection: Selection,
     request: Request,
     options: Options | None = None,
@@ -106,25 +106,25 @@ def run(
     the model fails, nothing fires ("No data captured") or attention weights were chosen that this
     attention implementation does not hand out.
     """
-    options, request = options or Options(), with_prompt(subject, request)
-    observation = subject.catalog.observation
+    options, request = options or Options(), with_prompt(opened, request)
+    observation = opened.catalog.observation
     sources = weights_sources(observation.weights, selection.names)
     implementation = _implementation(selection, options)
-    load_weights(subject, selection, request, options)
-    model = subject.model
+    load_weights(opened, selection, request, options)
+    model = opened.model
     with (
-        left_as_it_was(model),
+        restored(model),
         attention_implementation(model, implementation),
-        the_same_chances(),
+        fixed_seed(),
     ):
-        with failures_explained(), nothing_missing(model):
-            inputs = _encode(subject, request)
-        call = {**inputs.tensors, **_forward_options(subject, selection, bool(sources))}
+        with forward_errors(), refuse_offloaded_reads(model):
+            inputs = _encode(opened, request)
+        call = {**inputs.tensors, **_forward_options(opened, selection, bool(sources))}
         holders = [source.module for source in sources]
         with (
-            failures_explained(),
-            nothing_missing(model),
-            weights_beside(model, implementation, holders),
+            forward_errors(),
+            refuse_offloaded_reads(model),
+            sdpa_weights(model, implementation, holders),
         ):
             if observation.warm_up:
                 hooks.record(model, inputs.tensors, [])
@@ -141,7 +141,7 @@ def run(
     non_finite = count_non_finite(captured)
     header = {
         "format": FORMAT,
-        "model": subject.name,
+        "model": opened.name,
         "prompt": request.prompt or "",
         "text_pair": request.text_pair,
         "target": request.target,
@@ -151,7 +151,7 @@ def run(
         "selected_patterns": {c: [p.text for p in selection.patterns[c]] for c in CATEGORIES},
         "selected_modules": {c: list(selection.modules[c]) for c in CATEGORIES},
         "attention_weights": weights_entries(
-            sources, recorded, subject, environment, selection.wants_attention
+            sources, recorded, opened, environment, selection.wants_attention
         ),
         "not_called": recorded.not_called or None,
         "non_finite": non_finite or None,
@@ -160,32 +160,32 @@ def run(
     return Capture(
         {key: value for key, value in header.items() if value is not None},
         captured,
-        subject.warnings
+        opened.warnings
         + inputs.warnings
         + (lost_weights(observation) if selection.wants_attention else [])
         + warnings_about(recorded.not_called, non_finite),
     )
 
 
-def _encode(subject: Subject, request: Request) -> Inputs:
-    if subject.processor is None:
-        return encode(subject.model, subject.tokenizer, request)
+def _encode(opened: OpenedModel, request: Request) -> Inputs:
+    if opened.processor is None:
+        return encode(opened.model, opened.tokenizer, request)
     return processor.encode(
-        subject.model,
-        subject.processor,
-        subject.tokenizer,
+        opened.model,
+        opened.processor,
+        opened.tokenizer,
         request,
-        subject.catalog.observation,
+        opened.catalog.observation,
     )
 
 
-def _forward_options(subject: Subject, selection: Selection, weights: bool) -> dict[str, Any]:
+def _forward_options(opened: OpenedModel, selection: Selection, weights: bool) -> dict[str, Any]:
     """What the model is asked for beside its inputs: no more than the selection needs."""
-    model = subject.model
+    model = opened.model
     found: dict[str, Any] = {}
     if accepts(model, "use_cache"):
         found["use_cache"] = False
-    if weights and subject.catalog.observation.needs_flag:
+    if weights and opened.catalog.observation.needs_flag:
         found["output_attentions"] = True
     body = f"{getattr(model, 'base_model_prefix', '')}."
     if accepts(model, "logits_to_keep") and all(

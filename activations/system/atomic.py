@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from activations.errors import ToolkitError
 from activations.system.files import cannot_be_made, cannot_be_written, check_room, check_writable
-from activations.system.signals import undisturbed
+from activations.system.signals import signals_deferred
 
 if sys.platform != "win32":
     import fcntl
@@ -56,15 +56,15 @@ def replacing_together(
         remove_leftovers(path)
     for path in needed:
         check_room(path, sum(needed.values()))
-    with undisturbed() as door:
+    with signals_deferred() as gate:
         try:
             for path in needed:
                 partials.append(_Partial(path))
-            door.open()
+            gate.open()
             yield [partial.file for partial in partials]
             for partial in partials:
                 partial.settle()
-            door.shut = True
+            gate.shut = True
             with one_at_a_time(partials[0].target.parent):
                 for partial in partials:
                     partial.take_its_place()
@@ -73,7 +73,7 @@ def replacing_together(
         except OSError as error:
             raise cannot_be_written(list(needed)[-1], error) from error
         finally:
-            door.shut = True
+            gate.shut = True
             for partial in partials:
                 partial.discard()
 
@@ -99,19 +99,19 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
 def _made_if_need_be(folder: Path) -> Iterator[None]:
     """A folder, which goes again when the block raises and it was made for it."""
     made: list[Path] = []
-    with undisturbed() as door:
+    with signals_deferred() as gate:
         try:
             real = Path(os.path.realpath(folder))  # also where a link leads to nothing yet
             if not real.is_dir():
                 real.mkdir()
                 made.append(real)
-            door.open()
+            gate.open()
             yield
             made.clear()  # it stays
         except OSError as error:
             raise cannot_be_made(folder, error) from None
         finally:
-            door.shut = True
+            gate.shut = True
             for path in made:
                 with suppress(OSError):  # somebody else put something there
                     path.rmdir()

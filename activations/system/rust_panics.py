@@ -19,7 +19,7 @@ class RustPanicError(Exception):
 
 
 @contextmanager
-def panics_raised() -> Iterator[None]:
+def rust_panics_raised() -> Iterator[None]:
     """Raise a panic inside as a `RustPanicError`; of its own words on stderr nothing is seen."""
     with _stderr_held() as unwanted:
         try:

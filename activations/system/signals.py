@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# SIGHUP comes when a terminal is closed; Windows has none. SIGINT is last: see `undisturbed`.
+# SIGHUP comes when a terminal is closed; Windows has none. SIGINT is last: see `signals_deferred`.
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGHUP", "SIGTERM", "SIGINT") if hasattr(signal, name)
 )
@@ -43,16 +43,16 @@ def _is_same_wish() -> bool:
     return False
 
 
-class Door:
+class SignalGate:
     """Where signals wait while it is shut. Opened for work, and shut again before tidying up:
 
-        with undisturbed() as door:
+        with signals_deferred() as gate:
             try:
                 ...  # what is to be undone
-                door.open()
+                gate.open()
                 yield
             finally:
-                door.shut = True
+                gate.shut = True
                 ...  # undo it
 
     `shut` is set without a call: only calls and loops let a signal in between.
@@ -76,7 +76,7 @@ class Door:
 
     def __call__(self, number: int, frame: Any) -> None:
         handler: Any = self
-        while isinstance(handler, Door):  # outwards
+        while isinstance(handler, SignalGate):  # outwards
             if handler.shut:
                 handler.waiting.append(number)
                 return
@@ -89,18 +89,18 @@ class Door:
 
 
 @contextmanager
-def undisturbed() -> Iterator[Door]:
-    """Let signals wait until the block is done or the door open. For moments, not for work."""
+def signals_deferred() -> Iterator[SignalGate]:
+    """Let signals wait until the block is done or the gate open. For moments, not for work."""
     global _last
-    door = Door()
-    if not any(isinstance(signal.getsignal(number), Door) for number in SIGNALS):
+    gate = SignalGate()
+    if not any(isinstance(signal.getsignal(number), SignalGate) for number in SIGNALS):
         _last = float("-inf")  # nothing is being tidied up: what comes now is another wish
     try:
-        with _handled_by(door):
-            yield door
-            door.shut = True
+        with _handled_by(gate):
+            yield gate
+            gate.shut = True
     finally:
-        door.let_in()
+        gate.let_in()
 
 
 def raise_interruption(error: BaseException) -> None:
@@ -123,10 +123,10 @@ def signals_raised() -> Iterator[None]:
     """
     global _last
     _last = float("-inf")
-    door = Door()
-    door.shut = False
-    door.others = dict.fromkeys(SIGNALS, _stop)
-    with _handled_by(door), _never_swallowed():
+    gate = SignalGate()
+    gate.shut = False
+    gate.others = dict.fromkeys(SIGNALS, _stop)
+    with _handled_by(gate), _never_swallowed():
         yield
 
 
@@ -174,8 +174,8 @@ def _stop(number: int, frame: Any) -> None:
 
 
 @contextmanager
-def _handled_by(door: Door) -> Iterator[None]:
-    """Take signals at this door; in the main thread, as no other gets any."""
+def _handled_by(gate: SignalGate) -> Iterator[None]:
+    """Take signals at this gate; in the main thread, as no other gets any."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -185,10 +185,10 @@ def _handled_by(door: Door) -> Iterator[None]:
         for number in SIGNALS
         if (own := signal.getsignal(number)) not in (signal.SIG_IGN, None)
     }
-    door.others = door.others or before
+    gate.others = gate.others or before
     try:
         for number in before:
-            signal.signal(number, door)
+            signal.signal(number, gate)
         yield
     finally:
         # SIGINT, the one that comes again and again, last: it would keep the others from it.

@@ -43,21 +43,21 @@ TokensOf = Callable[[str, Sequence[object]], list[str]]
 
 
 @dataclass(frozen=True)
-class Shown:
+class Content:
     """What a page, a figure or a table shows, and the words around it."""
 
     caption: Caption
     stacks: tuple[Stack, ...]
 
 
-def read_shown(
+def read_content(
     document: Document,
     tokens_of: TokensOf,
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
     tokens: tuple[int, int] | None = None,
     warn: Warn = ignore,
-) -> Shown:
+) -> Content:
     """The attention of these layers, heads and token positions (first, end); None is all.
 
     `tokens_of(model, ids)` names the tokens of a document that has only their ids. Scores are of
@@ -87,7 +87,7 @@ def read_shown(
     caption = Caption(
         document.model, document.prompt, tuple(notes), _texts(document), _capture_id(document)
     )
-    return Shown(caption, tuple(stacks))
+    return Content(caption, tuple(stacks))
 
 
 def _capture_id(document: Document) -> str:

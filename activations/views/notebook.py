@@ -27,7 +27,7 @@ from activations.errors import ToolkitError, UsageError
 from activations.outputs.tree import walk
 from activations.system.atomic import replacing
 from activations.text import html_text, size_text
-from activations.views.content import TokensOf, read_shown
+from activations.views.content import TokensOf, read_content
 from activations.views.page import VIEWS, build_pages
 
 HEIGHT = 700  # pixels, unless asked otherwise; the frame's lower edge can be drawn
@@ -105,7 +105,7 @@ def make_view(
     pixels = HEIGHT if height is None else number(height, "height", operator.index, str(HEIGHT))
     if pixels <= 0:
         raise UsageError(f"height takes a number of pixels, as in height={HEIGHT}.")
-    shown = read_shown(
+    shown = read_content(
         document, tokens_of, numbers(layers, "layers"), numbers(heads, "heads"), _pair(tokens)
     )
     pages = build_pages([view], shown.caption, shown.stacks, float(min_weight))

@@ -73,7 +73,7 @@ def scored_heads(stacks: Sequence[Stack]) -> Iterator[HeadScores]:
     """The heads in the order of the stacks, their layers and heads."""
     several = len({stack.kind for stack in stacks}) > 1
     for stack in stacks:
-        assert stack.scores is not None, "read_shown reckons them"
+        assert stack.scores is not None, "read_content reckons them"
         kind = stack.kind if several else None
         for layer, of_layer in zip(stack.layers, stack.scores, strict=True):
             for head, scores in zip(stack.heads, of_layer, strict=True):
@@ -102,7 +102,7 @@ def strongest(heads: Sequence[HeadScores]) -> list[str]:
 
 def _warn_of_raw_scores(stacks: Sequence[Stack], warn: Warn) -> None:
     for stack in stacks:
-        assert stack.scores is not None, "read_shown reckons them"
+        assert stack.scores is not None, "read_content reckons them"
         without = [
             layer
             for layer, scores in zip(stack.layers, stack.scores, strict=True)

@@ -681,10 +681,10 @@ def test_leaving_while_a_library_waits_for_its_threads() -> None:
     code = (
         "import sys, time\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "from activations.cli.command import leaving_in_time, run_command\n"
+        "from activations.cli import exit_on_signal, run_command\n"
         "from agnostic_capture import build_parser\n"
-        "def work(args, talk):\n"
-        "    with leaving_in_time(talk), ThreadPoolExecutor() as pool:\n"
+        "def work(args, console):\n"
+        "    with exit_on_signal(console), ThreadPoolExecutor() as pool:\n"
         "        pool.submit(time.sleep, 60)\n"
         "        print('started', flush=True)\n"
         "        time.sleep(60)\n"

@@ -26,7 +26,7 @@ import agnostic_capture
 import bertviz_head_model_view
 from activations import ToolkitError, __version__
 from activations.forward import hooks
-from activations.model.errors import explained
+from activations.model.errors import loading_errors
 from activations.text import printable
 from activations.views import page
 
@@ -327,7 +327,7 @@ def test_what_loading_from_the_hub_raises(raised: list[str], part: str, line: st
         made = type(name, (Exception,), {})("an aggregated message that could not be resolved")
         made.__cause__ = error
         error = made
-    with pytest.raises(ToolkitError) as caught, explained("o/m", part):
+    with pytest.raises(ToolkitError) as caught, loading_errors("o/m", part):
         assert error is not None
         raise error
     assert str(caught.value).startswith(line)
@@ -343,6 +343,6 @@ def test_what_loading_from_the_hub_raises(raised: list[str], part: str, line: st
 def test_what_is_missing_is_blamed_on_attention_only_if_it_was_named(
     implementation: str, line: str
 ) -> None:
-    with pytest.raises(ToolkitError) as caught, explained("o/m", "weights", implementation):
+    with pytest.raises(ToolkitError) as caught, loading_errors("o/m", "weights", implementation):
         raise ImportError("requires bitsandbytes.")
     assert str(caught.value).startswith(line)

@@ -24,8 +24,7 @@ from activations import load
 from activations.document.format import FORMAT
 from activations.document.writer import count_non_finite, write_document
 from activations.forward.hooks import snapshot
-from activations.model.vocabulary import tokens_of
-from activations.views.content import read_shown
+from activations.views.content import read_content
 from activations.views.packing import NOT_A_NUMBER, pack_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of what torch calls experimental
@@ -296,7 +295,7 @@ def attention(format: str, folder: Path, dtype: torch.dtype = torch.float32) -> 
 def test_weights_that_are_not_finite(tmp_path: Path, format: str, dtype: torch.dtype) -> None:
     told: list[str] = []
     with load(attention(format, tmp_path, dtype)) as document:
-        shown = read_shown(document, tokens_of, warn=told.append)
+        shown = read_content(document, warn=told.append)
     assert told == ["3 attention weights are no finite numbers; they are not drawn."]
     (stack,) = shown.stacks
     assert not np.isfinite(stack.weights[0][0, 0]).any()

@@ -26,8 +26,7 @@ from activations import load
 from activations.document.format import FORMAT
 from activations.document.writer import write_document
 from activations.errors import ToolkitError, nearest
-from activations.model.vocabulary import tokens_of
-from activations.views.content import read_shown
+from activations.views.content import read_content
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -168,7 +167,7 @@ def test_null_is_as_good_as_nothing(workplace: Path) -> None:
     document = load("x.json")
     assert document.header == {}
     assert document.model == "model"
-    assert read_shown(document, tokens_of).stacks[0].rows == ("#0", "#1")
+    assert read_content(document).stacks[0].rows == ("#0", "#1")
 
 
 @pytest.mark.parametrize("depth", [200, 900])
@@ -254,7 +253,7 @@ def test_integers_as_attention_weights_have_scores(workplace: Path, view: Run) -
         dtype = "bool" if output[0][0][0][0] is True else "int64"
         described = {"shape": [1, 1, 2, 2], "dtype": dtype}
         Path("x.json").write_text(minimal(output, described=described, tokens=["a", "b"]))
-        stack = read_shown(load("x.json"), tokens_of).stacks[0]
+        stack = read_content(load("x.json")).stacks[0]
         assert stack.scores is not None
         np.testing.assert_array_equal(stack.scores[0, 0], [0, np.nan, 1, 0, 0])
         assert view("--input", "x.json").code == 0
@@ -286,7 +285,7 @@ def test_models_that_cannot_be(workplace: Path, view: Run, model: str) -> None:
 def test_ids_that_the_tokenizer_has_not(workplace: Path, checkpoints: Any) -> None:
     model = str(checkpoints("llama"))
     Path("x.json").write_text(minimal(model=model, input_ids=[[1, 9_999_999]]))
-    first, last = read_shown(load("x.json"), tokens_of).stacks[0].rows
+    first, last = read_content(load("x.json")).stacks[0].rows
     assert not first.startswith("#")
     assert last == "#9999999"
 
@@ -404,7 +403,7 @@ def test_a_link_that_leads_away_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(ToolkitError, match="leads out of the folder of .* and is not followed"):
         load(theirs).tensor("m")
     with pytest.raises(ToolkitError, match="leads out of the folder"):
-        read_shown(load(theirs), tokens_of)
+        read_content(load(theirs))
 
 
 def test_nothing_is_written_where_it_would_not_be_read(tmp_path: Path) -> None:
@@ -456,7 +455,7 @@ def test_many_tensors_are_refused(tmp_path: Path) -> None:
     outputs = {f"m{i}": {"output": SQUARE} for i in range(10_001)}
     (tmp_path / "x.json").write_text(json.dumps({"captured": {"attention_outputs": outputs}}))
     with pytest.raises(ToolkitError, match="holds 10001 tensors of attention weights"):
-        read_shown(load(tmp_path / "x.json"), tokens_of)
+        read_content(load(tmp_path / "x.json"))
 
 
 MEASURED = """

@@ -24,7 +24,7 @@ from activations import ToolkitError
 from activations.forward import hooks, pyvene_backend
 from activations.model import loading
 from activations.system.atomic import replacing
-from activations.system.signals import Door, Terminated, signals_raised, undisturbed
+from activations.system.signals import SignalGate, Terminated, signals_deferred, signals_raised
 
 Checkpoints = Callable[[str], Path]
 OUT_OF_MEMORY = (
@@ -392,18 +392,18 @@ def test_a_second_interrupt_waits_until_all_is_tidied_up(
 def test_every_interrupt_of_a_new_try_counts() -> None:
     """Two within moments are one wish only while the first is tidied up."""
     for _ in range(2):
-        with pytest.raises(KeyboardInterrupt), undisturbed() as door:
-            door.open()
+        with pytest.raises(KeyboardInterrupt), signals_deferred() as gate:
+            gate.open()
             signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize("manager", [undisturbed, signals_raised])
+@pytest.mark.parametrize("manager", [signals_deferred, signals_raised])
 def test_a_signal_while_handlers_are_put_up(manager: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     real = signal.signal
 
     def set_handler(number: int, handler: Any) -> Any:
         before = real(number, handler)
-        if number == signal.SIGTERM and isinstance(handler, Door):
+        if number == signal.SIGTERM and isinstance(handler, SignalGate):
             signal.raise_signal(number)
         return before
 

@@ -16,7 +16,7 @@ from activations.errors import ToolkitError
 from activations.inputs.request import Request
 from activations.outputs.tree import at
 from activations.selection.answers import select
-from activations.session.opening import subject_of
+from activations.session.opening import open_loaded
 from activations.session.options import Options
 from activations.session.run import BACKENDS, Capture, run
 
@@ -37,13 +37,13 @@ def weights_of(capture: Capture) -> dict[tuple[Any, ...], np.ndarray]:
 @pytest.mark.parametrize("family", MODELS)
 def test_weights_beside_sdpa(family: str, backend: str) -> None:
     auto = (tiny.FAMILIES | tiny.ODD_FAMILIES).get(family, "AutoModelForCausalLM")
-    subject = subject_of(tiny.model(family, auto), tiny.tokenizer())
+    opened = open_loaded(tiny.model(family, auto), tiny.tokenizer())
     # the last of the others reads the final hidden states
-    last = [p.text for p in subject.catalog.of("other") if p.outputs.startswith("[")][-1]
-    selection = select(subject.catalog, {"attention": "weights", "other": last})
+    last = [p.text for p in opened.catalog.of("other") if p.outputs.startswith("[")][-1]
+    selection = select(opened.catalog, {"attention": "weights", "other": last})
     text = Request(TEXT, target="Ein Satz." if family in ("t5", "bart") else None)
-    eager = run(subject, selection, text)
-    beside = run(subject, selection, text, Options(attn_implementation="sdpa", backend=backend))
+    eager = run(opened, selection, text)
+    beside = run(opened, selection, text, Options(attn_implementation="sdpa", backend=backend))
     expected, found = weights_of(eager), weights_of(beside)
     assert list(found) == list(expected)
     for key, weights in expected.items():
@@ -51,7 +51,7 @@ def test_weights_beside_sdpa(family: str, backend: str) -> None:
     assert beside.header["environment"]["attn_implementation"] == "sdpa"
 
     # What the model goes on with is an ordinary run's with SDPA, bit for bit.
-    model = subject.model
+    model = opened.model
     model.set_attn_implementation("sdpa")
     (name,) = selection.modules["other"]
     seen: list[Any] = []
@@ -75,22 +75,22 @@ def test_only_the_chosen_layers_are_computed(monkeypatch: pytest.MonkeyPatch) ->
         return own(module, *args, **kwargs)
 
     monkeypatch.setattr(sdpa_weights, "_eager_weights", counting)
-    subject = subject_of(tiny.model("llama"), tiny.tokenizer())
-    selection = select(subject.catalog, {"attention": "0"}, [1])
-    run(subject, selection, Request(TEXT), Options(attn_implementation="sdpa"))
+    opened = open_loaded(tiny.model("llama"), tiny.tokenizer())
+    selection = select(opened.catalog, {"attention": "0"}, [1])
+    run(opened, selection, Request(TEXT), Options(attn_implementation="sdpa"))
     assert computed == [1]
 
 
 def test_the_attention_function_is_put_back_whatever_happens() -> None:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    from activations.forward.sdpa_weights import weights_beside
+    from activations.forward.sdpa_weights import sdpa_weights
 
     own = ALL_ATTENTION_FUNCTIONS["sdpa"]
     model = tiny.model("llama")
     with (
         pytest.raises(ZeroDivisionError),
-        weights_beside(model, "sdpa", ["model.layers.0.self_attn"]),
+        sdpa_weights(model, "sdpa", ["model.layers.0.self_attn"]),
     ):
         assert ALL_ATTENTION_FUNCTIONS["sdpa"] is not own
         raise ZeroDivisionError
@@ -98,12 +98,12 @@ def test_the_attention_function_is_put_back_whatever_happens() -> None:
 
 
 def test_a_model_that_does_not_change_its_attention() -> None:
-    subject = subject_of(tiny.model("deberta-v2"), tiny.tokenizer())
-    selection = select(subject.catalog, {"attention": "weights"})
+    opened = open_loaded(tiny.model("deberta-v2"), tiny.tokenizer())
+    selection = select(opened.catalog, {"attention": "weights"})
     with pytest.raises(
         ToolkitError, match=r"does not take up attention 'sdpa' once it is loaded\. Use"
     ):
-        run(subject, selection, Request(TEXT), Options(attn_implementation="sdpa"))
+        run(opened, selection, Request(TEXT), Options(attn_implementation="sdpa"))
 
 
 def test_a_model_with_attention_of_its_own(
@@ -147,12 +147,12 @@ def test_weights_beside_an_attention_that_is_given_no_mask(
     monkeypatch.setitem(masks, "windowed", flash_attention_mask)
     changes = {"sliding_window": 4} if windows else {}
     model = tiny.model(family, "AutoModelForCausalLM", **changes)
-    subject = subject_of(model, tiny.tokenizer())
-    selection = select(subject.catalog, {"attention": "weights"})
+    opened = open_loaded(model, tiny.tokenizer())
+    selection = select(opened.catalog, {"attention": "weights"})
     request = Request(TEXT)
-    expected = weights_of(run(subject, selection, request))
+    expected = weights_of(run(opened, selection, request))
     options = Options(attn_implementation="windowed")
-    found = weights_of(run(subject, selection, request, options))
+    found = weights_of(run(opened, selection, request, options))
     assert sum(window is not None for window in told) == windows
     assert len(expected) == len(found) > 2
     for key, weights in expected.items():

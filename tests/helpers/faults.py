@@ -77,7 +77,7 @@ class Child:
         os.chdir(folder)
         sys.unraisablehook = sys.__unraisablehook__  # not pytest's
 
-        def prepared(args: Any, talk: command.Talk) -> None:
+        def prepared(args: Any, console: command.Console) -> None:
             prepare()
             try:
                 work()
@@ -135,7 +135,7 @@ def at_point(number: int | None, files: set[str], harm: Callable[[], Any], event
 
 
 def count_points(folder: Path, work: Callable[[], Any], files: set[str], event: str) -> int:
-    """How many points an undisturbed run passes; some, or the files are not those that run."""
+    """How many points an signals_deferred run passes; some, or the files are not those that run."""
     passed: list[int] = []
 
     def counted() -> None:

@@ -30,7 +30,7 @@ from activations.document.reader import Document
 from activations.errors import ToolkitError
 from activations.model.vocabulary import tokens_of
 from activations.outputs.tree import walk
-from activations.views.content import read_shown
+from activations.views.content import read_content
 
 _MANY = 12  # modules and elements that are asked for one by one
 
@@ -76,7 +76,7 @@ def ask(path: Path, data: bytes, pages: bool) -> str:
             assert "<" in document._repr_html_()
             _answer(lambda: document.view("model").page)
         try:
-            read_shown(document, tokens_of)
+            read_content(document)
         except ToolkitError as error:
             return _line(error)
     return "shown"

@@ -26,7 +26,7 @@ from torch.nn.modules import module
 import agnostic_capture
 from activations import load
 from activations.model import checkpoint, trust
-from activations.system.rust_panics import panics_raised
+from activations.system.rust_panics import rust_panics_raised
 
 ROOT = Path(__file__).parent.parent.parent
 CHOOSE = ["--prompt", "The cat", "--auto-select"]
@@ -473,7 +473,7 @@ def test_a_panic_says_nothing_itself(
 
 
 def test_what_is_no_panic_is_left_alone(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(KeyboardInterrupt), panics_raised():
+    with pytest.raises(KeyboardInterrupt), rust_panics_raised():
         os.write(2, b"said by a library")
         raise KeyboardInterrupt
     assert capfd.readouterr().err == "said by a library"
@@ -488,7 +488,7 @@ def test_what_is_held_back_in_two_threads_at_once() -> None:
         entered = threading.Event()
 
         def held(entered: threading.Event = entered, left: threading.Event = left) -> None:
-            with panics_raised():
+            with rust_panics_raised():
                 entered.set()
                 left.wait(10)
 

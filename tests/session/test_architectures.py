@@ -30,7 +30,7 @@ from activations.outputs.tensor import Tensor
 from activations.outputs.tree import at, walk
 from activations.selection.answers import select
 from activations.selection.observation import weights_sources
-from activations.session.opening import Subject, open_subject
+from activations.session.opening import OpenedModel, open_model
 from activations.session.options import Options
 from activations.session.run import BACKENDS, Capture, run
 from activations.views.content import Caption
@@ -79,12 +79,12 @@ class Case:
     folder: Path
 
     @cached_property
-    def subject(self) -> Subject:
-        return open_subject(str(self.folder))
+    def opened(self) -> OpenedModel:
+        return open_model(str(self.folder))
 
     @cached_property
     def capture(self) -> Capture:
-        return run(self.subject, select(self.subject.catalog, EVERYTHING), TEXT)
+        return run(self.opened, select(self.opened.catalog, EVERYTHING), TEXT)
 
     @cached_property
     def model(self) -> Any:
@@ -96,7 +96,7 @@ class Case:
 
     @property
     def needs_flag(self) -> bool:
-        return self.subject.catalog.observation.needs_flag
+        return self.opened.catalog.observation.needs_flag
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Case:
         found: dict[str, Any] = {key: torch.tensor(header[key]) for key in keys if key in header}
         if self.needs_flag:
             found["output_attentions"] = True
-        taken = inspect.signature(self.subject.model.forward).parameters
+        taken = inspect.signature(self.opened.model.forward).parameters
         if "use_cache" in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values()):
             found["use_cache"] = False
         return found
@@ -130,13 +130,13 @@ def case(request: pytest.FixtureRequest, cases: Callable[[str], Case]) -> Case:
 
 
 def test_weights_are_the_models_own(case: Case) -> None:
-    catalog = case.subject.catalog
+    catalog = case.opened.catalog
     if case.family in NO_WEIGHTS:
         with pytest.raises(UsageError) as caught:
             select(catalog, {"attention": "weights"})
         assert str(caught.value) == NO_WEIGHTS[case.family]
         return
-    capture = run(case.subject, select(catalog, {"attention": "weights"}), TEXT)
+    capture = run(case.opened, select(catalog, {"attention": "weights"}), TEXT)
     expected = own_attentions(case.model, case.inputs)
     entries = capture.header["attention_weights"]
     found: dict[str, list[Any]] = {}
@@ -161,10 +161,10 @@ def test_weights_are_the_models_own(case: Case) -> None:
 
 
 def test_every_module_whole_and_the_logits_unchanged(case: Case) -> None:
-    listed = {module.name for module in case.subject.catalog.observation.modules}
+    listed = {module.name for module in case.opened.catalog.observation.modules}
     classes = {name: type(module).__name__ for name, module in case.model.named_modules()}
     assert listed == set(classes) - {""}
-    names = [n for pattern in case.subject.catalog.patterns for n in pattern.names]
+    names = [n for pattern in case.opened.catalog.patterns for n in pattern.names]
     assert set(names) == {n for n in listed if classes[n] not in ("ModuleList", "ModuleDict")}
     expected = raw_hooks(case.model, case.inputs, ["", *names])
     captured = case.capture.captured.values()
@@ -177,16 +177,16 @@ def test_every_module_whole_and_the_logits_unchanged(case: Case) -> None:
 
     # The same pass with every module hooked gives the logits of a pass without.
     seen: list[Any] = []
-    handle = case.subject.model.register_forward_hook(lambda m, args, out: seen.append(out))
-    run(case.subject, select(case.subject.catalog, EVERYTHING), TEXT)
+    handle = case.opened.model.register_forward_hook(lambda m, args, out: seen.append(out))
+    run(case.opened, select(case.opened.catalog, EVERYTHING), TEXT)
     handle.remove()
     assert torch.equal(seen[-1].logits, expected[""][0].logits)
 
 
 def test_pyvene_gives_the_same_bytes(case: Case, tmp_path: Path) -> None:
-    selection = select(case.subject.catalog, EVERYTHING)
+    selection = select(case.opened.catalog, EVERYTHING)
     case.capture.save(tmp_path / "hooks.json")
-    run(case.subject, selection, TEXT, Options(backend="pyvene")).save(tmp_path / "pyvene.json")
+    run(case.opened, selection, TEXT, Options(backend="pyvene")).save(tmp_path / "pyvene.json")
     hooks, pyvene = ((tmp_path / name).read_bytes() for name in ("hooks.json", "pyvene.json"))
     assert pyvene.replace(b'"backend":"pyvene"', b'"backend":"hooks"') == hooks
 
@@ -194,14 +194,14 @@ def test_pyvene_gives_the_same_bytes(case: Case, tmp_path: Path) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_pass_that_stops_early_captures_the_same(case: Case, backend: str) -> None:
     """The first layer's modules only: with the whole pass made, and stopped when all have fired."""
-    catalog = case.subject.catalog
+    catalog = case.opened.catalog
     names = [
         name
         for pattern in catalog.patterns
         for name, layer in zip(pattern.names, pattern.layers, strict=True)
         if layer == 0 and catalog.observation.calls[name]
     ]
-    model, record = case.subject.model, BACKENDS[backend]
+    model, record = case.opened.model, BACKENDS[backend]
     with torch.no_grad():
         logits = model(**case.inputs).logits
     whole = record(model, case.inputs, names)
@@ -217,18 +217,18 @@ def test_a_pass_that_stops_early_captures_the_same(case: Case, backend: str) -> 
 
 
 def test_most_passes_for_the_first_layer_stop_early(case: Case) -> None:
-    observation = case.subject.catalog.observation
+    observation = case.opened.catalog.observation
     first = [s.module for s in weights_sources(observation.weights, observation.left)][:1]
     after = observation.first_after(first)
     assert (after is None) == (case.family in NO_WEIGHTS)
     if after is not None:
         called: list[str] = []
-        hooks.record(case.subject.model, case.inputs, first, called.append, after)
+        hooks.record(case.opened.model, case.inputs, first, called.append, after)
         assert called == first * observation.calls[first[0]]
 
 
 def test_patterns_format_back_to_exactly_their_modules(case: Case) -> None:
-    for pattern in case.subject.catalog.patterns:
+    for pattern in case.opened.catalog.patterns:
         expression = re.escape(pattern.text)
         for placeholder in pattern.placeholders:
             escaped = re.escape("{" + placeholder + "}")

@@ -20,7 +20,7 @@ from activations.selection.answers import select
 from activations.selection.catalog import CATEGORIES
 from activations.selection.observation import Module, Observation
 from activations.session.estimate import Prospect, expected_size, foresee
-from activations.session.opening import Subject, open_subject, subject_of
+from activations.session.opening import OpenedModel, open_loaded, open_model
 from activations.session.options import Options
 from activations.session.run import Capture, run
 
@@ -30,7 +30,7 @@ Checkpoints = Callable[[str], Path]
 
 
 def told_and_taken(
-    subject: Subject,
+    opened: OpenedModel,
     answers: dict[str, str],
     request: Request,
     path: Path,
@@ -39,9 +39,9 @@ def told_and_taken(
 ) -> tuple[Prospect, Capture, int]:
     """What is foreseen, and how many bytes the document has in the end."""
     options = options or Options()
-    selection = select(subject.catalog, answers)
-    prospect = foresee(subject, selection, request, format)
-    made = run(subject, selection, request, options)
+    selection = select(opened.catalog, answers)
+    prospect = foresee(opened, selection, request, format)
+    made = run(opened, selection, request, options)
     made.save(path, format=format)
     return prospect, made, document_size(path, format)
 
@@ -52,10 +52,10 @@ def told_and_taken(
 def test_within_a_third_of_what_it_takes(
     family: str, answers: dict[str, str], format: str, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    subject = open_subject(str(checkpoints(family)))
+    opened = open_model(str(checkpoints(family)))
     target = TEXT if family in ("t5", "bart") else None
     prospect, made, taken = told_and_taken(
-        subject, answers, Request(TEXT, target=target), tmp_path / "x.json", format=format
+        opened, answers, Request(TEXT, target=target), tmp_path / "x.json", format=format
     )
     if family == "mixtral" and "mlp" in answers:
         # the activation inside its experts gets the rows picked for each of them
@@ -73,12 +73,12 @@ def test_in_the_dtype_that_is_asked_for(
     dtype: str, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     options = Options(dtype=dtype)
-    subject = open_subject(str(checkpoints("qwen2")), options)
+    opened = open_model(str(checkpoints("qwen2")), options)
     prospect, made, taken = told_and_taken(
-        subject, ANSWERS[2], Request(TEXT), tmp_path / "x.json", options, "safetensors"
+        opened, ANSWERS[2], Request(TEXT), tmp_path / "x.json", options, "safetensors"
     )
     assert 0.9 < prospect.size.bytes / taken < 1.1
-    outlined = subject.catalog.observation.outputs["model.layers.0.mlp"]
+    outlined = opened.catalog.observation.outputs["model.layers.0.mlp"]
     assert outlined.dtype == made.captured["mlp"]["model.layers.0.mlp"].dtype == dtype
 
 
@@ -86,9 +86,9 @@ def test_in_the_dtype_that_is_asked_for(
 def test_the_most_when_the_model_writes(
     family: str, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    subject = open_subject(str(checkpoints(family)))
+    opened = open_model(str(checkpoints(family)))
     prospect, made, taken = told_and_taken(
-        subject,
+        opened,
         {"attention": "weights", "mlp": "0"},
         Request("The cat sat", max_new_tokens=20),
         tmp_path / "x.json",
@@ -109,9 +109,9 @@ def test_of_images_and_audio(family: str, checkpoints: Checkpoints, tmp_path: Pa
     prompt = {"clip": "a cat on a mat", "llava": "<image> a cat on a mat"}.get(family)
     target = "one two" if family == "whisper" else None
     request = Request(prompt, target=target, **media)
-    subject = open_subject(str(checkpoints(family)), request=request)
+    opened = open_model(str(checkpoints(family)), request=request)
     answers = dict.fromkeys(CATEGORIES, "all")
-    prospect, made, taken = told_and_taken(subject, answers, request, tmp_path / "x.json")
+    prospect, made, taken = told_and_taken(opened, answers, request, tmp_path / "x.json")
     assert 3 / 4 < prospect.size.bytes / taken < 4 / 3
     assert prospect.size.bound in ("about", "at least")  # CLIP picks the end of its text
     if prompt is not None:
@@ -123,9 +123,9 @@ def test_of_images_and_audio(family: str, checkpoints: Checkpoints, tmp_path: Pa
 def test_what_is_captured_is_sized_by_the_same_rule(
     family: str, format: str, tmp_path: Path
 ) -> None:
-    subject = subject_of(tiny.model(family), tiny.tokenizer())
+    opened = open_loaded(tiny.model(family), tiny.tokenizer())
     _, made, taken = told_and_taken(
-        subject, {"attention": "all"}, Request(TEXT), tmp_path / "x.json", format=format
+        opened, {"attention": "all"}, Request(TEXT), tmp_path / "x.json", format=format
     )
     assert 0.85 < estimated_size(made.captured, format) / taken < 1.2
 
@@ -134,9 +134,9 @@ def test_masked_zeros_are_short(tmp_path: Path) -> None:
     """A causal attention's upper half is zeros, and an encoder's is not."""
     sizes = {}
     for family in ("llama", "bert"):
-        subject = subject_of(tiny.model(family), tiny.tokenizer())
-        weights = subject.catalog.observation.weights[0]
-        outlined = subject.catalog.observation.outputs[weights.module][1]
+        opened = open_loaded(tiny.model(family), tiny.tokenizer())
+        weights = opened.catalog.observation.weights[0]
+        outlined = opened.catalog.observation.outputs[weights.module][1]
         assert outlined.causal == (family == "llama")
         sizes[family] = outlined.numbers({"T": 10})
     assert sizes == {"llama": (400, 4 * 45), "bert": (400, 0)}

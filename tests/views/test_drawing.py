@@ -441,10 +441,10 @@ def test_the_policy_alone_stops_injected_scripts(
         "<iframe src='javascript:parent.third = 1'></iframe>",
         "</script><script>window.fourth=1</script>",
     ]
-    subject = Caption("model", "".join(payloads[:3]))
+    opened = Caption("model", "".join(payloads[:3]))
     stacks = one_stack(random_weights(0, 1, 4), ["a", "b", "c", payloads[3]])
     path = tmp_path / "page.html"
-    path.write_bytes(build_pages(["head"], subject, stacks)["head"])
+    path.write_bytes(build_pages(["head"], opened, stacks)["head"])
     tab = open_page(path, quiet=False)
     tab.page.wait_for_load_state()
     assert tab.page.locator("#prompt script").count() == 1  # it is an element, not text

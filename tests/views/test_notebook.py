@@ -25,7 +25,7 @@ from activations.document.writer import write_document
 from activations.model.vocabulary import tokens_of
 from activations.outputs.tensor import Tensor
 from activations.views import content, notebook
-from activations.views.content import read_shown
+from activations.views.content import read_content
 from activations.views.page import build_pages
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "attention_in_a_notebook.ipynb"
@@ -130,7 +130,7 @@ def test_any_text_leaves_one_frame(document: Document, texts: list[str]) -> None
     tokens = [token, *document.header["tokens"][1:]]
     again = load(document.path)
     again.header |= {"model": model, "prompt": prompt, "tokens": tokens}
-    shown = read_shown(again, tokens_of)
+    shown = read_content(again)
     page = build_pages(["head"], shown.caption, shown.stacks)["head"].decode("utf-8")
     html = again._repr_html_()
     assert frame_of(html)["srcdoc"] == page
@@ -262,7 +262,7 @@ def test_too_many_weights_are_not_even_read(
     monkeypatch.setattr(notebook, "MOST_WEIGHTS", 2 * 3 * 36)
     assert "iframe" in document._repr_html_()
     monkeypatch.setattr(notebook, "MOST_WEIGHTS", 2 * 3 * 36 - 1)
-    monkeypatch.setattr(content, "read_shown", None)
+    monkeypatch.setattr(content, "read_content", None)
     parts = Parts(document._repr_html_())
     assert "These are 216 attention weights, too many" in parts.text
     assert parts.cells

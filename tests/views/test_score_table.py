@@ -24,8 +24,7 @@ from activations.attention.heads import HeadName
 from activations.attention.scores import SCORES
 from activations.attention.stack import Stack
 from activations.errors import ToolkitError
-from activations.model.vocabulary import tokens_of
-from activations.views.content import read_shown
+from activations.views.content import read_content
 from activations.views.score_table import HeadScores, scored_heads, show_summary, strongest
 
 ROOT = Path(__file__).parent.parent.parent
@@ -59,7 +58,7 @@ def printed(*argv: str, **environment: str) -> subprocess.CompletedProcess[bytes
 
 def shown_scores(**parts: list[int]) -> list[tuple[str, int, int, list[float]]]:
     with load("x.json") as document:
-        stacks = read_shown(document, tokens_of, **parts).stacks
+        stacks = read_content(document, **parts).stacks
     rows = []
     for stack in stacks:
         assert stack.scores is not None
@@ -202,7 +201,7 @@ def test_it_needs_no_folder(both_sides: Path, view: Run) -> None:
 def test_heads_are_named_by_kind_only_where_there_are_several(tmp_path: Path) -> None:
     write_capture(tmp_path / "x.json", LAYERS[2:3], decoder_tokens=DECODER)
     with load(tmp_path / "x.json") as document:
-        heads = list(scored_heads(read_shown(document, tokens_of).stacks))
+        heads = list(scored_heads(read_content(document).stacks))
     assert [str(head.name) for head in heads] == ["0.0", "0.1"]
 
 
