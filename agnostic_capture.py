@@ -18,11 +18,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from activations.arguments import check_new_tokens
+from activations.arguments import check_new_tokens, parse_numbers
 from activations.cli.command import Console, Parser, exit_on_signal, run_command
 from activations.document.destination import check_output
 from activations.document.format import FORMATS, document_size
 from activations.errors import ToolkitError, UsageError
+from activations.session.options import BACKENDS, DTYPES, Options
 from activations.system.files import check_room
 from activations.text import size_text
 from activations.version import __version__
@@ -31,9 +32,8 @@ if TYPE_CHECKING:
     from activations.inputs.media import Audio, Image
     from activations.inputs.request import Request
     from activations.selection.answers import Selection
-    from activations.session.estimate import Prospect
+    from activations.session.estimate import Estimate
     from activations.session.opening import OpenedModel
-    from activations.session.options import Options
     from activations.session.run import Capture
 
 DEVICES = "auto, cpu, cuda, cuda:0 or mps"
@@ -92,7 +92,7 @@ def build_parser() -> Parser:
     how = parser.add_argument_group("how it is run")
     how.add_argument(
         "--backend",
-        choices=("hooks", "pyvene"),
+        choices=BACKENDS,
         default="hooks",
         help="PyTorch forward hooks or pyvene interventions; the same document (hooks)",
     )
@@ -103,7 +103,7 @@ def build_parser() -> Parser:
     )
     how.add_argument(
         "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        choices=DTYPES,
         default="auto",
         help="auto is the checkpoint's own (auto)",
     )
@@ -128,7 +128,6 @@ def build_parser() -> Parser:
 
 def capture_activations(args: argparse.Namespace, console: Console) -> None:
     """List the model's patterns, or choose, run the prompt once and write the document."""
-    from activations.arguments import parse_numbers
     from activations.selection.answers import parse_spec
 
     # All that can be known without a model comes first: it costs seconds to import torch.
@@ -139,6 +138,15 @@ def capture_activations(args: argparse.Namespace, console: Console) -> None:
     image, audio = _media(args)
     if not args.list:
         check_output(args.output, args.format)
+    options = Options(
+        dtype=args.dtype,
+        device=args.device,
+        device_map=args.device_map,
+        attn_implementation=args.attn_implementation,
+        backend=args.backend,
+        revision=args.revision,
+        trust_remote_code=args.trust_remote_code,
+    )
     if args.model is None:
         console.note("No --model given: taking the bundled demo_model.")
     with (
@@ -149,23 +157,13 @@ def capture_activations(args: argparse.Namespace, console: Console) -> None:
         from activations.model.attn_implementation import check_attention
         from activations.model.devices import parse_device_map, pick_device
         from activations.model.loading import quiet_libraries
-        from activations.session.estimate import foresee
-        from activations.session.opening import DEMO_PROMPT, open_model, with_prompt
-        from activations.session.options import Options
+        from activations.session.estimate import expected_size
+        from activations.session.opening import open_model
         from activations.session.run import load_weights, run
     quiet_libraries(progress=console.shows_progress)
     pick_device(args.device)
     parse_device_map(args.device_map)
     check_attention(args.attn_implementation)
-    options = Options(
-        dtype=args.dtype,
-        device=args.device,
-        device_map=args.device_map,
-        attn_implementation=args.attn_implementation,
-        backend=args.backend,
-        revision=args.revision,
-        trust_remote_code=args.trust_remote_code,
-    )
     request = Request(
         prompt, args.text_pair, args.target, args.max_new_tokens, args.chat, image, audio
     )
@@ -174,17 +172,17 @@ def capture_activations(args: argparse.Namespace, console: Console) -> None:
         return
     with exit_on_signal(console):
         opened = open_model(args.model, options, request, console.watching)
-    if with_prompt(opened, request) is not request:
-        console.note(f"No --prompt given: taking {DEMO_PROMPT!r}.")
+    if opened.request.prompt != request.prompt:
+        console.note(f"No --prompt given: taking {opened.request.prompt!r}.")
     selection = _choose(console, opened, answers, layers)
-    prospect = foresee(opened, selection, request, args.format)
-    console.note(_summary(args, opened, selection, prospect))
-    check_room(args.output, prospect.size.bytes)
+    size = expected_size(opened, selection.names, args.format)
+    console.note(_summary(args, opened, selection, size))
+    check_room(args.output, size.bytes)
     with exit_on_signal(console):
-        load_weights(opened, selection, request, options)  # with the libraries' own bars
-    first = "(the model writes first)" if prospect.lengths.at_most else ""
+        load_weights(opened, selection, options)  # with the libraries' own bars
+    first = "(the model writes first)" if opened.lengths.at_most else ""
     with console.watching("Running", len(selection.names), first) as update:
-        made = run(opened, selection, request, options, update)
+        made = run(opened, selection, options, update)
     for line in made.warnings:
         console.warn(line)
     if "written" in made.header:
@@ -203,7 +201,10 @@ def _list(args: argparse.Namespace, console: Console, options: Options, request:
 
 
 def _choose(
-    console: Console, opened: OpenedModel, answers: dict[str, str] | None, layers: list[int] | None
+    console: Console,
+    opened: OpenedModel,
+    answers: dict[str, str] | None,
+    layers: list[int] | None,
 ) -> Selection:
     """What `answers` select; without any the user is asked, and told what to say the next time."""
     from activations.cli.messages import chosen_lines
@@ -222,15 +223,15 @@ def _choose(
 
 
 def _summary(
-    args: argparse.Namespace, opened: OpenedModel, selection: Selection, prospect: Prospect
+    args: argparse.Namespace, opened: OpenedModel, selection: Selection, size: Estimate
 ) -> str:
     from activations.cli.messages import run_line, tokens_in_words
 
     manner = [] if args.backend == "hooks" else [f"through {args.backend}"]
     manner += [] if args.attn_implementation is None else [f"{args.attn_implementation} attention"]
     manner += [] if args.dtype == "auto" else [args.dtype]
-    tokens = tokens_in_words(prospect.lengths, opened.catalog.observation.positions)
-    return run_line(opened.name, len(selection.names), tokens, manner, prospect.size)
+    tokens = tokens_in_words(opened.lengths, opened.catalog.observation.positions)
+    return run_line(opened.name, len(selection.names), tokens, manner, size)
 
 
 def _write(args: argparse.Namespace, console: Console, made: Capture) -> None:

@@ -115,7 +115,7 @@ def capture(
     (`UsageError` where an argument is wrong); the model is left as it was in any case.
     """
     from activations.inputs.request import Request
-    from activations.session.estimate import foresee
+    from activations.session.estimate import expected_size
     from activations.session.opening import open_loaded, open_model
     from activations.session.run import run
 
@@ -151,9 +151,8 @@ def capture(
         None if audio is None else read_audio(os.fspath(audio)),
     )
     if model is None or isinstance(model, (str, os.PathLike)):
-        opened = open_model(None if model is None else os.fspath(model), options, request)
-        if tokenizer is not None:
-            opened.tokenizer = tokenizer
+        name = None if model is None else os.fspath(model)
+        opened = open_model(name, options, request, tokenizer=tokenizer)
     else:
         if options != Options(attn_implementation=attn_implementation, backend=backend):
             raise UsageError(
@@ -164,6 +163,6 @@ def capture(
             check("a name, a folder or a loaded model", str, os.PathLike, model=model)
         opened = open_loaded(model, tokenizer, processor, request)
     selection = choose(opened.catalog, answers, chosen_layers)
-    check_room(output, foresee(opened, selection, request, format).size.bytes)
-    run(opened, selection, request, options).save(output, format=format, release=True)
+    check_room(output, expected_size(opened, selection.names, format).bytes)
+    run(opened, selection, options).save(output, format=format, release=True)
     return load(output)

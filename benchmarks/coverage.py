@@ -37,7 +37,7 @@ from activations import load
 from activations.attention import weights
 from activations.errors import ToolkitError
 from activations.forward import probe
-from activations.inputs import prompt
+from activations.inputs.prompt import complete
 from activations.inputs.request import Request
 from activations.model.attn_implementation import attention_implementation
 from activations.model.checkpoint import Checkpoint
@@ -46,7 +46,7 @@ from activations.model.signature import accepts, paired
 from activations.outputs.tree import at
 from activations.selection.answers import select
 from activations.selection.catalog import CATEGORIES, Catalog, build_catalog
-from activations.session.opening import OpenedModel
+from activations.session.opening import OpenedModel, with_request
 from activations.session.run import Capture, run
 from activations.views.content import Caption
 from activations.views.page import VIEWS, build_pages
@@ -115,12 +115,12 @@ def examine(row: Row, task: str, family: str) -> None:
     catalog = find_out(row, checkpoint, model)
     if catalog is None:
         return
-    opened = OpenedModel(family, catalog, model=model, tokenizer=tiny.tokenizer())
     text = Request(PROMPT, target=TARGET if paired(model.config) else None)
+    opened = OpenedModel(family, catalog, text, model=model, tokenizer=tiny.tokenizer())
     with step(row, "not captured"):
         check_everything(row, opened)
     with step(row, "attention not captured"):
-        check_weights(row, opened, text)
+        check_weights(row, with_request(opened, text))
 
 
 def find_out(row: Row, checkpoint: Checkpoint, model: Any) -> Catalog | None:
@@ -147,7 +147,7 @@ def check_everything(row: Row, opened: OpenedModel) -> None:
     """Every module hooked; a model with a decoder writes the decoder's text itself."""
     answers = {c: "all" for c in CATEGORIES if opened.catalog.of(c)}
     text = Request(PROMPT, max_new_tokens=4 if paired(opened.model.config) else None)
-    capture = run(opened, select(opened.catalog, answers), text)
+    capture = run(with_request(opened, text), select(opened.catalog, answers))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "all.json"
         capture.save(path)
@@ -157,16 +157,18 @@ def check_everything(row: Row, opened: OpenedModel) -> None:
     row.captured = True
 
 
-def check_weights(row: Row, opened: OpenedModel, text: Request) -> None:
+def check_weights(row: Row, opened: OpenedModel) -> None:
     if not any(pattern.weights for pattern in opened.catalog.of("attention")):
-        own = own_attentions(opened, prompt.encode(opened.model, opened.tokenizer, text).tensors)
+        assert opened.encoded is not None
+        inputs = complete(opened.model, opened.tokenizer, opened.request, opened.encoded)
+        own = own_attentions(opened, inputs.tensors)
         row.returned = sum(map(len, own.values()))
         row.why.append(
             "its modules hand its attentions out nowhere" if own else "returns no attentions"
         )
         return
     torch.manual_seed(0)  # Reformer hashes by chance
-    capture = run(opened, select(opened.catalog, {"attention": "weights"}), text)
+    capture = run(opened, select(opened.catalog, {"attention": "weights"}))
     inputs = {
         key: torch.tensor(capture.header[key])
         for key in ("input_ids", "decoder_input_ids")

@@ -82,17 +82,18 @@ def capture(folder: Path, tokens: int) -> dict[str, Any]:
     from activations.selection.answers import select
     from activations.session import opening, run
 
-    opened = opening.open_model(str(folder / "model"))
-    catalog = opened.catalog
     request = Request(("the cat sat on the mat " * tokens)[:tokens])
+    opened = opening.open_model(str(folder / "model"), request=request)
+    catalog = opened.catalog
     mlp = "mlp.gate_proj,mlp.up_proj"
     for name, answers in (
         ("attention", {"attention": "0"}),
         ("both", {"attention": "0", "mlp": mlp}),
     ):
-        made = run.run(opened, select(catalog, answers), request)
+        made = run.run(opened, select(catalog, answers))
         made.save(folder / f"{name}.json", format="safetensors")
-    short = run.run(opened, select(catalog, {"attention": "0"}), Request(request.prompt[:16]))
+    first = opening.with_request(opened, Request(request.prompt[:16]))
+    short = run.run(first, select(catalog, {"attention": "0"}))
     short.save(folder / "short.json")
 
     model = opened.model

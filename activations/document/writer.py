@@ -21,6 +21,7 @@ from activations.system.files import check_writable
 
 _AT_ONCE = 200_000  # numbers that become text at once: a few megabytes
 Captured = Mapping[str, MutableMapping[str, Any]]  # category -> module name -> output tree
+NonFinite = dict[str, dict[str, dict[str, int]]]  # module -> element -> what -> how many
 
 
 def write_document(
@@ -189,7 +190,7 @@ def _numbers(tensor: Tensor) -> Numbers:
     return Numbers(count, tensor.dtype, count - int(np.count_nonzero(bits)))
 
 
-def count_non_finite(captured: Captured) -> dict[str, dict[str, dict[str, int]]]:
+def count_non_finite(captured: Captured) -> NonFinite:
     """{module: {element: {"NaN": n, "Infinity": n, "-Infinity": n}}} for what holds any.
 
     An element is written as the path to it, joined by slashes: "1", "0/2", "" for a plain tensor.

@@ -10,16 +10,18 @@ from typing import Any
 
 import torch
 
-from activations.inputs.request import Inputs, Request, count_to_write, spell, text_of
+from activations.inputs.request import Encoded, Inputs, Request, count_to_write, spell, text_of
 from activations.model.signature import accepts, input_device
 from activations.system.signals import signals_deferred
 
 
-def add_decoder(inputs: Inputs, model: Any, tokenizer: Any, request: Request) -> None:
+def add_decoder(
+    inputs: Inputs, model: Any, tokenizer: Any, request: Request, encoded: Encoded
+) -> None:
     """The decoder's input: the target shifted right, or what the model itself writes greedily."""
-    if request.target is not None:
-        labels = tokenizer(text_target=request.target, return_tensors="pt")["input_ids"]
-        ids = _shifted_right(model, tokenizer, labels.to(input_device(model)))
+    if encoded.labels is not None:
+        labels = encoded.labels.to(input_device(model))
+        ids = _shifted_right(model, tokenizer, labels, encoded.labels_end)
     elif model.can_generate():
         count, start_id = count_to_write(model.config, request), _decoder_start(model)
         ids = _generate(model, inputs.tensors, count, decoder_start_token_id=start_id)
@@ -32,15 +34,15 @@ def add_decoder(inputs: Inputs, model: Any, tokenizer: Any, request: Request) ->
     inputs.decoder_tokens = spell(tokenizer, ids[0])
 
 
-def _shifted_right(model: Any, tokenizer: Any, labels: torch.Tensor) -> torch.Tensor:
+def _shifted_right(model: Any, tokenizer: Any, labels: torch.Tensor, ends: bool) -> torch.Tensor:
     """What the decoder reads to write `labels`: a start, then all but the mark of the end.
 
-    Both are (1, tokens). Models that know how (mBART's start is the language) are asked.
+    Both are (1, tokens); `ends` says whether the labels have that mark. Models that know how
+    (mBART's start is the language) are asked.
     """
     prefix = getattr(tokenizer, "prefix_tokens", None)
     if prefix and prefix[0] == int(labels[0, 0]) == _decoder_start(model):
         labels = labels[:, 1:]  # Whisper's tokenizer writes the start itself
-    ends = labels.shape[-1] > 0 and int(labels[0, -1]) in tokenizer.all_special_ids
     if ends and hasattr(model, "prepare_decoder_input_ids_from_labels"):
         try:
             shifted: torch.Tensor = model.prepare_decoder_input_ids_from_labels(labels=labels)

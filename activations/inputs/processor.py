@@ -15,19 +15,17 @@ from typing import Any
 import torch
 
 from activations.errors import ToolkitError, UsageError
-from activations.inputs.generation import add_continuation, add_decoder
 from activations.inputs.media import blank_image, frame_names, patch_names, silence
-from activations.inputs.prompt import check_lengths_written, has_decoder
-from activations.inputs.request import Inputs, Request, check_length, check_request, spell
-from activations.model.errors import first_line, tokenizer_errors
-from activations.model.signature import (
-    accepts,
-    input_device,
-    main_input,
-    modalities,
-    paired,
-    reads_text,
+from activations.inputs.request import (
+    Encoded,
+    Inputs,
+    Request,
+    check_lengths,
+    check_request,
+    encode_target,
 )
+from activations.model.errors import first_line, tokenizer_errors
+from activations.model.signature import main_input, modalities, paired, reads_text
 from activations.selection.observation import Observation
 from activations.system.rust_panics import rust_panics_raised
 
@@ -109,38 +107,21 @@ def with_stand_ins(model: Any, request: Request) -> Request:
 # ------------------------------------------------------------------------------ what a model gets
 
 
-def prepare(model: Any, processor: Any, request: Request) -> dict[str, torch.Tensor]:
-    """What the processor makes of an image or audio and the text beside it, for this model."""
-    return _tensors(model, _process(model, processor, request))
-
-
-def encode(
-    model: Any, processor: Any, tokenizer: Any, request: Request, observation: Observation
-) -> Inputs:
-    """An image or audio, and the text beside it -> what the model gets, on the model's device.
+def encode_media(model: Any, processor: Any, tokenizer: Any, request: Request) -> Encoded:
+    """What the processor makes of an image or audio and the text beside it. No weights are needed.
 
     Raises `UsageError` when the request asks for what this model cannot do, `ToolkitError` when
     the processor fails.
     """
-    tensors = prepare(model, processor, request)
-    inputs = Inputs(tensors, [])
-    read = count_tokens(tensors) or 0
-    check_lengths_written(model.config, tokenizer, request, read)
-    if read:
-        inputs.tokens = spell(tokenizer, tensors["input_ids"][0])
-    if has_decoder(model, request):
-        add_decoder(inputs, model, tokenizer, request)
-    elif request.max_new_tokens:
-        add_continuation(inputs, model, tokenizer, request.max_new_tokens)
-    _name_positions(inputs, model, processor, observation)
+    made = _process(model, processor, request)
+    encoded = Encoded(
+        {name: value for name, value in made.items() if isinstance(value, torch.Tensor)}
+    )
+    encode_target(encoded, tokenizer, request.target)
+    check_lengths(model.config, request, encoded)
     if request.audio is not None:
-        _warn_of_a_cut(inputs, processor, request)
-    return inputs
-
-
-def count_tokens(tensors: Mapping[str, torch.Tensor]) -> int | None:
-    """How many tokens the text is among what was prepared; None where there is none."""
-    return tensors["input_ids"].shape[-1] if "input_ids" in tensors else None
+        _warn_of_a_cut(encoded, processor, request)
+    return encoded
 
 
 def _process(model: Any, processor: Any, request: Request) -> Mapping[str, Any]:
@@ -179,8 +160,6 @@ def _process(model: Any, processor: Any, request: Request) -> Mapping[str, Any]:
             "the prompt has no place for the image. Write "
             f"'{processor.image_token}' where it belongs, or use --chat."
         )
-    if "input_ids" in made:
-        check_length("the prompt is", made["input_ids"].shape[-1], model.config)
     return made
 
 
@@ -220,24 +199,14 @@ def _starts(processor: Any, text: str) -> bool:
     return bool(mark and text.startswith(mark))
 
 
-def _tensors(model: Any, made: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """What the model takes of what its processor made, on its device and in its dtype."""
-    found = {}
-    for name, value in made.items():
-        if isinstance(value, torch.Tensor) and (name == main_input(model) or accepts(model, name)):
-            dtype = model.dtype if value.is_floating_point() else value.dtype
-            found[name] = value.to(input_device(model), dtype)
-    return found
-
-
-def _warn_of_a_cut(inputs: Inputs, processor: Any, request: Request) -> None:
+def _warn_of_a_cut(encoded: Encoded, processor: Any, request: Request) -> None:
     longest = getattr(_extractor(processor), "n_samples", None)
     audio = request.audio
     if audio is None or not isinstance(longest, int):
         return
     seconds, read = len(audio.samples) / audio.rate, longest / _extractor(processor).sampling_rate
     if seconds > read:
-        inputs.warnings.append(
+        encoded.warnings.append(
             f"'{audio.name}' lasts {seconds:.0f} seconds, and this model reads {read:.0f} at once: "
             "the rest is left out."
         )
@@ -246,7 +215,7 @@ def _warn_of_a_cut(inputs: Inputs, processor: Any, request: Request) -> None:
 # ------------------------------------------------------------------- what the positions are called
 
 
-def _name_positions(inputs: Inputs, model: Any, processor: Any, observation: Observation) -> None:
+def name_positions(inputs: Inputs, model: Any, processor: Any, observation: Observation) -> None:
     """Name the patches and frames of each tower whose positions the trial has counted."""
     for kind, count in observation.positions.items():
         module = next(source.module for source in observation.weights if source.kind == kind)

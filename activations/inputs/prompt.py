@@ -10,15 +10,17 @@ from activations.errors import UsageError
 from activations.inputs.generation import add_continuation, add_decoder
 from activations.inputs.request import (
     NO_DECODER,
+    Encoded,
     Inputs,
     Request,
-    check_length,
+    check_lengths,
     check_request,
     count_to_write,
+    encode_target,
     spell,
 )
 from activations.model.errors import tokenizer_errors
-from activations.model.signature import accepts, input_device, paired
+from activations.model.signature import accepts, inputs_for, paired
 from activations.outputs.shapes import Lengths
 
 
@@ -32,8 +34,8 @@ def has_decoder(model: Any, request: Request) -> bool:
     return found
 
 
-def tokenize(config: Any, tokenizer: Any, request: Request) -> Any:
-    """The user's text as the tokenizer encodes it, (1, tokens) tensors by name.
+def encode_text(config: Any, tokenizer: Any, request: Request) -> Encoded:
+    """The user's text as the tokenizer encodes it.
 
     Needs no model, so that what does not fit is refused before one is loaded. Raises `UsageError`
     when the prompt is empty or longer than the model takes, or asks for what this model or its
@@ -44,20 +46,28 @@ def tokenize(config: Any, tokenizer: Any, request: Request) -> Any:
         raise UsageError("--chat needs a tokenizer with a chat template. Leave it out.")
     with tokenizer_errors(request.chat):
         if request.chat:
-            encoded = tokenizer.apply_chat_template(
+            found = tokenizer.apply_chat_template(
                 _turn(tokenizer, request.prompt or ""),
                 add_generation_prompt=True,
                 return_tensors="pt",
                 return_dict=True,
             )
         else:
-            encoded = tokenizer(request.prompt, request.text_pair, return_tensors="pt")
-        count = encoded["input_ids"].shape[-1]
+            found = tokenizer(request.prompt, request.text_pair, return_tensors="pt")
+        count = found["input_ids"].shape[-1]
     if not request.prompt or count == 0:
         raise UsageError("the prompt is empty. Give a text with --prompt or --prompt-file.")
-    check_length("the prompt is", count, config)
-    with tokenizer_errors():
-        check_lengths_written(config, tokenizer, request, count)
+    tensors = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+    encoded = Encoded(tensors)
+    if request.text_pair is not None:
+        encoded.sentence_b_start, parted = _sentence_b_start(found)
+        if not parted:
+            encoded.warnings.append(
+                "the tokenizer puts nothing between the two texts: this model may not be made for "
+                "pairs."
+            )
+    encode_target(encoded, tokenizer, request.target)
+    check_lengths(config, request, encoded)
     return encoded
 
 
@@ -81,57 +91,35 @@ def _turn(tokenizer: Any, prompt: str) -> list[dict[str, Any]]:
     raise UsageError("the tokenizer's chat template leaves the prompt out. Leave --chat out.")
 
 
-def encode(model: Any, tokenizer: Any, request: Request) -> Inputs:
-    """The user's text -> what the model gets, on the model's device; see `tokenize` for errors."""
-    encoded = tokenize(model.config, tokenizer, request)
-    with_decoder = has_decoder(model, request)
-    device = input_device(model)
-    tensors = {
-        key: value.to(device)
-        for key, value in encoded.items()
-        if isinstance(value, torch.Tensor) and (key == "input_ids" or accepts(model, key))
-    }
-    inputs = Inputs(tensors, spell(tokenizer, encoded["input_ids"][0]))
-    if request.text_pair is not None:
-        inputs.sentence_b_start, parted = _sentence_b_start(encoded)
-        if not parted:
-            inputs.warnings.append(
-                "the tokenizer puts nothing between the two texts: this model may not be made for "
-                "pairs."
-            )
-    if with_decoder:
-        add_decoder(inputs, model, tokenizer, request)
+def complete(model: Any, tokenizer: Any, request: Request, encoded: Encoded) -> Inputs:
+    """What the model gets of what is encoded, on its device, with the decoder's text.
+
+    The model may write that, or more of the prompt, itself. Raises `UsageError` where it cannot.
+    """
+    inputs = Inputs(
+        inputs_for(model, encoded.tensors),
+        [],
+        sentence_b_start=encoded.sentence_b_start,
+        warnings=list(encoded.warnings),
+    )
+    if encoded.tokens:
+        inputs.tokens = spell(tokenizer, encoded.tensors["input_ids"][0])
+    if has_decoder(model, request):
+        add_decoder(inputs, model, tokenizer, request, encoded)
     elif request.max_new_tokens:
         add_continuation(inputs, model, tokenizer, request.max_new_tokens)
     return inputs
 
 
-def check_lengths_written(config: Any, tokenizer: Any, request: Request, prompt: int) -> None:
-    """Raise `UsageError` when the target, or what follows `prompt` tokens, is too long."""
-    if request.target is not None:
-        count = _target_length(tokenizer, request.target)
-        check_length("the target (--target) is", count, config, "decoder")
-    if request.max_new_tokens is not None:
-        before, side = (1, "decoder") if paired(config) else (prompt, "prompt")
-        what = f"with --max-new-tokens {request.max_new_tokens} the text is"
-        check_length(what, before + request.max_new_tokens, config, side)
+def lengths(model: Any, request: Request, encoded: Encoded) -> Lengths:
+    """How many tokens the pass will be about. A model without weights will do.
 
-
-def _target_length(tokenizer: Any, target: str) -> int:
-    """How many tokens the decoder reads: a start takes the place of the mark of the end."""
-    labels = tokenizer(text_target=target)["input_ids"]
-    ends = bool(labels) and labels[-1] in tokenizer.all_special_ids
-    return len(labels) + (not ends)
-
-
-def lengths(model: Any, tokenizer: Any, request: Request, read: int | None) -> Lengths:
-    """How many tokens the pass will be about, where the tokenizer made `read` of the text.
-
-    A model without weights will do. Raises `UsageError` where it cannot write and is asked to.
+    Raises `UsageError` where the model cannot write and is asked to.
     """
+    read = encoded.tokens
     if has_decoder(model, request):
-        if request.target is not None:
-            return Lengths(read, _target_length(tokenizer, request.target))
+        if encoded.target_tokens is not None:
+            return Lengths(read, encoded.target_tokens)
         if model.can_generate():
             return Lengths(read, 1 + count_to_write(model.config, request), at_most=True)
         return Lengths(read, read or 1)
@@ -140,10 +128,10 @@ def lengths(model: Any, tokenizer: Any, request: Request, read: int | None) -> L
     return Lengths(read)
 
 
-def _sentence_b_start(encoded: Any) -> tuple[int | None, bool]:
+def _sentence_b_start(found: Any) -> tuple[int | None, bool]:
     """Where the second text begins, and whether a special token stands before it."""
     try:
-        owners = encoded.sequence_ids(0)
+        owners = found.sequence_ids(0)
     except ValueError:  # only fast tokenizers know
         return None, True
     if 1 not in owners:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from activations.errors import UsageError
 from activations.model.errors import tokenizer_errors
 from activations.model.signature import paired
 from activations.text import encodable
 
 if TYPE_CHECKING:
+    import torch
+
     from activations.inputs.media import Audio, Image
 
 
@@ -31,6 +31,33 @@ class Request:
     @property
     def has_media(self) -> bool:
         return self.image is not None or self.audio is not None
+
+
+@dataclass
+class Encoded:
+    """What the tokenizer or processor made of a request, once, on the CPU; needs no weights.
+
+    `tensors` are (1, ...) by the names of the forward's arguments. `labels` are the ids of the
+    target, (1, tokens), and `labels_end` says whether a special token ends them.
+    `sentence_b_start` is the first token of the second sentence.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    labels: torch.Tensor | None = None
+    labels_end: bool = False
+    sentence_b_start: int | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> int | None:
+        """How many tokens the text has; None where there is none."""
+        ids = self.tensors.get("input_ids")
+        return None if ids is None else ids.shape[-1]
+
+    @property
+    def target_tokens(self) -> int | None:
+        """How many tokens of the target the decoder reads: a start takes the end's place."""
+        return None if self.labels is None else self.labels.shape[-1] + (not self.labels_end)
 
 
 @dataclass
@@ -124,11 +151,33 @@ def _longest(config: Any, side: str = "prompt") -> int | None:
     return next((limit for limit in found if isinstance(limit, int) and limit > 0), None)
 
 
-def check_length(what: str, count: int, config: Any, side: str = "prompt") -> None:
+def _check_length(what: str, count: int, config: Any, side: str = "prompt") -> None:
     """Raise `UsageError` when `count` tokens are more than the model takes on this side."""
     limit = _longest(config, side)
     if limit is not None and limit < count:
         raise UsageError(f"{what} {count} tokens long, and this model takes {limit}. Shorten it.")
+
+
+def check_lengths(config: Any, request: Request, encoded: Encoded) -> None:
+    """Raise `UsageError` where the prompt, the target or what is to be written is too long."""
+    prompt = encoded.tokens or 0
+    _check_length("the prompt is", prompt, config)
+    if encoded.target_tokens is not None:
+        _check_length("the target (--target) is", encoded.target_tokens, config, "decoder")
+    if request.max_new_tokens is not None:
+        before, side = (1, "decoder") if paired(config) else (prompt, "prompt")
+        what = f"with --max-new-tokens {request.max_new_tokens} the text is"
+        _check_length(what, before + request.max_new_tokens, config, side)
+
+
+def encode_target(encoded: Encoded, tokenizer: Any, target: str | None) -> None:
+    """Add the decoder's text to what is encoded. Raises `ToolkitError` if the tokenizer fails."""
+    if target is None:
+        return
+    with tokenizer_errors():
+        encoded.labels = tokenizer(text_target=target, return_tensors="pt")["input_ids"]
+    ids = encoded.labels[0].tolist()
+    encoded.labels_end = bool(ids) and ids[-1] in tokenizer.all_special_ids
 
 
 def spell(tokenizer: Any, ids: torch.Tensor) -> list[str]:

@@ -53,3 +53,12 @@ def input_device(model: Any) -> torch.device:
     # As accelerate chooses: the first accelerator, else the CPU, whatever lies on the disk.
     devices = [torch.device(place) for place in places.values() if place != "disk"]
     return next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
+
+
+def inputs_for(model: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What the model takes of these tensors, on its device, numbers with a point in its dtype."""
+    return {
+        name: value.to(input_device(model), model.dtype if value.is_floating_point() else None)
+        for name, value in tensors.items()
+        if name in ("input_ids", main_input(model)) or accepts(model, name)
+    }

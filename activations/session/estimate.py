@@ -10,13 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from activations.document.format import Numbers, document_bytes
-from activations.inputs.prompt import lengths
-from activations.inputs.request import Request
-from activations.model.errors import forward_errors
-from activations.outputs.shapes import Lengths, Shape, shapes_in
-from activations.selection.answers import Selection
-from activations.selection.observation import Observation
-from activations.session.opening import OpenedModel, tokenize_text, with_prompt
+from activations.outputs.shapes import Shape, shapes_in
+from activations.session.opening import OpenedModel
 from activations.text import size_text
 
 
@@ -32,14 +27,13 @@ class Estimate:
         return f"{self.bound} {size_text(rounded).replace('.0 ', ' ')}"
 
 
-def expected_size(
-    observation: Observation, names: Iterable[str], lengths: Lengths, format: str = "json"
-) -> Estimate:
-    """What the document of these modules will take, from what the probe saw of them.
+def expected_size(opened: OpenedModel, names: Iterable[str], format: str = "json") -> Estimate:
+    """What the document of these modules will take, from what the trial run showed of them.
 
     What cannot be told beforehand (modules that get rows picked by the data, and those of a model
     that could not be tried) is left out, and the estimate is "at least".
     """
+    observation, lengths = opened.catalog.observation, opened.lengths
     known: list[list[Numbers]] = []
     all_known = observation.probed
     for name in names:
@@ -65,27 +59,3 @@ def _numbers(outline: object, letters: Mapping[str, int]) -> list[Numbers] | Non
 def _numbers_of(shape: Shape, letters: Mapping[str, int]) -> Numbers:
     count, zeros = shape.numbers(letters)
     return Numbers(count, shape.dtype, zeros)
-
-
-@dataclass(frozen=True)
-class Prospect:
-    """What a run will be about, as far as that can be told beforehand."""
-
-    lengths: Lengths
-    size: Estimate
-
-
-def foresee(
-    opened: OpenedModel, selection: Selection, request: Request, format: str = "json"
-) -> Prospect:
-    """How many tokens will be read and how large the document will be. Loads no weights.
-
-    Raises `UsageError` when the text does not fit the model.
-    """
-    request = with_prompt(opened, request)
-    model = opened.outline if opened.model is None else opened.model
-    with forward_errors():
-        read = tokenize_text(opened, request, model.config)
-        told = lengths(model, opened.tokenizer, request, read)
-    observation = opened.catalog.observation
-    return Prospect(told, expected_size(observation, selection.names, told, format))

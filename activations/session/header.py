@@ -2,35 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from activations.document.format import FORMAT
+from activations.document.writer import NonFinite
 from activations.errors import ToolkitError
 from activations.forward.hooks import Recording
+from activations.inputs.request import Inputs
 from activations.model.loading import versions
 from activations.model.signature import input_device
 from activations.outputs.tensor import Tensor
 from activations.outputs.tree import at
 from activations.selection.answers import Selection
 from activations.selection.catalog import CATEGORIES
-from activations.selection.observation import Observation, WeightsSource
+from activations.selection.observation import weights_sources
 from activations.session.opening import OpenedModel
 from activations.session.options import Options
 from activations.version import __version__
 
 
-def weights_entries(
-    sources: Sequence[WeightsSource],
-    recorded: Recording,
+def build_header(
     opened: OpenedModel,
+    selection: Selection,
+    inputs: Inputs,
+    recorded: Recording,
     environment: dict[str, Any],
-    wanted: bool,
+    non_finite: NonFinite,
+) -> dict[str, Any]:
+    """All keys but the outputs, in the document's order. Keys that do not apply are left out.
+
+    Raises `ToolkitError` where attention weights were chosen that the model did not return.
+    """
+    request = opened.request
+    header = {
+        "format": FORMAT,
+        "model": opened.name,
+        "prompt": request.prompt or "",
+        "text_pair": request.text_pair,
+        "target": request.target,
+        "image": request.image and Path(request.image.name).name,
+        "audio": request.audio and Path(request.audio.name).name,
+        **inputs.header(),
+        "selected_patterns": {c: [p.text for p in selection.patterns[c]] for c in CATEGORIES},
+        "selected_modules": {c: list(selection.modules[c]) for c in CATEGORIES},
+        "attention_weights": _weights_entries(opened, selection, recorded, environment),
+        "not_called": recorded.not_called or None,
+        "non_finite": non_finite or None,
+        "environment": environment,
+    }
+    return {key: value for key, value in header.items() if value is not None}
+
+
+def _weights_entries(
+    opened: OpenedModel, selection: Selection, recorded: Recording, environment: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Where the attention weights stand in the document, checked against what was recorded.
 
-    Unless attention was `wanted`, they may be missing: a layer that hands them on was chosen, and
-    the model runs with its own attention.
+    Where no attention was chosen they may be missing: a layer that passes them on was, and the
+    model runs with its own attention.
     """
+    sources = weights_sources(opened.catalog.observation.weights, selection.names)
     entries: list[dict[str, Any]] = []
     shared = {source.module for source in sources if source.call}
     for source in sources:
@@ -39,7 +71,7 @@ def weights_entries(
             weights = at(recorded.outputs[key], source.element)
         except (LookupError, TypeError):
             weights = None
-        if not isinstance(weights, Tensor) and not wanted:
+        if not isinstance(weights, Tensor) and not selection.wants_attention:
             continue
         if not isinstance(weights, Tensor):
             raise ToolkitError(_no_weights(environment["attn_implementation"]))
@@ -62,15 +94,6 @@ def _no_weights(implementation: str) -> str:
     )
 
 
-def by_category(recorded: Recording, selection: Selection) -> dict[str, dict[str, Any]]:
-    category_of = {name: c for c, names in selection.modules.items() for name in names}
-    captured: dict[str, dict[str, Any]] = {category: {} for category in CATEGORIES}
-    for key, output in recorded.outputs.items():
-        name = key if key in category_of else key.rpartition("@")[0]
-        captured[category_of[name]][key] = output
-    return captured
-
-
 def describe_environment(model: Any, options: Options) -> dict[str, Any]:
     return {
         "toolkit": __version__,
@@ -83,18 +106,16 @@ def describe_environment(model: Any, options: Options) -> dict[str, Any]:
     }
 
 
-def lost_weights(observation: Observation) -> list[str]:
-    return [
+def capture_warnings(
+    opened: OpenedModel, selection: Selection, recorded: Recording, non_finite: NonFinite
+) -> list[str]:
+    """What the user should know of a capture, a line each."""
+    lines = [
         f"the {kind} attention weights that this model returns are handed out by none of its "
         "modules (it changes them afterwards), so they are not captured."
-        for kind in observation.lost
+        for kind in (opened.catalog.observation.lost if selection.wants_attention else ())
     ]
-
-
-def warnings_about(
-    not_called: Sequence[str], non_finite: dict[str, dict[str, dict[str, int]]]
-) -> list[str]:
-    lines = []
+    not_called = recorded.not_called
     if not_called:
         more = f" and {len(not_called) - 3} more" if len(not_called) > 3 else ""
         lines.append(

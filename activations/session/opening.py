@@ -11,20 +11,20 @@ from typing import Any
 from activations.errors import ToolkitError, UsageError
 from activations.forward.probe import list_modules, observe, try_model
 from activations.inputs.processor import (
-    count_tokens,
+    encode_media,
     needed_processor,
     needs_media,
-    prepare,
     with_stand_ins,
 )
-from activations.inputs.prompt import has_decoder, tokenize
-from activations.inputs.request import Request
+from activations.inputs.prompt import encode_text, has_decoder, lengths
+from activations.inputs.request import Encoded, Request
 from activations.model.attn_implementation import attention_implementation
 from activations.model.checkpoint import Checkpoint, open_checkpoint
 from activations.model.errors import forward_errors, loading_errors
 from activations.model.loading import load_model, load_processor, load_tokenizer, skeleton
-from activations.model.signature import reads_text
+from activations.model.signature import inputs_for, reads_text
 from activations.model.state import fixed_seed, restored
+from activations.outputs.shapes import Lengths
 from activations.selection.catalog import Catalog, build_catalog
 from activations.selection.observation import Observation
 from activations.session.options import Options
@@ -37,21 +37,22 @@ Watching = Callable[[str], AbstractContextManager[Any]]
 
 @dataclass
 class OpenedModel:
-    """A model under study: what it is made of, and itself once loaded.
+    """A model: what it is made of, what it is to read, and itself once its weights are loaded.
 
-    `outline` is the model without weights that was tried in its place. `processor` makes inputs of
-    an image or audio; None where a tokenizer does it all. `read` counts the tokens it made of the
-    text beside these.
+    `processor` makes inputs of an image or audio; None where a tokenizer does it all. `request`
+    and `encoded` are what is read and what tokenizer or processor made of it, `lengths` how many
+    tokens that is; a model that is only listed has neither.
     """
 
     name: str
     catalog: Catalog
+    request: Request
     checkpoint: Checkpoint | None = None
     model: Any = None
     tokenizer: Any = None
     processor: Any = None
-    outline: Any = None
-    read: int | None = None
+    encoded: Encoded | None = None
+    lengths: Lengths = field(default_factory=Lengths)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -61,17 +62,20 @@ def open_model(
     options: Options | None = None,
     request: Request | None = None,
     watching: Watching = nullcontext,
+    tokenizer: Any = None,
 ) -> OpenedModel:
     """Find out what a checkpoint's model is made of, without loading its weights if possible.
 
-    `watching(what)` is entered while the model is tried, for a sign of life. Raises `UsageError`
-    when the model does not read what the request gives it.
+    And encode what it is to read. `watching(what)` is entered while the model is tried, for a sign
+    of life. `tokenizer` takes the place of the checkpoint's own. Raises `UsageError` when the model
+    does not read what the request gives it, or not so much of it.
     """
     options, request = options or Options(), request or Request()
     checkpoint = _open(name, options)
     try:
         with watching("Trying the model without its weights"):
-            return _study(name, skeleton(checkpoint, options.dtype), checkpoint, request)
+            model = skeleton(checkpoint, options.dtype)
+            opened = _try(name, model, checkpoint, request)
     except ToolkitError:
         raise
     except Exception:
@@ -80,9 +84,11 @@ def open_model(
         model, warnings = load_model(
             checkpoint, None, options.dtype, options.device, options.device_map
         )
-    with attention_implementation(model, "eager"), forward_errors():
-        opened = _study(name, model, checkpoint, request)
-    return replace(opened, model=model, warnings=warnings)
+        with attention_implementation(model, "eager"), forward_errors():
+            opened = _try(name, model, checkpoint, request)
+        opened = replace(opened, model=model, warnings=warnings)
+    opened.tokenizer = opened.tokenizer if tokenizer is None else tokenizer
+    return with_request(opened, request, model)
 
 
 @fixed_seed()
@@ -91,81 +97,23 @@ def list_model(
 ) -> tuple[OpenedModel, str | None]:
     """Like `open_model`, but never loads weights; with a warning where that hides something.
 
-    A model that reads images or audio is tried on a blank image or silence.
+    A model that reads images or audio is tried on a blank image or silence; no text is encoded.
     """
+    request = request or Request()
     checkpoint = _open(name, options or Options())
     with loading_errors(checkpoint.name, "configuration"):
         model = skeleton(checkpoint)
     try:
-        return _study(name, model, checkpoint, request or Request(), stand_in=True), None
+        return _try(name, model, checkpoint, request, stand_in=True), None
     except UsageError:
         raise
     except Exception as error:
         reason = str(error) if isinstance(error, ToolkitError) else type(error).__name__
     observation = Observation(list_modules(model), probed=False)
-    return OpenedModel(name or DEMO_NAME, build_catalog(observation), checkpoint), (
+    return OpenedModel(name or DEMO_NAME, build_catalog(observation), request, checkpoint), (
         "this model cannot be tried without its weights, so what its modules put out is not "
         f"shown, and indices may differ from those of a capture ({reason})."
     )
-
-
-def _study(
-    name: str | None,
-    model: Any,
-    checkpoint: Checkpoint,
-    request: Request,
-    stand_in: bool = False,
-) -> OpenedModel:
-    """Try the model, or its skeleton, on what it is to read.
-
-    With `stand_in` it gets a blank image or silence where it needs one and none was given.
-    """
-    if stand_in and (request.has_media or not reads_text(model)):
-        request = with_stand_ins(model, request)
-    needed = needed_processor(model, request)
-    if needed is None:
-        try:
-            catalog = build_catalog(observe(model))
-        except Exception:
-            opened = _beside_a_stand_in(name, model, checkpoint, request)
-            if opened is None:
-                raise
-            if not stand_in:
-                raise UsageError(needs_media(model)) from None
-            return opened
-        return OpenedModel(name or DEMO_NAME, catalog, checkpoint, outline=model)
-    processor = load_processor(checkpoint, needed)
-    tokenizer = getattr(processor, "tokenizer", None)
-    if tokenizer is None and has_decoder(model, request):
-        tokenizer = load_tokenizer(checkpoint)
-    tensors = prepare(model, processor, request)
-    return OpenedModel(
-        name or DEMO_NAME,
-        build_catalog(try_model(model, tensors)),
-        checkpoint,
-        tokenizer=tokenizer,
-        processor=processor,
-        outline=model,
-        read=count_tokens(tensors),
-    )
-
-
-def _beside_a_stand_in(
-    name: str | None, model: Any, checkpoint: Checkpoint, request: Request
-) -> OpenedModel | None:
-    """A model that fails on text alone, tried with a blank image beside it (CLIP)."""
-    filled = with_stand_ins(model, request)
-    if not filled.has_media:
-        return None
-    try:
-        return _study(name, model, checkpoint, filled)
-    except ToolkitError:  # no processor, say: then the first failure is what to tell
-        return None
-
-
-def _open(name: str | None, options: Options) -> Checkpoint:
-    where = str(DEMO_MODEL) if name is None else name
-    return open_checkpoint(where, options.revision, options.trust_remote_code)
 
 
 @fixed_seed()
@@ -182,36 +130,100 @@ def open_loaded(
             )
     elif processor is None:
         raise UsageError("a loaded model needs its processor too: capture(model, processor=...).")
-    name = str(getattr(model, "name_or_path", "") or type(model).__name__)
-    with (
-        restored(model),
-        attention_implementation(model, "eager"),
-        forward_errors(),
-    ):
-        tensors = {} if processor is None else prepare(model, processor, request)
-        observation = observe(model) if processor is None else try_model(model, tensors)
     tokenizer = getattr(processor, "tokenizer", None) if tokenizer is None else tokenizer
-    return OpenedModel(
+    name = str(getattr(model, "name_or_path", "") or type(model).__name__)
+    with restored(model), attention_implementation(model, "eager"), forward_errors():
+        if processor is None:
+            encoded, observation = None, observe(model)
+        else:
+            encoded = encode_media(model, processor, tokenizer, request)
+            observation = try_model(model, inputs_for(model, encoded.tensors))
+    opened = OpenedModel(
         name,
         build_catalog(observation),
+        request,
         model=model,
         tokenizer=tokenizer,
         processor=processor,
-        read=count_tokens(tensors),
+        encoded=encoded,
+    )
+    return with_request(opened, request)
+
+
+def _open(name: str | None, options: Options) -> Checkpoint:
+    where = str(DEMO_MODEL) if name is None else name
+    return open_checkpoint(where, options.revision, options.trust_remote_code)
+
+
+def _try(
+    name: str | None,
+    model: Any,
+    checkpoint: Checkpoint,
+    request: Request,
+    stand_in: bool = False,
+) -> OpenedModel:
+    """Try the model, or its skeleton, on what it is to read; an image or audio is encoded for that.
+
+    With `stand_in` it gets a blank image or silence where it needs one and none was given.
+    """
+    if stand_in and (request.has_media or not reads_text(model)):
+        request = with_stand_ins(model, request)
+    needed = needed_processor(model, request)
+    if needed is None:
+        try:
+            catalog = build_catalog(observe(model))
+        except Exception:
+            opened = _beside_a_stand_in(name, model, checkpoint, request)
+            if opened is None:
+                raise
+            if not stand_in:
+                raise UsageError(needs_media(model)) from None
+            return opened
+        return OpenedModel(name or DEMO_NAME, catalog, request, checkpoint)
+    processor = load_processor(checkpoint, needed)
+    tokenizer = getattr(processor, "tokenizer", None)
+    if tokenizer is None and has_decoder(model, request):
+        tokenizer = load_tokenizer(checkpoint)
+    encoded = encode_media(model, processor, tokenizer, request)
+    return OpenedModel(
+        name or DEMO_NAME,
+        build_catalog(try_model(model, inputs_for(model, encoded.tensors))),
+        request,
+        checkpoint,
+        tokenizer=tokenizer,
+        processor=processor,
+        encoded=encoded,
     )
 
 
-def with_prompt(opened: OpenedModel, request: Request) -> Request:
-    """The request, with the prompt of the demonstration where a model that reads text has none."""
-    if request.prompt is None and opened.processor is None:
-        return replace(request, prompt=DEMO_PROMPT)
-    return request
+def _beside_a_stand_in(
+    name: str | None, model: Any, checkpoint: Checkpoint, request: Request
+) -> OpenedModel | None:
+    """A model that fails on text alone, tried with a blank image beside it (CLIP)."""
+    filled = with_stand_ins(model, request)
+    if not filled.has_media:
+        return None
+    try:
+        return _try(name, model, checkpoint, filled)
+    except ToolkitError:  # no processor, say: then the first failure is what to tell
+        return None
 
 
-def tokenize_text(opened: OpenedModel, request: Request, config: Any) -> int | None:
-    """How many tokens the text is. Raises `UsageError` when it does not fit the model."""
-    if opened.processor is not None:
-        return opened.read
-    if opened.tokenizer is None and opened.checkpoint is not None:
-        opened.tokenizer = load_tokenizer(opened.checkpoint)
-    return int(tokenize(config, opened.tokenizer, request)["input_ids"].shape[-1])
+def with_request(opened: OpenedModel, request: Request, skeleton: Any = None) -> OpenedModel:
+    """The same model with a request to read: a text, or what was encoded when it was opened.
+
+    Without a prompt the demonstration's is taken. `skeleton` stands in for a model whose weights
+    are not loaded. Raises `UsageError` where the text does not fit the model.
+    """
+    model = opened.model if skeleton is None else skeleton
+    tokenizer, encoded = opened.tokenizer, opened.encoded
+    if opened.processor is None:
+        if tokenizer is None and opened.checkpoint is not None:
+            tokenizer = load_tokenizer(opened.checkpoint)
+        if request.prompt is None:
+            request = replace(request, prompt=DEMO_PROMPT)
+        encoded = encode_text(model.config, tokenizer, request)
+    assert encoded is not None, "an image or audio is encoded when the model is opened"
+    with forward_errors():
+        counted = lengths(model, request, encoded)
+    return replace(opened, request=request, tokenizer=tokenizer, encoded=encoded, lengths=counted)

@@ -8,17 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from activations.document.format import FORMAT
 from activations.document.writer import count_non_finite, write_document
 from activations.errors import ToolkitError
 from activations.forward import hooks, pyvene_backend
+from activations.forward.hooks import Recording
 from activations.forward.sdpa_weights import sdpa_weights
-from activations.inputs import processor
-from activations.inputs.prompt import encode
-from activations.inputs.request import Inputs, Request
+from activations.inputs.processor import name_positions
+from activations.inputs.prompt import complete
+from activations.inputs.request import Inputs
 from activations.model.attn_implementation import attention_implementation
 from activations.model.devices import refuse_offloaded_reads
 from activations.model.errors import forward_errors
@@ -28,14 +27,8 @@ from activations.model.state import fixed_seed, restored
 from activations.selection.answers import Selection
 from activations.selection.catalog import CATEGORIES
 from activations.selection.observation import weights_sources
-from activations.session.header import (
-    by_category,
-    describe_environment,
-    lost_weights,
-    warnings_about,
-    weights_entries,
-)
-from activations.session.opening import OpenedModel, tokenize_text, with_prompt
+from activations.session.header import build_header, capture_warnings, describe_environment
+from activations.session.opening import OpenedModel
 from activations.session.options import Options
 
 BACKENDS = {"hooks": hooks.record, "pyvene": pyvene_backend.record}
@@ -69,15 +62,9 @@ class Capture:
         write_document(path, self.header, self.captured, progress, format, release)
 
 
-def load_weights(
-    opened: OpenedModel, selection: Selection, request: Request, options: Options
-) -> None:
+def load_weights(opened: OpenedModel, selection: Selection, options: Options) -> None:
     """Load the model, unless that is done; `run` does so too. Raises `ToolkitError`."""
-    if opened.checkpoint is None:
-        return
-    # The tokenizer first: it is quick, may be missing, and tells whether the text fits.
-    tokenize_text(opened, with_prompt(opened, request), opened.checkpoint.config)
-    if opened.model is None:
+    if opened.model is None and opened.checkpoint is not None:
         opened.model, opened.warnings = load_model(
             opened.checkpoint,
             _implementation(selection, options),
@@ -85,7 +72,6 @@ def load_weights(
             options.device,
             options.device_map,
         )
-    opened.outline = None
 
 
 def _implementation(selection: Selection, options: Options) -> str | None:
@@ -96,87 +82,82 @@ def _implementation(selection: Selection, options: Options) -> str | None:
 def run(
     opened: OpenedModel,
     selection: Selection,
-    request: Request,
     options: Options | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Capture:
-    """Run the prompt once and keep what the selected modules put out.
+    """Run the prompt once and keep what the selected modules return.
 
     `progress` is called with a module's name after each of its calls. Raises `ToolkitError` when
     the model fails, nothing fires ("No data captured") or attention weights were chosen that this
-    attention implementation does not hand out.
+    attention implementation does not return.
     """
-    options, request = options or Options(), with_prompt(opened, request)
-    observation = opened.catalog.observation
-    sources = weights_sources(observation.weights, selection.names)
+    options = options or Options()
+    load_weights(opened, selection, options)
+    inputs, recorded, environment = _pass(opened, selection, options, progress)
+    if not recorded.outputs:
+        raise ToolkitError(
+            "No data captured: none of the selected modules was called in the forward pass. "
+            "Choose others; --list shows what each puts out."
+        )
+    captured = _by_category(recorded, selection)
+    non_finite = count_non_finite(captured)
+    return Capture(
+        build_header(opened, selection, inputs, recorded, environment, non_finite),
+        captured,
+        [
+            *opened.warnings,
+            *inputs.warnings,
+            *capture_warnings(opened, selection, recorded, non_finite),
+        ],
+    )
+
+
+def _pass(
+    opened: OpenedModel,
+    selection: Selection,
+    options: Options,
+    progress: Callable[[str], None] | None,
+) -> tuple[Inputs, Recording, dict[str, Any]]:
+    """The forward pass: what it got, what was recorded, and in which environment.
+
+    The model is left as it was.
+    """
+    model, observation = opened.model, opened.catalog.observation
     implementation = _implementation(selection, options)
-    load_weights(opened, selection, request, options)
-    model = opened.model
-    with (
-        restored(model),
-        attention_implementation(model, implementation),
-        fixed_seed(),
-    ):
+    sources = weights_sources(observation.weights, selection.names)
+    with restored(model), attention_implementation(model, implementation), fixed_seed():
         with forward_errors(), refuse_offloaded_reads(model):
-            inputs = _encode(opened, request)
+            inputs = _inputs(opened)
         call = {**inputs.tensors, **_forward_options(opened, selection, bool(sources))}
-        holders = [source.module for source in sources]
         with (
             forward_errors(),
             refuse_offloaded_reads(model),
-            sdpa_weights(model, implementation, holders),
+            sdpa_weights(model, implementation, [source.module for source in sources]),
         ):
             if observation.warm_up:
                 hooks.record(model, inputs.tensors, [])
             recorded = BACKENDS[options.backend](
                 model, call, selection.names, progress, observation.first_after(selection.names)
             )
-        environment = describe_environment(model, options)
-    if not recorded.outputs:
-        raise ToolkitError(
-            "No data captured: none of the selected modules was called in the forward pass. "
-            "Choose others; --list shows what each puts out."
-        )
-    captured = by_category(recorded, selection)
-    non_finite = count_non_finite(captured)
-    header = {
-        "format": FORMAT,
-        "model": opened.name,
-        "prompt": request.prompt or "",
-        "text_pair": request.text_pair,
-        "target": request.target,
-        "image": request.image and Path(request.image.name).name,
-        "audio": request.audio and Path(request.audio.name).name,
-        **inputs.header(),
-        "selected_patterns": {c: [p.text for p in selection.patterns[c]] for c in CATEGORIES},
-        "selected_modules": {c: list(selection.modules[c]) for c in CATEGORIES},
-        "attention_weights": weights_entries(
-            sources, recorded, opened, environment, selection.wants_attention
-        ),
-        "not_called": recorded.not_called or None,
-        "non_finite": non_finite or None,
-        "environment": environment,
-    }
-    return Capture(
-        {key: value for key, value in header.items() if value is not None},
-        captured,
-        opened.warnings
-        + inputs.warnings
-        + (lost_weights(observation) if selection.wants_attention else [])
-        + warnings_about(recorded.not_called, non_finite),
-    )
+        return inputs, recorded, describe_environment(model, options)
 
 
-def _encode(opened: OpenedModel, request: Request) -> Inputs:
-    if opened.processor is None:
-        return encode(opened.model, opened.tokenizer, request)
-    return processor.encode(
-        opened.model,
-        opened.processor,
-        opened.tokenizer,
-        request,
-        opened.catalog.observation,
-    )
+def _inputs(opened: OpenedModel) -> Inputs:
+    """What was encoded when the model was opened, on its device, with the decoder's text."""
+    assert opened.encoded is not None, "a model that is only listed is not run"
+    inputs = complete(opened.model, opened.tokenizer, opened.request, opened.encoded)
+    if opened.processor is not None:
+        name_positions(inputs, opened.model, opened.processor, opened.catalog.observation)
+    return inputs
+
+
+def _by_category(recorded: Recording, selection: Selection) -> dict[str, dict[str, Any]]:
+    category_of = {name: c for c, names in selection.modules.items() for name in names}
+    captured: dict[str, dict[str, Any]] = {category: {} for category in CATEGORIES}
+    for key, output in recorded.outputs.items():
+        name = key if key in category_of else key.rpartition("@")[0]
+        captured[category_of[name]][key] = output
+    return captured
 
 
 def _forward_options(opened: OpenedModel, selection: Selection, weights: bool) -> dict[str, Any]:

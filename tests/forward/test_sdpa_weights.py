@@ -37,13 +37,13 @@ def weights_of(capture: Capture) -> dict[tuple[Any, ...], np.ndarray]:
 @pytest.mark.parametrize("family", MODELS)
 def test_weights_beside_sdpa(family: str, backend: str) -> None:
     auto = (tiny.FAMILIES | tiny.ODD_FAMILIES).get(family, "AutoModelForCausalLM")
-    opened = open_loaded(tiny.model(family, auto), tiny.tokenizer())
+    request = Request(TEXT, target="Ein Satz." if family in ("t5", "bart") else None)
+    opened = open_loaded(tiny.model(family, auto), tiny.tokenizer(), request=request)
     # the last of the others reads the final hidden states
     last = [p.text for p in opened.catalog.of("other") if p.outputs.startswith("[")][-1]
     selection = select(opened.catalog, {"attention": "weights", "other": last})
-    text = Request(TEXT, target="Ein Satz." if family in ("t5", "bart") else None)
-    eager = run(opened, selection, text)
-    beside = run(opened, selection, text, Options(attn_implementation="sdpa", backend=backend))
+    eager = run(opened, selection)
+    beside = run(opened, selection, Options(attn_implementation="sdpa", backend=backend))
     expected, found = weights_of(eager), weights_of(beside)
     assert list(found) == list(expected)
     for key, weights in expected.items():
@@ -75,9 +75,9 @@ def test_only_the_chosen_layers_are_computed(monkeypatch: pytest.MonkeyPatch) ->
         return own(module, *args, **kwargs)
 
     monkeypatch.setattr(sdpa_weights, "_eager_weights", counting)
-    opened = open_loaded(tiny.model("llama"), tiny.tokenizer())
+    opened = open_loaded(tiny.model("llama"), tiny.tokenizer(), request=Request(TEXT))
     selection = select(opened.catalog, {"attention": "0"}, [1])
-    run(opened, selection, Request(TEXT), Options(attn_implementation="sdpa"))
+    run(opened, selection, Options(attn_implementation="sdpa"))
     assert computed == [1]
 
 
@@ -98,12 +98,12 @@ def test_the_attention_function_is_put_back_whatever_happens() -> None:
 
 
 def test_a_model_that_does_not_change_its_attention() -> None:
-    opened = open_loaded(tiny.model("deberta-v2"), tiny.tokenizer())
+    opened = open_loaded(tiny.model("deberta-v2"), tiny.tokenizer(), request=Request(TEXT))
     selection = select(opened.catalog, {"attention": "weights"})
     with pytest.raises(
         ToolkitError, match=r"does not take up attention 'sdpa' once it is loaded\. Use"
     ):
-        run(opened, selection, Request(TEXT), Options(attn_implementation="sdpa"))
+        run(opened, selection, Options(attn_implementation="sdpa"))
 
 
 def test_a_model_with_attention_of_its_own(
@@ -147,12 +147,11 @@ def test_weights_beside_an_attention_that_is_given_no_mask(
     monkeypatch.setitem(masks, "windowed", flash_attention_mask)
     changes = {"sliding_window": 4} if windows else {}
     model = tiny.model(family, "AutoModelForCausalLM", **changes)
-    opened = open_loaded(model, tiny.tokenizer())
+    opened = open_loaded(model, tiny.tokenizer(), request=Request(TEXT))
     selection = select(opened.catalog, {"attention": "weights"})
-    request = Request(TEXT)
-    expected = weights_of(run(opened, selection, request))
+    expected = weights_of(run(opened, selection))
     options = Options(attn_implementation="windowed")
-    found = weights_of(run(opened, selection, request, options))
+    found = weights_of(run(opened, selection, options))
     assert sum(window is not None for window in told) == windows
     assert len(expected) == len(found) > 2
     for key, weights in expected.items():

@@ -80,11 +80,11 @@ class Case:
 
     @cached_property
     def opened(self) -> OpenedModel:
-        return open_model(str(self.folder))
+        return open_model(str(self.folder), request=TEXT)
 
     @cached_property
     def capture(self) -> Capture:
-        return run(self.opened, select(self.opened.catalog, EVERYTHING), TEXT)
+        return run(self.opened, select(self.opened.catalog, EVERYTHING))
 
     @cached_property
     def model(self) -> Any:
@@ -136,7 +136,7 @@ def test_weights_are_the_models_own(case: Case) -> None:
             select(catalog, {"attention": "weights"})
         assert str(caught.value) == NO_WEIGHTS[case.family]
         return
-    capture = run(case.opened, select(catalog, {"attention": "weights"}), TEXT)
+    capture = run(case.opened, select(catalog, {"attention": "weights"}))
     expected = own_attentions(case.model, case.inputs)
     entries = capture.header["attention_weights"]
     found: dict[str, list[Any]] = {}
@@ -178,7 +178,7 @@ def test_every_module_whole_and_the_logits_unchanged(case: Case) -> None:
     # The same pass with every module hooked gives the logits of a pass without.
     seen: list[Any] = []
     handle = case.opened.model.register_forward_hook(lambda m, args, out: seen.append(out))
-    run(case.opened, select(case.opened.catalog, EVERYTHING), TEXT)
+    run(case.opened, select(case.opened.catalog, EVERYTHING))
     handle.remove()
     assert torch.equal(seen[-1].logits, expected[""][0].logits)
 
@@ -186,7 +186,7 @@ def test_every_module_whole_and_the_logits_unchanged(case: Case) -> None:
 def test_pyvene_gives_the_same_bytes(case: Case, tmp_path: Path) -> None:
     selection = select(case.opened.catalog, EVERYTHING)
     case.capture.save(tmp_path / "hooks.json")
-    run(case.opened, selection, TEXT, Options(backend="pyvene")).save(tmp_path / "pyvene.json")
+    run(case.opened, selection, Options(backend="pyvene")).save(tmp_path / "pyvene.json")
     hooks, pyvene = ((tmp_path / name).read_bytes() for name in ("hooks.json", "pyvene.json"))
     assert pyvene.replace(b'"backend":"pyvene"', b'"backend":"hooks"') == hooks
 

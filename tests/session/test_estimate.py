@@ -19,7 +19,7 @@ from activations.outputs.shapes import Count, Lengths, Shape, in_words
 from activations.selection.answers import select
 from activations.selection.catalog import CATEGORIES
 from activations.selection.observation import Module, Observation
-from activations.session.estimate import Prospect, expected_size, foresee
+from activations.session.estimate import Estimate, expected_size
 from activations.session.opening import OpenedModel, open_loaded, open_model
 from activations.session.options import Options
 from activations.session.run import Capture, run
@@ -32,18 +32,17 @@ Checkpoints = Callable[[str], Path]
 def told_and_taken(
     opened: OpenedModel,
     answers: dict[str, str],
-    request: Request,
     path: Path,
     options: Options | None = None,
     format: str = "json",
-) -> tuple[Prospect, Capture, int]:
-    """What is foreseen, and how many bytes the document has in the end."""
+) -> tuple[Estimate, Capture, int]:
+    """What is expected, and how many bytes the document has in the end."""
     options = options or Options()
     selection = select(opened.catalog, answers)
-    prospect = foresee(opened, selection, request, format)
-    made = run(opened, selection, request, options)
+    expected = expected_size(opened, selection.names, format)
+    made = run(opened, selection, options)
     made.save(path, format=format)
-    return prospect, made, document_size(path, format)
+    return expected, made, document_size(path, format)
 
 
 @pytest.mark.parametrize("format", ["json", "safetensors"])
@@ -52,20 +51,18 @@ def told_and_taken(
 def test_within_a_third_of_what_it_takes(
     family: str, answers: dict[str, str], format: str, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    opened = open_model(str(checkpoints(family)))
     target = TEXT if family in ("t5", "bart") else None
-    prospect, made, taken = told_and_taken(
-        opened, answers, Request(TEXT, target=target), tmp_path / "x.json", format=format
-    )
+    opened = open_model(str(checkpoints(family)), request=Request(TEXT, target=target))
+    expected, made, taken = told_and_taken(opened, answers, tmp_path / "x.json", format=format)
     if family == "mixtral" and "mlp" in answers:
         # the activation inside its experts gets the rows picked for each of them
-        assert prospect.size.bound == "at least"
+        assert expected.bound == "at least"
     else:
-        assert prospect.size.bound == "about"
-        assert 3 / 4 < prospect.size.bytes / taken < 4 / 3
-    assert prospect.lengths.text == len(made.header["tokens"])
+        assert expected.bound == "about"
+        assert 3 / 4 < expected.bytes / taken < 4 / 3
+    assert opened.lengths.text == len(made.header["tokens"])
     if target is not None:
-        assert prospect.lengths.target == len(made.header["decoder_tokens"])
+        assert opened.lengths.target == len(made.header["decoder_tokens"])
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
@@ -73,11 +70,11 @@ def test_in_the_dtype_that_is_asked_for(
     dtype: str, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
     options = Options(dtype=dtype)
-    opened = open_model(str(checkpoints("qwen2")), options)
-    prospect, made, taken = told_and_taken(
-        opened, ANSWERS[2], Request(TEXT), tmp_path / "x.json", options, "safetensors"
+    opened = open_model(str(checkpoints("qwen2")), options, Request(TEXT))
+    expected, made, taken = told_and_taken(
+        opened, ANSWERS[2], tmp_path / "x.json", options, "safetensors"
     )
-    assert 0.9 < prospect.size.bytes / taken < 1.1
+    assert 0.9 < expected.bytes / taken < 1.1
     outlined = opened.catalog.observation.outputs["model.layers.0.mlp"]
     assert outlined.dtype == made.captured["mlp"]["model.layers.0.mlp"].dtype == dtype
 
@@ -86,19 +83,16 @@ def test_in_the_dtype_that_is_asked_for(
 def test_the_most_when_the_model_writes(
     family: str, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
-    opened = open_model(str(checkpoints(family)))
-    prospect, made, taken = told_and_taken(
-        opened,
-        {"attention": "weights", "mlp": "0"},
-        Request("The cat sat", max_new_tokens=20),
-        tmp_path / "x.json",
-    )
+    request = Request("The cat sat", max_new_tokens=20)
+    opened = open_model(str(checkpoints(family)), request=request)
+    answers = {"attention": "weights", "mlp": "0"}
+    expected, made, taken = told_and_taken(opened, answers, tmp_path / "x.json")
     written = len(made.header.get("decoder_tokens", made.header["tokens"]))
-    most = prospect.lengths.target or prospect.lengths.text
-    assert prospect.size.bound == "up to"
+    most = opened.lengths.target or opened.lengths.text
+    assert expected.bound == "up to"
     assert most is not None
     assert written <= most == (21 if family == "t5" else 20 + made.header["continuation_start"])
-    assert taken < prospect.size.bytes * 4 / 3
+    assert taken < expected.bytes * 4 / 3
 
 
 @pytest.mark.parametrize("family", ["vit", "wav2vec2", "whisper", "clip", "llava"])
@@ -111,11 +105,11 @@ def test_of_images_and_audio(family: str, checkpoints: Checkpoints, tmp_path: Pa
     request = Request(prompt, target=target, **media)
     opened = open_model(str(checkpoints(family)), request=request)
     answers = dict.fromkeys(CATEGORIES, "all")
-    prospect, made, taken = told_and_taken(opened, answers, request, tmp_path / "x.json")
-    assert 3 / 4 < prospect.size.bytes / taken < 4 / 3
-    assert prospect.size.bound in ("about", "at least")  # CLIP picks the end of its text
+    expected, made, taken = told_and_taken(opened, answers, tmp_path / "x.json")
+    assert 3 / 4 < expected.bytes / taken < 4 / 3
+    assert expected.bound in ("about", "at least")  # CLIP picks the end of its text
     if prompt is not None:
-        assert prospect.lengths.text == len(made.header["tokens"])
+        assert opened.lengths.text == len(made.header["tokens"])
 
 
 @pytest.mark.parametrize("format", ["json", "safetensors"])
@@ -123,9 +117,9 @@ def test_of_images_and_audio(family: str, checkpoints: Checkpoints, tmp_path: Pa
 def test_what_is_captured_is_sized_by_the_same_rule(
     family: str, format: str, tmp_path: Path
 ) -> None:
-    opened = open_loaded(tiny.model(family), tiny.tokenizer())
+    opened = open_loaded(tiny.model(family), tiny.tokenizer(), request=Request(TEXT))
     _, made, taken = told_and_taken(
-        opened, {"attention": "all"}, Request(TEXT), tmp_path / "x.json", format=format
+        opened, {"attention": "all"}, tmp_path / "x.json", format=format
     )
     assert 0.85 < estimated_size(made.captured, format) / taken < 1.2
 
