@@ -28,7 +28,6 @@ from activations import load
 from activations.document.format import SECTIONS
 from activations.document.reader import Document
 from activations.errors import ToolkitError
-from activations.model.vocabulary import tokens_of
 from activations.outputs.tree import walk
 from activations.views.content import read_content
 

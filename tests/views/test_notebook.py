@@ -22,7 +22,6 @@ from playwright.sync_api import Frame, expect, sync_playwright
 from activations import Document, ToolkitError, UsageError, load
 from activations.document.format import FORMAT
 from activations.document.writer import write_document
-from activations.model.vocabulary import tokens_of
 from activations.outputs.tensor import Tensor
 from activations.views import content, notebook
 from activations.views.content import read_content
