@@ -175,7 +175,7 @@ def capture_activations(args: argparse.Namespace, console: Console) -> None:
     if opened.request.prompt != request.prompt:
         console.note(f"No --prompt given: taking {opened.request.prompt!r}.")
     selection = _choose(console, opened, answers, layers)
-    size = expected_size(opened, selection.names, args.format)
+    size = expected_size(opened.catalog.observation, selection.names, opened.lengths, args.format)
     console.note(_summary(args, opened, selection, size))
     check_room(args.output, size.bytes)
     with exit_on_signal(console):

@@ -163,6 +163,8 @@ def capture(
             check("a name, a folder or a loaded model", str, os.PathLike, model=model)
         opened = open_loaded(model, tokenizer, processor, request)
     selection = choose(opened.catalog, answers, chosen_layers)
-    check_room(output, expected_size(opened, selection.names, format).bytes)
+    observation = opened.catalog.observation
+    size = expected_size(observation, selection.names, opened.lengths, format)
+    check_room(output, size.bytes)
     run(opened, selection, options).save(output, format=format, release=True)
     return load(output)

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from activations.document.format import Numbers, document_bytes
-from activations.outputs.shapes import Shape, shapes_in
-from activations.session.opening import OpenedModel
+from activations.outputs.shapes import Lengths, Shape, shapes_in
+from activations.selection.observation import Observation
 from activations.text import size_text
 
 
@@ -27,13 +27,14 @@ class Estimate:
         return f"{self.bound} {size_text(rounded).replace('.0 ', ' ')}"
 
 
-def expected_size(opened: OpenedModel, names: Iterable[str], format: str = "json") -> Estimate:
+def expected_size(
+    observation: Observation, names: Iterable[str], lengths: Lengths, format: str = "json"
+) -> Estimate:
     """What the document of these modules will take, from what the trial run showed of them.
 
     What cannot be told beforehand (modules that get rows picked by the data, and those of a model
     that could not be tried) is left out, and the estimate is "at least".
     """
-    observation, lengths = opened.catalog.observation, opened.lengths
     known: list[list[Numbers]] = []
     all_known = observation.probed
     for name in names:

@@ -82,6 +82,12 @@ class Case:
     def opened(self) -> OpenedModel:
         return open_model(str(self.folder), request=TEXT)
 
+    @property
+    def model(self) -> Any:
+        """With its weights, which the first capture loads."""
+        assert self.capture
+        return self.opened.model
+
     @cached_property
     def capture(self) -> Capture:
         return run(self.opened, select(self.opened.catalog, EVERYTHING))
@@ -105,7 +111,7 @@ class Case:
         found: dict[str, Any] = {key: torch.tensor(header[key]) for key in keys if key in header}
         if self.needs_flag:
             found["output_attentions"] = True
-        taken = inspect.signature(self.opened.model.forward).parameters
+        taken = inspect.signature(self.model.forward).parameters
         if "use_cache" in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values()):
             found["use_cache"] = False
         return found
@@ -177,7 +183,7 @@ def test_every_module_whole_and_the_logits_unchanged(case: Case) -> None:
 
     # The same pass with every module hooked gives the logits of a pass without.
     seen: list[Any] = []
-    handle = case.opened.model.register_forward_hook(lambda m, args, out: seen.append(out))
+    handle = case.model.register_forward_hook(lambda m, args, out: seen.append(out))
     run(case.opened, select(case.opened.catalog, EVERYTHING))
     handle.remove()
     assert torch.equal(seen[-1].logits, expected[""][0].logits)
@@ -201,7 +207,7 @@ def test_a_pass_that_stops_early_captures_the_same(case: Case, backend: str) -> 
         for name, layer in zip(pattern.names, pattern.layers, strict=True)
         if layer == 0 and catalog.observation.calls[name]
     ]
-    model, record = case.opened.model, BACKENDS[backend]
+    model, record = case.model, BACKENDS[backend]
     with torch.no_grad():
         logits = model(**case.inputs).logits
     whole = record(model, case.inputs, names)
@@ -223,7 +229,7 @@ def test_most_passes_for_the_first_layer_stop_early(case: Case) -> None:
     assert (after is None) == (case.family in NO_WEIGHTS)
     if after is not None:
         called: list[str] = []
-        hooks.record(case.opened.model, case.inputs, first, called.append, after)
+        hooks.record(case.model, case.inputs, first, called.append, after)
         assert called == first * observation.calls[first[0]]
 
 

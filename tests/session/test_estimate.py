@@ -39,7 +39,7 @@ def told_and_taken(
     """What is expected, and how many bytes the document has in the end."""
     options = options or Options()
     selection = select(opened.catalog, answers)
-    expected = expected_size(opened, selection.names, format)
+    expected = expected_size(opened.catalog.observation, selection.names, opened.lengths, format)
     made = run(opened, selection, options)
     made.save(path, format=format)
     return expected, made, document_size(path, format)
