@@ -82,12 +82,6 @@ class Case:
     def opened(self) -> OpenedModel:
         return open_model(str(self.folder), request=TEXT)
 
-    @property
-    def model(self) -> Any:
-        """With its weights, which the first capture loads."""
-        assert self.capture
-        return self.opened.model
-
     @cached_property
     def capture(self) -> Capture:
         return run(self.opened, select(self.opened.catalog, EVERYTHING))
@@ -183,7 +177,8 @@ def test_every_module_whole_and_the_logits_unchanged(case: Case) -> None:
 
     # The same pass with every module hooked gives the logits of a pass without.
     seen: list[Any] = []
-    handle = case.model.register_forward_hook(lambda m, args, out: seen.append(out))
+    assert case.capture  # has loaded it
+    handle = case.opened.model.register_forward_hook(lambda m, args, out: seen.append(out))
     run(case.opened, select(case.opened.catalog, EVERYTHING))
     handle.remove()
     assert torch.equal(seen[-1].logits, expected[""][0].logits)
