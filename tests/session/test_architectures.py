@@ -105,7 +105,8 @@ class Case:
         found: dict[str, Any] = {key: torch.tensor(header[key]) for key in keys if key in header}
         if self.needs_flag:
             found["output_attentions"] = True
-        taken = inspect.signature(self.model.forward).parameters
+        assert self.capture  # has loaded the model
+        taken = inspect.signature(self.opened.model.forward).parameters
         if "use_cache" in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values()):
             found["use_cache"] = False
         return found
