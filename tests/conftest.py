@@ -1,7 +1,8 @@
-"""What several test files share: tiny checkpoints, and the two commands run in this process."""
+"""What test files share: tiny checkpoints and documents, the two commands run in this process."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the internet; without this some would try
 
+import numpy as np
 import pytest
 import tiny
 import tiny_media
@@ -53,6 +55,22 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         return path
 
     return folder
+
+
+HIDDEN, GOOD = np.zeros((1, 2, 4)).tolist(), np.full((1, 2, 2, 2), 0.5).tolist()
+
+
+def document_with(
+    path: str | Path, output: Any, shape: Any = None, name: str = "m.0.self_attn", **header: Any
+) -> None:
+    """A document of one module, as another program may have written it; `header` changes keys."""
+    data = {
+        "model": "m",
+        "selected_patterns": {"attention": ["m.{layer}.self_attn"]},
+        "tokens": ["a", "b"],
+        "captured": {"attention_outputs": {name: {"shape": shape, "output": output}}},
+    }
+    Path(path).write_text(json.dumps(data | header))
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
-"""The catalogue of errors: each row of the table in `error_rows`, and what needs a real process."""
+"""Each row of the table of errors, error_rows.txt, and what needs a real process."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -17,18 +16,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run
-from error_rows import CATALOGUE, HUB, LINES, ROWS, Line, Row
+from conftest import GOOD, HIDDEN, Run, document_with
+from error_rows import ROWS, Row
 from faults import snapshot
-from transformers.models.llama import modeling_llama
 
 import agnostic_capture
 import bertviz_head_model_view
 from activations import ToolkitError, __version__
-from activations.forward import hooks
 from activations.model.errors import loading_errors
-from activations.text import printable
-from activations.views import page
 
 ROOT = Path(__file__).parent.parent.parent
 Checkpoints = Callable[[str], Path]
@@ -38,17 +33,17 @@ DEFAULTS = {
     "view": {"--input": "good.json"},
 }
 INSTEAD = {"--prompt-file": "--prompt", "--image": "--prompt", "--audio": "--prompt"}
-HIDDEN, GOOD = np.zeros((1, 2, 4)).tolist(), np.full((1, 2, 2, 2), 0.5).tolist()
-
-
-def document(path: str, output: Any, shape: Any = None, **header: Any) -> None:
-    data = {
-        "model": "m",
-        "selected_patterns": {"attention": ["m.{layer}.self_attn"]},
-        "tokens": ["a", "b"],
-        "captured": {"attention_outputs": {"m.0.self_attn": {"shape": shape, "output": output}}},
-    }
-    Path(path).write_text(json.dumps(data | header))
+# design.md's list of what has a message of its own.
+CATALOGUE = """\
+model not found, no network, gated, a folder that is no checkpoint, tokenizer missing,
+prompt empty, prompt longer than the model takes,
+pattern unknown, pattern ambiguous, index out of range, nothing selected, Module not found,
+No data captured, weights not available under this attention implementation, out of memory,
+no room on the disk, output folder missing, output folder not writable,
+file missing, not JSON, cut short, another format, no attention weights in the document,
+Attention tensor does not have correct dimensions,
+layer outside, head outside, token range outside, batch larger than one, page too large to open
+"""
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +51,14 @@ def place(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) ->
     """The files that rows speak of, in the current folder. No row changes any."""
     folder = tmp_path_factory.mktemp("place")
     with contextlib.chdir(folder):
-        document("good.json", [HIDDEN, GOOD], [[1, 2, 4], [1, 2, 2, 2]])
-        document("none.json", [HIDDEN, None], [[1, 2, 4], None])
-        document("flat.json", [HIDDEN, GOOD[0]], [[1, 2, 4], [2, 2, 2]])
+        document_with("good.json", [HIDDEN, GOOD], [[1, 2, 4], [1, 2, 2, 2]])
+        document_with("none.json", [HIDDEN, None], [[1, 2, 4], None])
+        document_with("flat.json", [HIDDEN, GOOD[0]], [[1, 2, 4], [2, 2, 2]])
         oblong = np.ones((1, 2, 2, 3)).tolist()
-        document("oblong.json", [HIDDEN, oblong], [[1, 2, 4], [1, 2, 2, 3]])
-        document("batch.json", [HIDDEN, GOOD * 2], [[1, 2, 4], [2, 2, 2, 2]])
+        document_with("oblong.json", [HIDDEN, oblong], [[1, 2, 4], [1, 2, 2, 3]])
+        document_with("batch.json", [HIDDEN, GOOD * 2], [[1, 2, 4], [2, 2, 2, 2]])
         long = {"module": "m.0.self_attn", "element": [1], "layer": 0, "kind": "cross"}
-        document("long.json", [HIDDEN, [[[[0.5] * 3001]]]], attention_weights=[long])
+        document_with("long.json", [HIDDEN, [[[[0.5] * 3001]]]], attention_weights=[long])
         Path("cut.json").write_text(Path("good.json").read_text()[:-30])
         Path("text.json").write_text("hello")
         Path("other.json").write_text('{"hello": 1}')
@@ -79,52 +74,21 @@ def place(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) ->
         yield folder
 
 
-# ------------------------------------------------------------------------------- circumstances
-
-UNDER: dict[str, Callable[[pytest.MonkeyPatch], None]] = {}
-
-
-def circumstance(name: str) -> Callable[[Any], Any]:
-    def add(function: Any) -> Any:
-        UNDER[name] = function
-        return function
-
-    return add
-
-
 def out_of_memory(*args: Any, **kwargs: Any) -> None:
     raise MemoryError
 
 
-@circumstance("no memory in the forward pass")
-def _(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hooks, "_copy", out_of_memory)
-
-
-@circumstance("no memory while loading")
-def _(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modeling_llama.LlamaForCausalLM, "from_pretrained", out_of_memory)
-
-
-@circumstance("no memory while writing")
-def _(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("activations.document.writer._tensor_text", out_of_memory)
-
-
-@circumstance("a full disk")
-def _(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 1000))
-
-
-@circumstance("a folder that cannot be written")
-def _(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To root, as which tests may run, every folder is writable; see test_faults for real ones."""
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-
-
-@circumstance("browsers that take little")
-def _(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "_LARGEST_PAGE", 3)
+LLAMA = "transformers.models.llama.modeling_llama.LlamaForCausalLM"
+# A row's circumstance -> what it puts in place of what.
+UNDER: dict[str, tuple[str, Any]] = {
+    "no memory in the forward pass": ("activations.forward.hooks._copy", out_of_memory),
+    "no memory while loading": (f"{LLAMA}.from_pretrained", out_of_memory),
+    "no memory while writing": ("activations.document.writer._tensor_text", out_of_memory),
+    "a full disk": ("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 1000)),
+    # To root, as which tests may run, every folder is writable; see test_faults for real ones.
+    "a folder that cannot be written": ("os.access", lambda path, mode: False),
+    "browsers that take little": ("activations.views.page._LARGEST_PAGE", 3),
+}
 
 
 # --------------------------------------------------------------------------------------- the rows
@@ -138,15 +102,15 @@ def completed(argv: list[str]) -> list[str]:
     return [*defaults, *given]
 
 
-def filled(text: str, checkpoints: Checkpoints) -> str:
-    """With the folders of checkpoints in place of their families in braces."""
-    for family in ("llama", "bert", "bart", "opt", "falcon"):
-        if "{" + family + "}" in text:
-            text = text.replace("{" + family + "}", str(checkpoints(family)))
-    return text
+def of(*commands: str) -> list[Row]:
+    return [row for row in ROWS if row.command.split()[0] in commands]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.item}: {' '.join(row.argv)}"[:70])
+def named(row: Row) -> str:
+    return f"{row.item}: {row.command}"[:70]
+
+
+@pytest.mark.parametrize("row", of("capture", "view"), ids=named)
 def test_rows(
     row: Row,
     place: Path,
@@ -156,17 +120,20 @@ def test_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One line, the right code, nothing on stdout, and every file as it was."""
-    argv = [filled(item, checkpoints) for item in completed(row.argv)]
+
+    def filled(text: str) -> str:
+        return re.sub(r"\{(llama|bert|bart|opt|falcon)\}", lambda m: str(checkpoints(m[1])), text)
+
+    argv = [filled(item) for item in completed(row.argv)]
     before = files(place)
     with monkeypatch.context() as patched:
         if row.under:
-            UNDER[row.under](patched)
+            patched.setattr(*UNDER[row.under])
         done = {"capture": capture, "view": view}[row.argv[0]](*argv, "--quiet")
     *warned, last = done.err
-    expected = printable(f"error: {filled(row.line, checkpoints)}")
-    if "{size}" in expected:  # of a page, whose code grows
+    if "{size}" in row.line:  # of a page, whose code grows
         last = re.sub(r"about [\d.]+ kB", "about {size}", last)
-    assert last == expected
+    assert last == f"error: {filled(row.line)}"
     assert all(line.startswith("warning: ") for line in warned)
     assert (done.code, done.out) == (row.code, [])
     assert files(place) == before
@@ -195,68 +162,62 @@ def test_values_that_are_very_long(place: Path, capture: Run, view: Run) -> None
 
 def test_the_table_is_complete() -> None:
     """Every item of the catalogue has a row, and every option of both commands a wrong value."""
-    items = {(row.argv[0], row.item) for row in ROWS} | {("capture", HUB[name][0]) for name in HUB}
-    assert set(CATALOGUE) - {item for _, item in items} == set()
+    catalogue = set(CATALOGUE.strip().replace(",\n", ", ").split(", "))
+    assert catalogue - {row.item for row in ROWS} == set()
     for command, module in (("capture", agnostic_capture), ("view", bertviz_head_model_view)):
+        items = {row.item for row in of(command, "hub" if command == "capture" else command)}
         for action in module.build_parser()._actions:
             if action.nargs != 0:  # takes a value
-                assert (command, action.option_strings[0]) in items
+                assert action.option_strings[0] in items
 
 
 # -------------------------------------------------------------------------- in real processes
 
-
+# A view has its output unbuffered too; a capture, which is slow, only as it comes.
 BOTH_WAYS = [
-    (line, unbuffered)
-    for line in LINES
+    pytest.param(row, unbuffered, id=f"{row.item}{unbuffered}")
+    for row in ROWS
     for unbuffered in ("", "1")
-    if not unbuffered or "$capture" not in line.shell  # as the view, and slow
+    if "$view" in row.command or ("$capture" in row.command and not unbuffered)
 ]
 
 
-@pytest.mark.parametrize(
-    ("line", "unbuffered"), BOTH_WAYS, ids=lambda value: getattr(value, "item", value)
-)
-def test_lines_of_a_shell(line: Line, unbuffered: str, place: Path) -> None:
+@pytest.mark.parametrize(("row", "unbuffered"), BOTH_WAYS)
+def test_lines_of_a_shell(row: Row, unbuffered: str, place: Path) -> None:
     before = files(place)
     commands = {
         "capture": f"{sys.executable} {ROOT}/agnostic_capture.py",
-        "view": f"{sys.executable} {ROOT}/bertviz_head_model_view.py",
+        "view": f"{sys.executable} {ROOT}/bertviz_head_model_view.py --input good.json",
     }
-    where = "--input good.json"
     done = subprocess.run(
-        ["bash", "-c", line.shell],
-        env={
-            **os.environ,
-            **commands,
-            "view": f"{commands['view']} {where}",
-            "PYTHONUNBUFFERED": unbuffered,
-        },
+        ["bash", "-c", row.command],
+        env=os.environ | commands | {"PYTHONUNBUFFERED": unbuffered},
         capture_output=True,
         timeout=120,
     )
     out, err = (text.decode().removesuffix("\n") for text in (done.stdout, done.stderr))
+    line = row.line.replace("{version}", __version__)
+    new = {row.leaving, str(Path(row.leaving).parent)} - {"", "."}
     try:
-        assert (done.returncode, err) == (line.code, line.err)
-        assert out == line.out.replace("{version}", __version__)
-        assert set(files(place)) - set(before) == set(line.new)
+        assert done.returncode == row.code
+        assert (out, err) == (("", f"error: {line}" if line else "") if row.code else (line, ""))
+        assert set(files(place)) - set(before) == new
     finally:
-        for name in sorted(line.new, reverse=True):
-            path = place / name
-            if path.is_dir():
-                path.rmdir()
-            else:
-                path.unlink(missing_ok=True)
+        for name in new:
+            shutil.rmtree(place / name, ignore_errors=True)
+            (place / name).unlink(missing_ok=True)
     assert files(place) == before
+
+
+HUB = {row.argv[1]: row for row in of("hub")}
 
 
 class Hub(BaseHTTPRequestHandler):
     """Answers for every file of a model with its error."""
 
     def do_HEAD(self) -> None:
-        name = "/".join(self.path.split("/")[1:3])
-        _, status, code, _ = HUB[name]
-        self.send_response(status)
+        _, _, status, code = HUB["/".join(self.path.split("/")[1:3])].argv
+        self.send_response(int(status))
         self.send_header("X-Error-Code", code)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -296,34 +257,27 @@ def test_what_a_hub_says(tmp_path: Path) -> None:
             timeout=120,
         )
         server.shutdown()
-    assert done.stderr.splitlines() == [f"error: {line}" for *_, line in HUB.values()]
-    assert done.stdout.splitlines() == ["1"] * len(HUB)
+    assert done.stderr.splitlines() == [f"error: {row.line}" for row in HUB.values()]
+    assert done.stdout.splitlines() == [str(row.code) for row in HUB.values()]
 
 
 @pytest.mark.parametrize(
     ("raised", "part", "line"),
     [
-        (["GatedRepoError"], "configuration", "'o/m' is gated on the Hugging Face hub. Ask for"),
-        (["RepositoryNotFoundError"], "configuration", "model not found: 'o/m' is neither a local"),
-        (["RevisionNotFoundError"], "configuration", "'o/m' has no such revision"),
-        (
-            ["OSError", "ConnectError"],
-            "configuration",
-            "model not found: 'o/m' is not on",
-        ),
-        (["OSError", "LocalEntryNotFoundError"], "weights", "this machine does not have the"),
-        (
-            ["ValueError"],
-            "configuration",
-            "the configuration of 'o/m' cannot be loaded",
-        ),
-        (["SafetensorError"], "weights", "the weights of 'o/m' cannot be loaded: SafetensorError"),
-        (["OSError"], "tokenizer", "'o/m' has no tokenizer that can be loaded. Save one beside"),
+        ("GatedRepoError", "configuration", "'o/m' is gated on the Hugging Face hub. Ask for"),
+        ("RepositoryNotFoundError", "configuration", "model not found: 'o/m' is neither a local"),
+        ("RevisionNotFoundError", "configuration", "'o/m' has no such revision"),
+        ("OSError ConnectError", "configuration", "model not found: 'o/m' is not on"),
+        ("OSError LocalEntryNotFoundError", "weights", "this machine does not have the"),
+        ("ValueError", "configuration", "the configuration of 'o/m' cannot be loaded"),
+        ("SafetensorError", "weights", "the weights of 'o/m' cannot be loaded: SafetensorError"),
+        ("OSError", "tokenizer", "'o/m' has no tokenizer that can be loaded. Save one beside"),
     ],
 )
-def test_what_loading_from_the_hub_raises(raised: list[str], part: str, line: str) -> None:
+def test_what_loading_from_the_hub_raises(raised: str, part: str, line: str) -> None:
+    """The first, caused by the second."""
     error: Exception | None = None
-    for name in reversed(raised):
+    for name in reversed(raised.split()):
         made = type(name, (Exception,), {})("an aggregated message that could not be resolved")
         made.__cause__ = error
         error = made
@@ -333,16 +287,14 @@ def test_what_loading_from_the_hub_raises(raised: list[str], part: str, line: st
     assert str(caught.value).startswith(line)
 
 
-@pytest.mark.parametrize(
-    ("implementation", "line"),
-    [
-        ("eager", "the weights of 'o/m' cannot be loaded: ImportError: requires bitsandbytes"),
-        ("flash_attention_2", "'o/m' does not run with attention 'flash_attention_2' (ImportError"),
-    ],
-)
-def test_what_is_missing_is_blamed_on_attention_only_if_it_was_named(
-    implementation: str, line: str
-) -> None:
-    with pytest.raises(ToolkitError) as caught, loading_errors("o/m", "weights", implementation):
-        raise ImportError("requires bitsandbytes.")
-    assert str(caught.value).startswith(line)
+def test_what_is_missing_is_blamed_on_attention_only_if_it_was_named() -> None:
+    for implementation, line in {
+        "eager": "the weights of 'o/m' cannot be loaded: ImportError: requires bitsandbytes",
+        "flash_attention_2": "'o/m' does not run with attention 'flash_attention_2' (ImportError",
+    }.items():
+        with (
+            pytest.raises(ToolkitError) as caught,
+            loading_errors("o/m", "weights", implementation),
+        ):
+            raise ImportError("requires bitsandbytes.")
+        assert str(caught.value).startswith(line)

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_media
-from conftest import Run
-from small_documents import document_with
+from conftest import Run, document_with
 
 import agnostic_capture
 import bertviz_head_model_view
