@@ -14,7 +14,7 @@ _QUESTION = re.compile(r"^\w+ to capture \(\? for help\): (.*)$")
 
 @dataclass(frozen=True)
 class Command:
-    """A line after `$ `, and the lines that the page shows under it."""
+    """What follows `$ `, and the lines that the page shows under it."""
 
     line: str
     shown: list[str]
@@ -66,7 +66,7 @@ def without_blocks(text: str) -> str:
 
 def commands(console: str) -> list[Command]:
     found: list[Command] = []
-    for line in console.splitlines():
+    for line in console.replace("\\\n", " ").splitlines():  # a command may go over several lines
         if line.startswith("$ "):
             found.append(Command(line[2:], []))
         else:

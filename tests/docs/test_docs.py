@@ -101,7 +101,7 @@ def test_everything_runs(
     for language, content in pages.blocks(text):
         if language == "python":
             exec(compile(content, page.name, "exec"), names)
-        elif language == "json":
+        elif language == "text" and content.startswith('{\n"format"'):
             assert_shows_document(content)
         elif language == "console":
             for command in pages.commands(content):
