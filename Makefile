@@ -20,6 +20,7 @@ check: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(RUN) docs/write_options.py --check
 
 setup: $(VENV)/.installed
 

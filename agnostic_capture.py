@@ -52,7 +52,9 @@ def build_parser() -> Parser:
     )
     text = parser.add_argument_group("what is read")
     text.add_argument(
-        "--model", metavar="NAME_OR_FOLDER", help="a hub name or a checkpoint folder (demo_model)"
+        "--model",
+        metavar="NAME_OR_FOLDER",
+        help="a hub name or a checkpoint folder (default: the bundled demo_model)",
     )
     prompt = text.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", metavar="TEXT", help="the text the model reads")
@@ -99,7 +101,7 @@ def build_parser() -> Parser:
     how.add_argument(
         "--attn-implementation",
         metavar="NAME",
-        help="eager, sdpa, ... (eager if attention is captured, else the model's own)",
+        help="eager, sdpa, ... (default: eager if attention is captured, else the model's own)",
     )
     how.add_argument(
         "--dtype",
@@ -111,7 +113,7 @@ def build_parser() -> Parser:
     how.add_argument(
         "--device-map",
         metavar="MAP",
-        help="spread a model that is larger than one device: auto, disk, ... (see README)",
+        help="spread a model that is larger than one device: auto, disk, ... (see docs/tasks.md)",
     )
     how.add_argument("--revision", metavar="REV", help="a branch, tag or commit on the hub")
     how.add_argument(

@@ -58,16 +58,16 @@ def build_parser() -> Parser:
     add(
         "--view",
         metavar="VIEWS",
-        help="pages: head, model or both (head,model; none with --figure or --summary)",
+        help="pages: head, model or head,model (default: both; none with --figure or --summary)",
     )
     add("--figure", metavar="HEADS", help="figures of these heads, as in 3.5,cross:0.1")
-    add("--output-format", metavar="FORMAT", help="of the figures: svg, png or pdf (svg)")
+    add("--output-format", metavar="FORMAT", help="of the figures: svg, png or pdf (default: svg)")
     add(
         "--summary",
         metavar="FORMAT",
         nargs="?",
         const="table",
-        help="print the scores of every head, over the whole text: table or csv (table)",
+        help="print the scores of every head, over the whole text: table or csv (default: table)",
     )
     add("--layers", metavar="LIST", help="only these layers, as in 0,4-7")
     add("--heads", metavar="LIST", help="only these heads, as in 0-3")
@@ -76,7 +76,8 @@ def build_parser() -> Parser:
         "--min-weight",
         metavar="W",
         type=float,
-        help="lines of pages with a weight of W or less are not drawn; the numbers stay (0.01)",
+        help="lines of pages with a weight of W or less are not drawn; the numbers stay "
+        "(default: 0.01)",
     )
     add("--open", action="store_true", help="open what is written in the browser")
     add("--quiet", action="store_true", help="print only results, warnings and errors")

@@ -5,7 +5,7 @@
 Each entry of transformers' causal, masked and seq2seq language model mappings is built tiny, with
 random weights. Its attention is captured by the toolkit and compared, bit for bit, with what the
 model itself returns for `output_attentions=True`; then written, read back and turned into pages.
-`--write` puts the table into benchmarks/coverage.md and its summary into README.md.
+`--write` puts the table into benchmarks/coverage.md and its summary into docs/models.md.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ PROMPT = "The cat sat on the mat and looked at the moon."
 TARGET = "Ein Satz, noch ein Satz."
 SECONDS = 60  # an entry may take; most take one
 TABLE = ROOT / "benchmarks" / "coverage.md"
+PAGE = ROOT / "docs" / "models.md"
 MARKS = ("<!-- coverage -->", "<!-- /coverage -->")
 
 
@@ -336,8 +337,8 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row.cells()) + " |" for row in rows]) + "\n"
 
 
-def for_readme(rows: list[Row]) -> str:
-    """The summary in words, for between the two marks in README.md."""
+def in_words(rows: list[Row]) -> str:
+    """The summary in words, for between the two marks in docs/models.md."""
 
     def count(name: str, among: list[Row]) -> str:
         missing = [row.entry.partition("/")[2] for row in among if not getattr(row, name)]
@@ -352,19 +353,20 @@ def for_readme(rows: list[Row]) -> str:
         f"these captured with every module hooked. Of the {len(attending)} that return attentions, "
         f"{count('is_exact', attending)} are captured bit for bit and "
         f"{count('is_viewable', attending)} shown whole by the views. "
-        "[The table](benchmarks/coverage.md) says why not."
+        "[The table](../benchmarks/coverage.md) says why not."
     )
 
 
 def write(rows: list[Row]) -> None:
     TABLE.write_text(table(rows), encoding="utf-8")
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     between = re.compile(f"{re.escape(MARKS[0])}.*?{re.escape(MARKS[1])}", re.DOTALL)
     if not between.search(text):
-        raise SystemExit(f"error: README.md has no {MARKS[0]}...{MARKS[1]}. Put the marks back.")
-    text = between.sub(lambda _: f"{MARKS[0]}\n{for_readme(rows)}\n{MARKS[1]}", text)
-    readme.write_text(text, encoding="utf-8")
+        raise SystemExit(
+            f"error: docs/models.md has no {MARKS[0]}...{MARKS[1]}. Put the marks back."
+        )
+    text = between.sub(lambda _: f"{MARKS[0]}\n{in_words(rows)}\n{MARKS[1]}", text)
+    PAGE.write_text(text, encoding="utf-8")
 
 
 def examined(task: str, family: str) -> Row:
@@ -378,7 +380,7 @@ def examined(task: str, family: str) -> Row:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", metavar="NAMES", help="families, as in llama,bert")
-    parser.add_argument("--write", action="store_true", help="coverage.md and README.md anew")
+    parser.add_argument("--write", action="store_true", help="coverage.md and docs/models.md anew")
     options = parser.parse_args(argv)
     only = options.only.split(",") if options.only else None
     if only and options.write:

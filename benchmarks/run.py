@@ -6,7 +6,7 @@ The naive way is what one would write without it: forward hooks and `json.dump(t
 then `json.load`, `torch.tensor` and bertviz's own pages. A random Qwen2 of 0.5 B parameters (24
 layers, 14 heads, 896 wide, bfloat16) reads 256 tokens; it is made once, in .cache. Memory is a
 child process's own maximum. `--quick` takes a quarter of the size, in less than a minute.
-`--write` puts the table into README.md.
+`--write` puts the table into docs/speed.md.
 """
 
 from __future__ import annotations
@@ -206,20 +206,22 @@ def table(rows: list[Row]) -> str:
 
 
 def write(rows: list[Row]) -> None:
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
+    page = ROOT / "docs" / "speed.md"
+    text = page.read_text(encoding="utf-8")
     between = re.compile(f"{re.escape(MARKS[0])}.*?{re.escape(MARKS[1])}", re.DOTALL)
     if not between.search(text):
-        raise SystemExit(f"error: README.md has no {MARKS[0]}...{MARKS[1]}. Put the marks back.")
+        raise SystemExit(
+            f"error: docs/speed.md has no {MARKS[0]}...{MARKS[1]}. Put the marks back."
+        )
     cores = f"{os.cpu_count()} cores, Python {'.'.join(platform.python_version_tuple()[:2])}"
     body = f"{MARKS[0]}\nMeasured by `benchmarks/run.py` ({cores}):\n\n{table(rows)}\n{MARKS[1]}"
-    readme.write_text(between.sub(lambda _: body, text), encoding="utf-8")
+    page.write_text(between.sub(lambda _: body, text), encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small size, under a minute")
-    parser.add_argument("--write", action="store_true", help="the table in README.md anew")
+    parser.add_argument("--write", action="store_true", help="the table in docs/speed.md anew")
     options = parser.parse_args(argv)
     if options.quick and options.write:
         parser.error("--write needs the full size. Leave out --quick.")

@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelFo
 
 import activations
 from activations import Document, ToolkitError, UsageError, load
-from activations.session import run
+from activations.session import opening, run
 
 ROOT = Path(__file__).parent.parent.parent
 Checkpoints = Callable[[str], Path]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,23 @@ def test_a_wrong_tensor_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     row = coverage.examined("causal", "llama")
     assert (row.exact, row.returned) == (2, 3)
     assert row.why == ["self: 1 of 3 differ"]
+
+
+def test_the_page_gets_the_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "models.md"
+    page.write_text("before\n<!-- coverage -->old<!-- /coverage -->\nafter\n")
+    monkeypatch.setattr(coverage, "PAGE", page)
+    monkeypatch.setattr(coverage, "TABLE", tmp_path / "coverage.md")
+    good = coverage.Row("causal/a", built=True, captured=True, returned=1, exact=1, shown=1)
+    coverage.write([good, replace(good, entry="masked/b", exact=0, shown=0)])
+    text = page.read_text()
+    assert text.startswith("before\n<!-- coverage -->\nTried on tiny random models of all 2 ")
+    assert "1 (all but b) are captured bit for bit" in text
+    assert text.endswith("<!-- /coverage -->\nafter\n")
+    assert "old" not in text
+    page.write_text("no marks")
+    with pytest.raises(SystemExit, match="Put the marks back"):
+        coverage.write([good])
 
 
 def test_the_summary_counts(capsys: pytest.CaptureFixture[str]) -> None:
