@@ -178,7 +178,7 @@ def _problem(place: Place, weights: np.ndarray, tokens: int) -> _Problem | None:
     if len(shape) != 4 or not square or 0 in shape:
         return _Problem(
             f"has the shape {shape}, expected {EXPECTED}",
-            "Choose other --layers, or capture modules that hand out attention weights.",
+            "Choose other --layers, or capture modules that return attention weights.",
             "Attention tensor does not have correct dimensions: ",
         )
     if shape[0] != 1:

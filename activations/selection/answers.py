@@ -124,7 +124,7 @@ def _holding_weights(category: str, catalog: Catalog) -> Sequence[Pattern]:
     found = [pattern for pattern in available if used.intersection(pattern.names)]
     if not found:
         raise UsageError(
-            f"no {category} pattern of this model hands out attention weights, so "
+            f"no {category} pattern of this model returns attention weights, so "
             f"'weights' selects nothing. --list shows what there is."
         )
     return found

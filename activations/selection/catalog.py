@@ -79,7 +79,7 @@ class Catalog:
 def build_catalog(observation: Observation) -> Catalog:
     """Sort the modules the probe saw into categories and patterns.
 
-    Within a category the patterns that hand out attention weights come first, the rest in the
+    Within a category the patterns that return attention weights come first, the rest in the
     model's order, outer before inner.
     """
     modules = [module for module in observation.modules if not _is_container(module)]

@@ -123,7 +123,7 @@ def test_what_no_view_can_show_is_named_once(shape: tuple[int, ...], tmp_path: P
         read(tmp_path, *odd)
     assert str(caught.value) == line.replace(" (and 2 more)", "").replace(
         "Left out.",
-        "Choose other --layers, or capture modules that hand out attention weights.",
+        "Choose other --layers, or capture modules that return attention weights.",
     )
 
 

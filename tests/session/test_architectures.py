@@ -45,7 +45,7 @@ FAMILIES = [
 ]
 NO_WEIGHTS = {
     "mamba": "this model has no attention modules. Leave attention empty.",
-    "longformer": "no attention pattern of this model hands out attention weights, so 'weights' "
+    "longformer": "no attention pattern of this model returns attention weights, so 'weights' "
     "selects nothing. --list shows what there is.",
 }
 # What no view can show, in one line each.
