@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from activations.inputs.media import Audio, Image
     from activations.inputs.request import Request
     from activations.selection.answers import Selection
-    from activations.session.estimate import Estimate
     from activations.session.opening import OpenedModel
     from activations.session.run import Capture
 
@@ -132,19 +132,44 @@ def build_parser() -> Parser:
     return parser
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line asks for. Without `answers` the user is asked."""
+
+    request: Request
+    options: Options
+    answers: dict[str, str] | None
+    layers: list[int] | None
+
+
 def capture_activations(args: argparse.Namespace, console: Console) -> None:
     """List the model's patterns, or choose, run the prompt once and write the document."""
+    wanted = read_wanted(args)
+    if args.model is None:
+        console.note("No --model given: using the bundled demo_model.")
+    _import_libraries(args, console)
+    if args.list:
+        _list(args, console, wanted)
+        return
+    opened = _open(args, console, wanted)
+    selection = _choose(console, opened, wanted)
+    _announce(args, console, opened, selection)
+    made = _run(console, opened, selection, wanted.options)
+    _write(args, console, made)
+
+
+def read_wanted(args: argparse.Namespace) -> Wanted:
+    """The arguments, read and checked. Raises `UsageError`, `ToolkitError`.
+
+    All that can be refused without a model is refused here: it takes seconds to import torch.
+    """
+    from activations.inputs.request import Request
     from activations.selection.answers import parse_spec
 
-    # All that can be known without a model comes first: it costs seconds to import torch.
     answers = None if args.auto_select is None else parse_spec(args.auto_select)
     layers = None if args.layers is None else parse_numbers(args.layers, "--layers")
     check_layers(str(DEMO_MODEL) if args.model is None else args.model, layers)
-    prompt = _prompt(args)
     check_new_tokens(args.max_new_tokens)
-    image, audio = _media(args)
-    if not args.list:
-        check_output(args.output, args.format)
     options = Options(
         dtype=args.dtype,
         device=args.device,
@@ -154,37 +179,88 @@ def capture_activations(args: argparse.Namespace, console: Console) -> None:
         revision=args.revision,
         trust_remote_code=args.trust_remote_code,
     )
-    if args.model is None:
-        console.note("No --model given: using the bundled demo_model.")
+    prompt, (image, audio) = _prompt(args), _media(args)
+    if not args.list:
+        check_output(args.output, args.format)
+    request = Request(
+        prompt, args.text_pair, args.target, args.max_new_tokens, args.chat, image, audio
+    )
+    return Wanted(request, options, answers, layers)
+
+
+def _import_libraries(args: argparse.Namespace, console: Console) -> None:
+    """Import torch and transformers, and check what only they know."""
     with (
         exit_on_signal(console, at_once=True),
         console.watching("Importing torch and transformers"),
         collector_paused(),
     ):
-        from activations.inputs.request import Request
         from activations.model.attn_implementation import check_attention
         from activations.model.devices import check_devices
         from activations.model.loading import quiet_libraries
-        from activations.session.estimate import expected_size
-        from activations.session.opening import open_model
-        from activations.session.run import load_weights, run
+        from activations.session import run  # noqa: F401  all that a capture needs
     quiet_libraries(progress=console.shows_progress)
     check_devices(args.device, args.device_map)
     check_attention(args.attn_implementation)
-    request = Request(
-        prompt, args.text_pair, args.target, args.max_new_tokens, args.chat, image, audio
-    )
-    if args.list:
-        _list(args, console, options, request)
-        return
+
+
+def _list(args: argparse.Namespace, console: Console, wanted: Wanted) -> None:
+    from activations.cli.questions import show_catalog
+    from activations.session.opening import list_model
+
+    opened, warning = list_model(args.model, wanted.options, wanted.request)
+    if warning:
+        console.warn(warning)
+    show_catalog(opened.catalog, sys.stdout)
+
+
+def _open(args: argparse.Namespace, console: Console, wanted: Wanted) -> OpenedModel:
+    from activations.session.opening import open_model
+
     with exit_on_signal(console):
-        opened = open_model(args.model, options, request, console.watching)
-    if opened.request.prompt != request.prompt:
+        opened = open_model(args.model, wanted.options, wanted.request, console.watching)
+    if opened.request.prompt != wanted.request.prompt:
         console.note(f"No --prompt given: using {opened.request.prompt!r}.")
-    selection = _choose(console, opened, answers, layers)
-    size = expected_size(opened.catalog.observation, selection.names, opened.lengths, args.format)
-    console.note(_summary(args, opened, selection, size))
+    return opened
+
+
+def _choose(console: Console, opened: OpenedModel, wanted: Wanted) -> Selection:
+    """What the answers select; without any the user is asked, and shown how to script them."""
+    from activations.cli.messages import chosen_lines
+    from activations.cli.questions import ask
+    from activations.selection.answers import format_spec, select
+
+    if wanted.answers is not None:
+        return select(opened.catalog, wanted.answers, wanted.layers)
+    answers = ask(opened.catalog)
+    selection = select(opened.catalog, answers, wanted.layers)
+    console.note("")
+    for line in chosen_lines(selection):
+        console.note(line)
+    console.note(f'The same without questions: --auto-select "{format_spec(answers)}"')
+    return selection
+
+
+def _announce(
+    args: argparse.Namespace, console: Console, opened: OpenedModel, selection: Selection
+) -> None:
+    """Say what will be captured. Raises `ToolkitError` where the disk has no room for it."""
+    from activations.cli.messages import run_line, tokens_in_words
+    from activations.session.estimate import expected_size
+
+    observation = opened.catalog.observation
+    size = expected_size(observation, selection.names, opened.lengths, args.format)
+    manner = [] if args.backend == "hooks" else [f"through {args.backend}"]
+    manner += [] if args.attn_implementation is None else [f"{args.attn_implementation} attention"]
+    manner += [] if args.dtype == "auto" else [args.dtype]
+    tokens = tokens_in_words(opened.lengths, observation.positions)
+    console.note(run_line(opened.name, len(selection.names), tokens, manner, size))
     check_room(args.output, size.bytes)
+
+
+def _run(console: Console, opened: OpenedModel, selection: Selection, options: Options) -> Capture:
+    from activations.session.run import load_weights, run
+
     with exit_on_signal(console):
         load_weights(opened, selection, options)  # with the libraries' own bars
     first = "(the model generates first)" if opened.lengths.at_most else ""
@@ -194,51 +270,7 @@ def capture_activations(args: argparse.Namespace, console: Console) -> None:
         console.warn(line)
     if "written" in made.header:
         console.note(f"The model generated: {made.header['written']!r}")
-    _write(args, console, made)
-
-
-def _list(args: argparse.Namespace, console: Console, options: Options, request: Request) -> None:
-    from activations.cli.questions import show_catalog
-    from activations.session.opening import list_model
-
-    opened, warning = list_model(args.model, options, request)
-    if warning:
-        console.warn(warning)
-    show_catalog(opened.catalog, sys.stdout)
-
-
-def _choose(
-    console: Console,
-    opened: OpenedModel,
-    answers: dict[str, str] | None,
-    layers: list[int] | None,
-) -> Selection:
-    """What `answers` select; without any the user is asked, and told what to say the next time."""
-    from activations.cli.messages import chosen_lines
-    from activations.cli.questions import ask
-    from activations.selection.answers import format_spec, select
-
-    if answers is not None:
-        return select(opened.catalog, answers, layers)
-    answers = ask(opened.catalog)
-    selection = select(opened.catalog, answers, layers)
-    console.note("")
-    for line in chosen_lines(selection):
-        console.note(line)
-    console.note(f'The same without questions: --auto-select "{format_spec(answers)}"')
-    return selection
-
-
-def _summary(
-    args: argparse.Namespace, opened: OpenedModel, selection: Selection, size: Estimate
-) -> str:
-    from activations.cli.messages import run_line, tokens_in_words
-
-    manner = [] if args.backend == "hooks" else [f"through {args.backend}"]
-    manner += [] if args.attn_implementation is None else [f"{args.attn_implementation} attention"]
-    manner += [] if args.dtype == "auto" else [args.dtype]
-    tokens = tokens_in_words(opened.lengths, opened.catalog.observation.positions)
-    return run_line(opened.name, len(selection.names), tokens, manner, size)
+    return made
 
 
 def _write(args: argparse.Namespace, console: Console, made: Capture) -> None:

@@ -13,6 +13,7 @@ from activations.document import reader
 from activations.document.destination import check_output
 from activations.errors import UsageError
 from activations.inputs.media import read_audio, read_image
+from activations.inputs.request import Request
 from activations.model.config_file import check_layers
 from activations.model.vocabulary import tokens_of
 from activations.selection.answers import parse_spec
@@ -140,13 +141,6 @@ def capture(
         revision,
         trust_remote_code,
     )
-
-    # Everything that can be refused without torch has been by now.
-    from activations.inputs.request import Request
-    from activations.session.estimate import expected_size
-    from activations.session.opening import open_loaded, open_model
-    from activations.session.run import run
-
     request = Request(
         prompt,
         text_pair,
@@ -156,6 +150,11 @@ def capture(
         None if image is None else read_image(os.fspath(image)),
         None if audio is None else read_audio(os.fspath(audio)),
     )
+    # What can be refused without torch has been by now.
+    from activations.session.estimate import expected_size
+    from activations.session.opening import open_loaded, open_model
+    from activations.session.run import run
+
     if named:
         name = None if model is None else os.fspath(model)
         opened = open_model(name, options, request, tokenizer=tokenizer)

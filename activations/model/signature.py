@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 def main_input(model: Any) -> str:
@@ -47,6 +48,8 @@ def paired(config: Any) -> bool:
 
 def input_device(model: Any) -> torch.device:
     """Where a model takes its inputs; of a model spread by accelerate, where it computes."""
+    import torch
+
     places = getattr(model, "hf_device_map", None)
     if not places:
         return next((p.device for p in model.parameters()), torch.device("cpu"))
