@@ -30,8 +30,9 @@ def check_layers(folder: str, layers: Sequence[int] | None) -> None:
         return
     if not isinstance(fields, dict) or not _COUNTS & fields.keys() or _has_parts(fields):
         return
-    most = max(_sizes([value for key, value in fields.items() if _ANY_COUNT.search(key)]))
-    missing = [layer for layer in layers or () if layer >= most]
+    counts = [value for key, value in fields.items() if _ANY_COUNT.search(key)]
+    most = max(_sizes(counts), default=0)
+    missing = [layer for layer in layers or () if layer >= most > 0]
     if missing:
         raise UsageError(
             f"--layers: there is no layer {missing[0]}; by its config.json the model has at most "

@@ -45,6 +45,8 @@ def test_no_layer_that_is_there_is_refused(family: str, tmp_path: Path) -> None:
         ({"vision_config": {"num_hidden_layers": 3}, "text_config": {}}, None),
         ({"num_hidden_layers": 3, "text_config": {}}, None),
         ({"hidden_size": 3}, None),
+        ({"num_hidden_layers": "abc"}, None),
+        ({"num_hidden_layers": {}}, None),
         ([3], None),
     ],
 )
