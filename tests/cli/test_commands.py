@@ -477,7 +477,7 @@ def test_piped_answers(answers: str, modules: list[str], said: list[str], answer
 def test_answers_that_end_early(answers: str, instead: str, answer: Answer) -> None:
     done = answer(answers)
     assert done.code == 2
-    assert done.err[-1].endswith(f'Answer beforehand with --auto-select "{instead}".')
+    assert done.err[-1].endswith(f'Give the answers with --auto-select "{instead}".')
     assert os.listdir() == []
     assert answer("", "--auto-select", instead).code == 0
 
@@ -840,7 +840,7 @@ def test_importing_has_no_side_effects(tmp_path: Path) -> None:
 def test_what_a_request_for_weights_cannot_give_is_told(take: Take) -> None:
     document, said = take("led", "--target", "Ein", "--quiet", select="attn:weights")
     assert said == [
-        "warning: the encoder attention weights that this model returns are handed out by none "
+        "warning: the encoder attention weights that this model returns are not returned by any "
         "of its modules (it changes them afterwards), so they are not captured."
     ]
     assert {entry["kind"] for entry in document.attention_weights or ()} == {"decoder", "cross"}
