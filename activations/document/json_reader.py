@@ -17,7 +17,7 @@ import numpy as np
 import simdjson
 
 from activations.errors import ToolkitError
-from activations.outputs.tree import Element
+from activations.outputs.tree import Element, at
 
 _PIECE = 8_000_000  # bytes of a file looked through at once
 _DEEPEST = 100  # lists and objects in each other, in a module's output
@@ -261,7 +261,7 @@ def _tree(
     inside = members(node)
     if inside is not None:
         return {
-            key: _tree(value, _step(shape, key), _step(dtype, key), fetch, (*path, key), places)
+            key: _tree(value, *_inside(key, shape, dtype), fetch, (*path, key), places)
             for key, value in inside.items()
         }
     if isinstance(node, (simdjson.Array, list)):
@@ -269,26 +269,14 @@ def _tree(
         if guess is not None:
             return guess
         return [
-            _tree(item, _step(shape, i), _step(dtype, i), fetch, (*path, i), places)
+            _tree(item, *_inside(i, shape, dtype), fetch, (*path, i), places)
             for i, item in enumerate(node)
         ]
     return node
 
 
-def _step(tree: Any, key: int | str) -> Any:
-    return reach(tree, (key,))
-
-
-def reach(tree: Any, path: Element) -> Any:
-    step: Any
-    for step in path:
-        if not isinstance(tree, (list, dict)):
-            return None  # a dtype is a string: it must not be stepped into
-        try:
-            tree = tree[step]
-        except (LookupError, TypeError):
-            return None
-    return tree
+def _inside(step: int | str, shape: Any, dtype: Any) -> tuple[Any, Any]:
+    return at(shape, (step,), None), at(dtype, (step,), None)
 
 
 def _rectangular(node: simdjson.Array | list[Any]) -> np.ndarray | None:

@@ -38,14 +38,13 @@ from activations.document.json_reader import (
     parse_json,
     parse_line,
     plain,
-    reach,
     reference,
     to_array,
     to_sizes,
     to_tree,
 )
 from activations.errors import ToolkitError, nearest, quoted_list
-from activations.outputs.tree import Element, walk
+from activations.outputs.tree import Element, at, walk
 
 if TYPE_CHECKING:
     from activations.document.tensor_file import TensorFile
@@ -150,8 +149,8 @@ class Document:
         """
         node = self._alone(name, element)
         described = self._description(name) if node is not None else self._entry(name)
-        shape = reach(plain(described.get("shape")), element)
-        dtype = reach(plain(described.get("dtype")), element)
+        shape = at(plain(described.get("shape")), element, None)
+        dtype = at(plain(described.get("dtype")), element, None)
         try:
             node = found_at(described["output"], element) if node is None else node
             # A single value that is not finite is null, but has a dtype.
@@ -317,7 +316,7 @@ class Document:
         shape, dtype = self.shape(name), self.dtype(name)
         if dtype is not None and shape is not None:
             leaves = [(path, leaf) for path, leaf in walk(dtype) if isinstance(leaf, str)]
-            return {path: to_sizes(reach(shape, path)) or () for path, _ in leaves}
+            return {path: to_sizes(at(shape, path, None)) or () for path, _ in leaves}
         return guessed_shapes(self._entry(name).get("output"))
 
     @cached_property

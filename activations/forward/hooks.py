@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import nn
 
 from activations.errors import ToolkitError, ignore, nearest, quoted_list
 from activations.outputs.tensor import Tensor
+from activations.outputs.tree import map_leaves
 from activations.system.signals import signals_deferred
 from activations.text import encodable
 
@@ -158,29 +158,19 @@ def snapshot(output: Any) -> Any:
     ModelOutputs dicts. Anything else (a Cache, say, or a tensor that hands out no numbers) is named
     by its class, not dumped.
     """
-    if isinstance(output, torch.Tensor):
-        return _of_tensor(output)
-    if isinstance(output, Mapping):
-        return {name: snapshot(value) for name, value in by_name(output)}
-    if isinstance(output, (tuple, list)):
-        return [snapshot(item) for item in output]
-    if isinstance(output, str):
-        return encodable(output)
-    if isinstance(output, float):
-        return float(output)  # not a class of the model's own, which JSON would not take
-    if isinstance(output, int) and not _INTEGERS[0] <= output <= _INTEGERS[1]:
-        return type(output).__name__
-    return output if output is None or isinstance(output, int) else type(output).__name__
+    return map_leaves(output, lambda leaf, _: _written(leaf))
 
 
-def by_name(mapping: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    """Its items, each under a name of its own: of 1 and "1" the second is called 1@1."""
-    taken: set[str] = set()
-    for key, value in mapping.items():
-        name = encodable(str(key))
-        spellings = (f"{name}@{k}" if k else name for k in count())
-        taken.add(own := next(spelling for spelling in spellings if spelling not in taken))
-        yield own, value
+def _written(leaf: Any) -> Any:
+    if isinstance(leaf, torch.Tensor):
+        return _of_tensor(leaf)
+    if isinstance(leaf, str):
+        return encodable(leaf)
+    if isinstance(leaf, float):
+        return float(leaf)  # not a class of the model's own, which JSON would not take
+    if isinstance(leaf, int) and not _INTEGERS[0] <= leaf <= _INTEGERS[1]:
+        return type(leaf).__name__
+    return leaf if leaf is None or isinstance(leaf, int) else type(leaf).__name__
 
 
 def _of_tensor(tensor: torch.Tensor) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -21,10 +21,10 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from activations.forward.hooks import by_name, hooked
+from activations.forward.hooks import hooked
 from activations.model.signature import accepts, input_device, reads_text
 from activations.outputs.shapes import Seen, Shape, outlines
-from activations.outputs.tree import Element
+from activations.outputs.tree import Element, map_leaves, walk
 from activations.selection.observation import Module, Observation, WeightsSource
 
 PROBE_TOKENS = 11
@@ -137,7 +137,8 @@ class _Pass:
                 self.returned = model(**inputs, **options)
 
     def in_shapes(self) -> Seen:
-        return Seen(self._lengths, {name: _in_shapes(out) for name, out in self.first.items()})
+        shapes = {name: map_leaves(out, _shape_of) for name, out in self.first.items()}
+        return Seen(self._lengths, shapes)
 
     def _on_entry(self, name: str) -> None:
         self.entered.setdefault(name, next(self._clock))
@@ -169,27 +170,15 @@ def _lengths(inputs: Mapping[str, torch.Tensor]) -> dict[str, int]:
     return {letter: inputs[name].shape[-1] for name, letter in read.items() if name in inputs}
 
 
-def _in_shapes(output: Any) -> Any:
-    """An output with a `Shape` in the place of each tensor, and a class's name of other things."""
-    if isinstance(output, torch.Tensor):
-        return Shape(tuple(output.shape), str(output.dtype).removeprefix("torch."))
-    if isinstance(output, Mapping):
-        return {name: _in_shapes(value) for name, value in by_name(output)}
-    if isinstance(output, (tuple, list)):
-        return [_in_shapes(item) for item in output]
-    return None if output is None else type(output).__name__
+def _shape_of(leaf: Any, _: Element) -> Any:
+    """A `Shape` in the place of a tensor, the class's name in that of other things."""
+    if isinstance(leaf, torch.Tensor):
+        return Shape(tuple(leaf.shape), str(leaf.dtype).removeprefix("torch."))
+    return None if leaf is None else type(leaf).__name__
 
 
-def _tensors(output: Any, path: Element = ()) -> list[tuple[Element, torch.Tensor]]:
-    if isinstance(output, torch.Tensor):
-        return [(path, output)]
-    if isinstance(output, Mapping):
-        pairs: Iterable[tuple[int | str, Any]] = by_name(output)
-    elif isinstance(output, (tuple, list)):
-        pairs = enumerate(output)
-    else:
-        return []
-    return [found for step, item in pairs for found in _tensors(item, (*path, step))]
+def _tensors(output: Any) -> list[tuple[Element, torch.Tensor]]:
+    return [(path, leaf) for path, leaf in walk(output) if isinstance(leaf, torch.Tensor)]
 
 
 def _sources(asked: _Pass) -> tuple[tuple[WeightsSource, ...], dict[str, int]]:

@@ -6,7 +6,7 @@ of a document's size are both read off it. No torch here, and no numpy.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -90,15 +90,6 @@ def in_words(outline: Any) -> str:
     if isinstance(outline, list):
         return "(" + ", ".join(map(in_words, outline)) + ")"
     return str(outline)
-
-
-def shapes_in(outline: Any) -> Iterator[Shape]:
-    """Every tensor of an outline."""
-    if isinstance(outline, Shape):
-        yield outline
-    elif isinstance(outline, (dict, list)):
-        for item in outline.values() if isinstance(outline, dict) else outline:
-            yield from shapes_in(item)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from activations.document.writer import count_non_finite, write_document
 from activations.errors import ToolkitError
 from activations.forward import hooks, pyvene_backend
 from activations.forward.probe import observe
-from activations.outputs.tree import walk
 
 BACKENDS = [hooks.record, pyvene_backend.record]
 
@@ -186,12 +185,6 @@ def test_what_cannot_be_written_is_named(name: str, backend: str, workplace: Pat
     assert document.tensor(key, 2).tolist() == [1.0]
 
 
-def test_keys_that_are_spelled_alike_are_all_kept() -> None:
-    keys = {1: 10, "1": 11, "1@1": 12, chr(0xD800): 13, chr(0xDFFF): 14, None: 15}
-    found = hooks.record(Holder(Odd(keys)), {}, ["part"]).outputs["part"]
-    assert found == {"1": 10, "1@1": 11, "1@1@1": 12, "?": 13, "?@1": 14, "None": 15}
-
-
 def test_plain_values_that_json_has_not(tmp_path: Path) -> None:
     class Own(float):
         """As numpy's, but unknown to everyone."""
@@ -313,8 +306,3 @@ def test_pyvene_is_the_version_whose_methods_are_overridden() -> None:
 
     for method in ("_gather_intervention_output", "_intervention_setter", "_remove_forward_hooks"):
         assert callable(getattr(pyvene.IntervenableModel, method))
-
-
-def test_walk_gives_every_leaf_with_its_path() -> None:
-    tree = [1, {"a": [2]}, []]
-    assert list(walk(tree)) == [((0,), 1), ((1, "a", 0), 2)]
