@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from activations.attention.stack import Stack, are_weights
+from activations.attention.stack import Stack
 
 SCORES = ("previous_token", "induction", "same_token", "first_token", "entropy")
 _LEAST = np.float32(1e-30)  # added to a weight, so that 0 ln 0 is 0; it changes no other
@@ -59,14 +59,17 @@ def with_scores(stacks: Sequence[Stack]) -> list[Stack]:
 def _score(stack: Stack) -> np.ndarray:
     pairs = _pairs(stack)
     scores = np.full((len(stack.layers), len(stack.heads), len(SCORES)), np.nan)
-    for i, weights in enumerate(stack.weights):
+    for i, (weights, are_probabilities) in enumerate(
+        zip(stack.weights, stack.probabilities, strict=True)
+    ):
+        if not are_probabilities:
+            continue
         if weights.dtype.kind != "f":  # nothing but 0 and 1
             weights = weights.astype(np.float32)
         if not np.isfinite(weights).all():
             weights = np.where(np.isfinite(weights), weights, 0)
-        if are_weights(weights):
-            found = [which.mean(weights) for which in pairs]
-            scores[i] = np.stack([*found, _entropy(weights)], axis=-1)
+        found = [which.mean(weights) for which in pairs]
+        scores[i] = np.stack([*found, _entropy(weights)], axis=-1)
     return scores
 
 

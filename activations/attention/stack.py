@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from activations.arguments import describe_numbers
 from activations.errors import UsageError, ignore
+from activations.text import printable
 
 _LITTLE = 1e-3  # of a row's weight
 _MASKED = -1e4  # raw scores lie far above; masks are the least number of float16 or below
@@ -41,6 +43,20 @@ class Stack:
     has_whole_rows: bool = True
     knows_tokens: bool = True
     scores: np.ndarray | None = None
+
+    @cached_property
+    def probabilities(self) -> tuple[bool, ...]:
+        """For each layer, whether its values are probabilities; else they are raw scores."""
+        return tuple(map(are_probabilities, self.weights))
+
+    @cached_property
+    def title(self) -> str:
+        """The name, safe to show: it may hold names of modules, which are anyone's."""
+        return printable(self.name)
+
+    @property
+    def kind_in_words(self) -> str:
+        return f"{self.kind.replace('_', ' ')} attention"
 
     @property
     def is_cross(self) -> bool:
@@ -153,7 +169,7 @@ def _take_tokens(stack: Stack, start: int, end: int) -> Stack:
     )
 
 
-def are_weights(values: np.ndarray) -> bool:
+def are_probabilities(values: np.ndarray) -> bool:
     """Whether all that is finite lies between 0 and 1, but for rounding."""
     if not np.isfinite(values).all():
         values = values[np.isfinite(values)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from activations.document.format import FORMAT
-from activations.document.json_reader import damaged
+from activations.document.json_file import damaged
 from activations.errors import ToolkitError
 
 

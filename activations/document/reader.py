@@ -23,25 +23,25 @@ import simdjson
 
 from activations.document.format import SECTIONS
 from activations.document.header import checked_header
-from activations.document.json_reader import (
-    LineParser,
-    another_format,
-    cut_out,
-    cut_short,
-    damaged,
+from activations.document.json_arrays import (
     found_at,
     guessed_shapes,
+    reference,
+    to_array,
+    to_sizes,
+    to_tree,
+)
+from activations.document.json_file import (
+    LineParser,
+    another_format,
+    cut_short,
+    damaged,
     let_go,
     line_ends,
     map_file,
     members,
     parse_json,
-    parse_line,
     plain,
-    reference,
-    to_array,
-    to_sizes,
-    to_tree,
 )
 from activations.errors import ToolkitError, nearest, quoted_list
 from activations.outputs.tree import Element, at, walk
@@ -147,17 +147,16 @@ class Document:
         Only this tensor is turned into numbers. Raises `ToolkitError` when there is no such module
         or the element is not a tensor.
         """
-        node = self._alone(name, element)
-        described = self._description(name) if node is not None else self._entry(name)
-        shape = at(plain(described.get("shape")), element, None)
-        dtype = at(plain(described.get("dtype")), element, None)
+        entry = self._entry(name)
+        shape = at(plain(entry.get("shape")), element, None)
+        dtype = at(plain(entry.get("dtype")), element, None)
         try:
-            node = found_at(described["output"], element) if node is None else node
+            node = found_at(entry["output"], element)
             # A single value that is not finite is null, but has a dtype.
             found = reference(node) is not None or (node is None and isinstance(dtype, str))
         except (LookupError, TypeError, ValueError, OverflowError):
             node, found = None, False
-        if described.get("dtype") is not None and not isinstance(dtype, str):
+        if entry.get("dtype") is not None and not isinstance(dtype, str):
             node, found = None, False  # a list of tensors, or a part of one
         if not found and not isinstance(node, (simdjson.Array, list, int, float)):
             where = "/".join(map(str, element)) or "its output"
@@ -263,7 +262,7 @@ class Document:
         if self._parsed is not None:
             entry = members(self._parsed[name])
         else:
-            entry = members(parse_line(self._text(line.entry, line.end), self.path, name))
+            entry = members(self._parser.parse(self._text(line.entry, line.end), self.path, name))
         if entry is None:
             raise damaged(self.path, name, "it is not an object")
         return entry
@@ -279,23 +278,6 @@ class Document:
         text: bytes = self._bytes[start:end]
         let_go(self._bytes, start, end)
         return text
-
-    def _alone(self, name: str, element: Element) -> Any:
-        """One tensor out of a module's line, parsed without the others; None where that fails."""
-        line = self._lines.get(name)
-        if line is None or self._parsed is not None or len(element) != 1:
-            return None
-        self._check_file()
-        start = self._bytes.find(_OUTPUT, line.start, min(line.end, line.start + 100_000))
-        index, described = element[0], self._description(name)
-        if start < 0 or not isinstance(index, int):
-            return None
-        text = self._text(start + len(_OUTPUT), line.end)
-        cut = cut_out(text, described.get("shape"), described.get("dtype"), index)
-        try:
-            return None if cut is None else self._parser.parse(cut, self.path, name)
-        except ToolkitError:
-            return None  # the whole line is parsed then, and says what is wrong
 
     def _description(self, name: str) -> dict[str, Any]:
         """The shape and dtype of a module, read from the start of its line where that will do."""

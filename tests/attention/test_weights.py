@@ -13,7 +13,7 @@ from activations import load
 from activations.attention.scores import SCORES, with_scores
 from activations.attention.stack import Stack, take
 from activations.attention.weights import find_weights, read_attention
-from activations.document import json_reader
+from activations.document import json_arrays
 from activations.document.format import FORMAT
 from activations.document.writer import write_document
 from activations.errors import ToolkitError
@@ -216,15 +216,15 @@ def test_weights_are_looked_for_in_what_other_programs_wrote(
 
 def test_only_so_much_is_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[Any] = []
-    monkeypatch.setattr(json_reader, "members", lambda node: looked.append(node))
+    monkeypatch.setattr(json_arrays, "members", lambda node: looked.append(node))
     rows = [[0.5] * 17 for _ in range(100_000)]
-    sizes = json_reader.guessed_shapes(rows)
+    sizes = json_arrays.guessed_shapes(rows)
     assert sizes[()] == (100_000, 17)
     assert sizes[5,] == (17,)
     assert len(looked) <= 1000
     # No number of a tensor is, but the first of its rows.
     looked.clear()
-    assert json_reader.guessed_shapes([HIDDEN.tolist(), WEIGHTS.tolist()])[1,] == (1, 4, 4, 4)
+    assert json_arrays.guessed_shapes([HIDDEN.tolist(), WEIGHTS.tolist()])[1,] == (1, 4, 4, 4)
     assert sum(isinstance(node, float) for node in looked) == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -22,11 +23,14 @@ from hypothesis.extra import numpy as hnp
 from activations import load
 from activations.document import writer
 from activations.document.format import FORMAT
-from activations.document.json_reader import to_tree
+from activations.document.json_arrays import to_tree
 from activations.document.writer import count_non_finite, write_document
 from activations.errors import ToolkitError
+from activations.model.vocabulary import tokens_of
 from activations.outputs.tensor import Tensor
+from activations.session.opening import DEMO_MODEL
 from activations.system.atomic import replacing
+from activations.views.content import read_content
 
 HEADER = {"format": FORMAT, "model": "m", "prompt": "p"}
 
@@ -206,6 +210,19 @@ def test_what_is_not_there(tmp_path: Path, name: str, element: Any, message: str
     with pytest.raises(ToolkitError) as caught:
         found.tensor(name, *element)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("model", [str(DEMO_MODEL), "no/such"])
+def test_looking_at_a_document_does_not_change_it(model: str, tmp_path: Path) -> None:
+    weights = tensor(np.full((1, 2, 3, 3), 1 / 3))
+    ids = {"model": model, "input_ids": [[1, 5, 9]], "decoder_input_ids": [[2]]}
+    found = load(write(tmp_path / "x.json", {"m.0.attn": [None, weights]}, **ids))
+    before = copy.deepcopy(found.header)
+    (stack,) = read_content(found, tokens_of).stacks
+    assert stack.knows_tokens  # they were looked up
+    assert found.scores()
+    assert all(page._repr_html_() for page in (found.view(), found))
+    assert found.header == before
 
 
 # --------------------------------------------------------------------------- other people's layouts

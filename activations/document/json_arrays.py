@@ -1,221 +1,24 @@
-"""A file's JSON -> numpy arrays, nested as the module's output was; and what can be wrong."""
+"""Parsed JSON -> numpy arrays, nested as the module's output was."""
 
 from __future__ import annotations
 
-import json
 import math
-import mmap
-import os
-import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import simdjson
 
-from activations.errors import ToolkitError
+from activations.document.json_file import members, plain
 from activations.outputs.tree import Element, at
 
-_PIECE = 8_000_000  # bytes of a file looked through at once
 _DEEPEST = 100  # lists and objects in each other, in a module's output
 _MOST_PARTS = 100_000  # tensors, lists, objects and nulls that it is made of
-_KEPT_FOR = 16_000_000  # bytes of text; simdjson holds up to fourteen times as much
-_MANY_KEYS = 3000  # more modules than any capture has
-_MOST_ELEMENTS = 1000  # lists and objects that are looked at as what a module may have handed out
+_MOST_ELEMENTS = 1000  # lists and objects that are looked at as what a module may have returned
 _SHORT = 16  # a tuple; what is longer is a tensor with its rows
 _MOST_DIMENSIONS = 64  # numpy has no more
-
-
-# ---------------------------------------------------------------------------------- file -> JSON
-
-
-def map_file(path: Path) -> Any:
-    try:
-        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # a pipe is waited for
-            raise ToolkitError(f"'{path}' is not an ordinary file. Name the document's file.")
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise cut_short(path, "it is empty")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError:
-        raise ToolkitError(
-            f"there is no file '{path}'. Capture first: python agnostic_capture.py --output {path}"
-        ) from None
-    except IsADirectoryError:
-        raise ToolkitError(f"'{path}' is a folder. Name the document's file.") from None
-    except (OSError, ValueError) as error:  # a NUL in the name
-        why = getattr(error, "strerror", None) or error
-        raise ToolkitError(f"'{path}' cannot be read: {why}.") from error
-
-
-def let_go(data: Any, start: int, end: int) -> None:
-    """Give back the memory of a part of a mapped file: what was read counts as the process's own.
-
-    It is read from the file again when it is needed again.
-    """
-    if isinstance(data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        first = start - start % mmap.PAGESIZE
-        data.madvise(mmap.MADV_DONTNEED, first, end - first)
-
-
-def line_ends(data: Any) -> Iterator[int]:
-    """Where each line of a mapped file ends, the last one at its end; memory is given back.
-
-    Piece by piece as bytes: mmap's own search is an order of magnitude slower.
-    """
-    size = len(data)
-    for start in range(0, size, _PIECE):
-        piece = data[start : start + _PIECE]
-        at = piece.find(b"\n")
-        while at >= 0:
-            yield start + at
-            at = piece.find(b"\n", at + 1)
-        let_go(data, start, min(start + _PIECE, size))
-    if data[size - 1 : size] != b"\n":
-        yield size
-
-
-def cut_out(text: bytes, shape: Any, dtype: Any, index: int) -> memoryview | None:
-    """The text of one element of `[tensor, tensor, ...]}`, found by its brackets.
-
-    So the others need no parsing. None where brackets do not tell: an element that is no plain
-    tensor or has no numbers, a shape that lies, text that is laid out otherwise. Of the last
-    element only where it begins and that the text ends; more than one in it is no JSON.
-    """
-    if not isinstance(shape, list) or not isinstance(dtype, list) or text[:1] != b"[":
-        return None
-    if len(shape) != len(dtype) or not 0 <= index < len(dtype):
-        return None
-    start = end = 0
-    for i, (sizes, kind) in enumerate(zip(shape[: index + 1], dtype, strict=False)):
-        start = end + 1
-        end = _last_end(text, start, sizes, kind) if i == len(dtype) - 1 else -1
-        if end < 0:
-            end = _end(text, start, sizes, kind)
-        if end < 0 or text[end : end + 1] != (b"," if i < len(dtype) - 1 else b"]"):
-            return None
-    return memoryview(text)[start:end]
-
-
-def _end(text: bytes, start: int, sizes: Any, kind: Any) -> int:
-    """Where a tensor (or null) ends that is nested as deep as it is said to be; else -1."""
-    if kind is None:
-        return start + 4 if text[start : start + 4] == b"null" else -1
-    depth = _depth(sizes, kind)
-    if not _begins(text, start, depth):
-        return -1
-    found = text.find(b"]" * depth, start + depth)
-    return found + depth if found >= 0 else -1
-
-
-def _last_end(text: bytes, start: int, sizes: Any, kind: Any) -> int:
-    """The same of the last tensor, without looking for it: just before the text's own end."""
-    depth = _depth(sizes, kind)
-    ends = _begins(text, start, depth) and text.endswith(b"]" * depth + b"]}")
-    return len(text) - 2 if ends else -1
-
-
-def _begins(text: bytes, start: int, depth: int) -> bool:
-    opened = start + depth
-    return bool(depth and text[start:opened] == b"[" * depth and text[opened : opened + 1] != b"[")
-
-
-def _depth(sizes: Any, kind: Any) -> int:
-    """How deep a tensor's lists are nested; 0 where that cannot be told."""
-    known = to_sizes(sizes)
-    if not isinstance(kind, str) or not known or 0 in known:
-        return 0
-    return len(known) + kind.startswith("complex")
-
-
-def parse_json(path: Path, data: Any) -> Any:
-    try:
-        return simdjson.Parser().parse(data[:])
-    except (ValueError, RuntimeError):
-        pass  # Python's own parser takes more (NaN, long integers) and explains itself better
-    try:
-        return json.loads(data[:])
-    except RecursionError:
-        raise ToolkitError(f"'{path}' is nested too deeply to be a captured document.") from None
-    except UnicodeDecodeError:
-        raise ToolkitError(f"'{path}' is not JSON: it is not text in UTF-8.") from None
-    except json.JSONDecodeError as error:
-        # A cut string is reported where it starts, a cut escape a few characters before the end.
-        at_end = error.msg.startswith("Unterminated") or error.pos >= len(error.doc.rstrip()) - 6
-        if at_end and error.doc.lstrip()[:1] in ("{", "["):
-            raise cut_short(path) from None
-        raise ToolkitError(
-            f"'{path}' is not JSON: {error.msg} in line {error.lineno}, column {error.colno}. "
-            "Name a document that agnostic_capture.py wrote."
-        ) from None
-    except ValueError as error:  # an integer of thousands of digits
-        raise ToolkitError(f"'{path}' is no captured document: {error}.") from None
-
-
-def parse_line(text: bytes | memoryview, path: Path, name: str) -> Any:
-    try:
-        return simdjson.Parser().parse(text)
-    except (ValueError, RuntimeError) as error:
-        raise damaged(path, name, f"{error}") from None
-
-
-class LineParser:
-    """simdjson's parser, kept: it takes its memory once, and not anew for every line."""
-
-    def __init__(self) -> None:
-        self._kept = simdjson.Parser()
-
-    def parse(self, text: bytes | memoryview, path: Path, name: str) -> Any:
-        """As `parse_line`. What is given is to be let go before the next."""
-        if len(text) > _KEPT_FOR:
-            return parse_line(text, path, name)
-        try:
-            return self._kept.parse(text)
-        except (ValueError, RuntimeError):  # damaged, or the last is still held
-            return parse_line(text, path, name)
-
-
-def cut_short(path: Path, why: str = "it ends in the middle") -> ToolkitError:
-    return ToolkitError(f"'{path}' is cut short: {why}. Capture again.")
-
-
-def damaged(path: Path, name: str, why: str) -> ToolkitError:
-    return ToolkitError(f"'{path}' is damaged at '{name}': {why}. Capture again.")
-
-
-def another_format(path: Path) -> ToolkitError:
-    return ToolkitError(
-        f"'{path}' is JSON but not a captured document: it has no 'captured' with "
-        f"'attention_outputs', 'mlp_outputs' or 'other_outputs'. Name a "
-        "document that agnostic_capture.py wrote."
-    )
-
-
-# ---------------------------------------------------------------------------------- JSON -> numpy
-
-
-def plain(node: Any) -> Any:
-    """A simdjson node as ordinary Python."""
-    if isinstance(node, simdjson.Array):
-        return node.as_list()
-    if isinstance(node, simdjson.Object):
-        return node.as_dict()
-    return node
-
-
-def members(node: Any) -> dict[str, Any] | None:
-    """The keys of a JSON object with what they hold, unread as yet; None where it is none."""
-    if not isinstance(node, simdjson.Object):
-        return node if isinstance(node, dict) else None
-    keys = list(node)
-    # simdjson looks for a key from the start each time, and takes a NUL for its end.
-    if len(keys) > _MANY_KEYS or any("\0" in key for key in keys):
-        found: dict[str, Any] = node.as_dict()
-        return found
-    return {key: node[key] for key in keys}
 
 
 def found_at(node: Any, path: Element) -> Any:
