@@ -22,16 +22,16 @@ EXPECTED = "(batch, heads, seq_len, seq_len)"
 # Kinds of attention in the order in which they are shown; the towers of a model come after.
 _KINDS = ("self", "encoder", "decoder", "cross")
 _KIND = re.compile(r"[a-z0-9_]{1,60}")
-_READS_TOKENS = ("self", "encoder", "text")  # other kinds have tokens under their own name alone
-_MANY = 1_000_000  # layers; more is no layer number
-_MOST_PLACES = 10_000  # each takes room in the page, however small it is
+_READS_TOKENS = ("self", "encoder", "text")  # other kinds have tokens only under their own name
+_MAX_LAYER = 1_000_000  # a layer number is smaller
+_MAX_PLACES = 10_000  # each takes space in the page, however small it is
 Header = Mapping[str, Any]
 _CROSS_NAME = re.compile(r"cross|encoder_attn|EncDec", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one layer's attention weights stand in the document.
+    """Where one layer's attention weights are in the document.
 
     `axes` turns them into (batch, heads, rows, columns), where they are in another order (XLNet).
     """
@@ -65,10 +65,10 @@ def read_attention(
     places = find_weights(document)
     if not places:
         raise ToolkitError(_nothing_there(document))
-    if len(places) > _MOST_PLACES:
+    if len(places) > _MAX_PLACES:
         raise ToolkitError(
             f"'{document.path}' holds {len(places)} tensors of attention weights, and no view "
-            f"shows more than {_MOST_PLACES}. Capture fewer modules."
+            f"shows more than {_MAX_PLACES}. Capture fewer modules."
         )
     header = {**document.header, **(tokens or {})}
     found: list[tuple[Place, np.ndarray]] = []
@@ -87,7 +87,7 @@ def read_attention(
         raise ToolkitError(f"{problem.title}{wheres[0]} {problem.fact}. {problem.advice}")
     odd = sum(weights.size - np.count_nonzero(np.isfinite(weights)) for _, weights in found)
     if odd:
-        warn(f"{odd} attention weights are no finite numbers; they are not drawn.")
+        warn(f"{odd} attention weights are not finite; they are not drawn.")
     for problem, wheres in problems.items():
         more = f" (and {len(wheres) - 1} more)" if len(wheres) > 1 else ""
         warn(f"{problem.title}{wheres[0]}{more} {problem.fact}. Left out.")
@@ -112,10 +112,9 @@ def _without_duplicates(found: list[tuple[Place, np.ndarray]]) -> list[tuple[Pla
 
 
 def find_weights(document: Document) -> list[Place]:
-    """Where the attention weights are: as the capture noted it, else by looking.
+    """Where the attention weights are: as the capture noted, else by their shapes.
 
-    Looking takes a square 4-D element 1, then any other element that is a batch of attention
-    matrices.
+    That is a square 4-D element 1, else any other element that is a batch of attention matrices.
     """
     noted = document.attention_weights
     if noted is not None:
@@ -124,7 +123,7 @@ def find_weights(document: Document) -> list[Place]:
             raise damaged(document.path, "attention_weights", "it names one tensor twice")
         return places
     names = document.names_of("attention") or document.names
-    return [place for name in names if (place := _look(document, name)) is not None]
+    return [place for name in names if (place := _guessed(document, name)) is not None]
 
 
 def _noted(document: Document, entry: Any) -> Place:
@@ -145,14 +144,14 @@ def _noted(document: Document, entry: Any) -> Place:
 
 
 def _is_number(value: Any) -> bool:
-    return is_count(value) and value < _MANY
+    return is_count(value) and value < _MAX_LAYER
 
 
-def _look(document: Document, name: str) -> Place | None:
+def _guessed(document: Document, name: str) -> Place | None:
     sizes = document.element_shapes(name)
     candidates = sorted(sizes, key=lambda element: element != (1,))  # element 1 first
     square = [e for e in candidates if len(sizes[e]) == 4 and sizes[e][2] == sizes[e][3]]
-    # An element 1 of another shape is what the user meant to show: let the error name it.
+    # The user meant an element 1 of another shape: let the error name it.
     chosen = square[0] if square else (1,) if len(sizes.get((1,), ())) > 1 else None
     if chosen is None:
         return None
@@ -183,7 +182,7 @@ def _problem(place: Place, weights: np.ndarray, tokens: int) -> _Problem | None:
     if len(shape) != 4 or not square or 0 in shape:
         return _Problem(
             f"has the shape {shape}, expected {EXPECTED}",
-            "Choose other --layers, or capture modules that hand out attention weights.",
+            "Choose other --layers, or capture modules that return attention weights.",
             "Attention tensor does not have correct dimensions: ",
         )
     if shape[0] != 1:
@@ -191,10 +190,10 @@ def _problem(place: Place, weights: np.ndarray, tokens: int) -> _Problem | None:
             f"holds a batch of {shape[0]} texts (or windows of an image), and a view shows one",
             "Capture one prompt at a time.",
         )
-    # Linear attention hands out its state, (batch, heads, width, width), in the same place.
+    # Linear attention returns its state, (batch, heads, width, width), in the same place.
     if tokens and shape[-2] != tokens and not are_probabilities(weights):
         return _Problem(
-            f"has the shape {shape} for {tokens} tokens, and its values are no attention weights",
+            f"has the shape {shape} for {tokens} tokens, and its values are not attention weights",
             "Choose other --layers.",
         )
     return None
@@ -214,7 +213,7 @@ def _nothing_there(document: Document) -> str:
 
 
 def _stacked(header: Header, found: list[tuple[Place, np.ndarray]], warn: Warn) -> list[Stack]:
-    """Group by kind and shape, layers in order; unlike modules of one layer apart."""
+    """Group by kind and shape, layers in order; several modules of one layer apart."""
     alike: dict[tuple[str, tuple[int, ...]], list[tuple[Place, np.ndarray]]] = {}
     for place, weights in found:
         alike.setdefault((place.kind, weights.shape), []).append((place, weights))
@@ -239,7 +238,7 @@ def _rank(kind: str) -> int:
 def _once_a_layer(
     members: list[tuple[Place, np.ndarray]],
 ) -> dict[str, dict[int, np.ndarray]]:
-    """{what to add to the name: {layer: weights}}, so that a layer is there once in each."""
+    """{what to add to the name: {layer: weights}}, so that each has a layer once."""
     if len({place.layer for place, _ in members}) == len(members):
         return {"": {place.layer: weights for place, weights in members}}
     groups: dict[str, dict[int, np.ndarray]] = {}
@@ -247,7 +246,7 @@ def _once_a_layer(
     for place, weights in members:
         name, layer = place.pattern, place.layer
         times[name, layer] += 1
-        again = times[name, layer]  # from a document that says so
+        again = times[name, layer]  # a document may say so
         groups.setdefault(f", {name}" + (f" ({again})" if again > 1 else ""), {})[layer] = weights
     return groups
 
@@ -278,7 +277,7 @@ def _positions(count: int) -> tuple[str, ...]:
 
 
 def _labels(header: Header, side: str, count: int, warn: Warn) -> tuple[str, ...] | None:
-    """The tokens of one side; None where the document does not name them all."""
+    """The tokens of one side; None where the document does not have them all."""
     tokens = _tokens(header, side)
     if tokens is not None and len(tokens) == count:
         return tuple(tokens)
@@ -291,7 +290,7 @@ def _labels(header: Header, side: str, count: int, warn: Warn) -> tuple[str, ...
 
 
 def _tokens(header: Header, kind: str) -> list[str] | None:
-    """The tokens that attend in this kind of attention, where the document has them."""
+    """The tokens that attend in this kind of attention, if the document has them."""
     side = "decoder" if kind == "cross" else kind
     found: list[str] | None = header.get(f"{side}_tokens")
     if found is None and side in _READS_TOKENS:
@@ -300,7 +299,7 @@ def _tokens(header: Header, kind: str) -> list[str] | None:
 
 
 def _start(header: Header, key: str, kind: str, rows: int) -> int | None:
-    """A position that the document notes among its `tokens`, where these are the rows."""
+    """A position that the document gives among its `tokens`, where these are the rows."""
     start: int | None = header.get(key)
     if kind in ("self", "encoder") and start is not None and 0 < start < rows:
         return start

@@ -14,14 +14,14 @@ import simdjson
 from activations.document.json_file import members, plain
 from activations.outputs.tree import Element, at
 
-_DEEPEST = 100  # lists and objects in each other, in a module's output
-_MOST_PARTS = 100_000  # tensors, lists, objects and nulls that it is made of
-_MOST_ELEMENTS = 1000  # lists and objects that are looked at as what a module may have returned
-_SHORT = 16  # a tuple; what is longer is a tensor with its rows
-_MOST_DIMENSIONS = 64  # numpy has no more
+_MAX_DEPTH = 100  # levels of lists and objects in a module's output
+_MAX_PARTS = 100_000  # tensors, lists, objects and nulls in it
+_MAX_ELEMENTS = 1000  # lists and objects that are searched for tensors
+_MAX_TUPLE = 16  # a longer list is a tensor with its rows, not a tuple
+_MAX_DIMENSIONS = 64  # of a numpy array
 
 
-def found_at(node: Any, path: Element) -> Any:
+def node_at(node: Any, path: Element) -> Any:
     """What stands at a path; raises `LookupError`, `TypeError` or `OverflowError` if nothing."""
     step: Any
     for step in path:
@@ -30,12 +30,12 @@ def found_at(node: Any, path: Element) -> Any:
     return node
 
 
-# A tensor in another file, by its name there and by its place in the module's output.
+# Gets a tensor from the file of tensors, by its name there and its place in the module's output.
 Fetch = Callable[[str, Element], np.ndarray]
 
 
 def reference(node: Any) -> str | None:
-    """The tensor that `{"tensor": name}` stands for."""
+    """The name in `{"tensor": name}`, which stands for a tensor in the file of tensors."""
     if isinstance(node, (simdjson.Object, dict)) and list(node) == ["tensor"]:
         key = node["tensor"]
         return key if isinstance(key, str) else None
@@ -45,20 +45,20 @@ def reference(node: Any) -> str | None:
 def to_tree(node: Any, shape: Any, dtype: Any, fetch: Fetch) -> Any:
     """An output's JSON -> arrays nested as the module nested them.
 
-    `dtype` tells a tensor (a string) from a list (a list); without it (other people's documents)
-    a list that is rectangular and numeric throughout is taken for a tensor. Raises `ValueError`.
+    `dtype` says what is a tensor (a string) and what is a list (a list). Without it (documents of
+    other programs) a list that is rectangular and all numbers is a tensor. Raises `ValueError`.
     """
-    return _tree(node, shape, dtype, fetch, (), iter(range(_MOST_PARTS)))
+    return _tree(node, shape, dtype, fetch, (), iter(range(_MAX_PARTS)))
 
 
 def _tree(
     node: Any, shape: Any, dtype: Any, fetch: Fetch, path: Element, places: Iterator[int]
 ) -> Any:
-    """A part of it. `places` are how many more there may be: each takes ten times its text."""
-    if len(path) > _DEEPEST:
+    """A part of it. `places` limits their number: each takes ten times the memory of its text."""
+    if len(path) > _MAX_DEPTH:
         raise ValueError("it is nested too deeply")
     if next(places, None) is None:
-        raise ValueError(f"it has more than {_MOST_PARTS} parts that are no tensors")
+        raise ValueError(f"it has more than {_MAX_PARTS} parts that are not tensors")
     if isinstance(dtype, str) or (dtype is None and reference(node) is not None):
         return to_array(node, shape, dtype, fetch, path)
     inside = members(node)
@@ -83,12 +83,12 @@ def _inside(step: int | str, shape: Any, dtype: Any) -> tuple[Any, Any]:
 
 
 def _rectangular(node: simdjson.Array | list[Any]) -> np.ndarray | None:
-    """The array that nested lists of numbers stand for, where they are one."""
+    """The array that nested lists of numbers are; None where they are not one."""
     if isinstance(node, simdjson.Array) and not isinstance(_first(node), bool):
         return _rectangular_numbers(node)
     values = plain(node)
     try:
-        # As objects first: of texts numpy would make every one as wide as the widest.
+        # As objects first: numpy would make every text as wide as the widest.
         kinds = set(map(type, np.array(values, dtype=object).ravel()))
     except ValueError:  # ragged
         return None
@@ -101,24 +101,24 @@ def _rectangular(node: simdjson.Array | list[Any]) -> np.ndarray | None:
 
 
 def _rectangular_numbers(node: simdjson.Array) -> np.ndarray | None:
-    """Without making Python's lists of them, which take several times the memory."""
+    """The same without Python lists, which take several times the memory."""
     sizes = first_shape(node)
     for name in ("float32",) if 0 in sizes else ("int64", "uint64", "float32"):
         values = _buffer(node, np.dtype(name))
         if values is not None:
-            fits = values.size == math.prod(sizes) and _nested_so(node, sizes)
+            fits = values.size == math.prod(sizes) and _has_sizes(node, sizes)
             return values.reshape(sizes) if fits else None
     return None
 
 
-def _nested_so(node: Any, sizes: tuple[int, ...]) -> bool:
-    """Whether all lists are as long as the first at their depth, which `sizes` are."""
+def _has_sizes(node: Any, sizes: tuple[int, ...]) -> bool:
+    """Whether the lists at each depth have the length that `sizes` says."""
     if not sizes:
         return not isinstance(node, simdjson.Array)
     return (
         isinstance(node, simdjson.Array)
         and len(node) == sizes[0]
-        and all(_nested_so(item, sizes[1:]) for item in node)
+        and all(_has_sizes(item, sizes[1:]) for item in node)
     )
 
 
@@ -130,34 +130,33 @@ def _first(node: Any) -> Any:
 
 
 def _narrowed(values: np.ndarray, wanted: np.dtype) -> np.ndarray:
-    """The same numbers in a narrower dtype. Raises `ValueError` where it has no such integer."""
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite in it
+    """The same numbers in a narrower dtype. Raises `ValueError` where an integer does not fit."""
+    with np.errstate(over="ignore"):  # numbers too large for float32 become infinite
         found = values.astype(wanted)
     if wanted.kind != "f" and found.dtype != values.dtype and (found != values).any():
-        raise ValueError(f"a tensor of {wanted} holds a number that is none")
+        raise ValueError(f"a tensor of {wanted} holds a number that does not fit")
     return found
 
 
-_NUMPY_DTYPES = {
-    name: np.dtype(name)
-    for name in [
-        "float64",
-        "float32",
-        "int64",
-        "int32",
-        "int16",
-        "int8",
-        "uint64",
-        "uint32",
-        "uint16",
-        "uint8",
-        "bool",
-    ]
-} | {"complex128": np.dtype("float64")}  # pairs of numbers
+_DTYPES = [
+    "float64",
+    "float32",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint64",
+    "uint32",
+    "uint16",
+    "uint8",
+    "bool",
+]
+_NUMPY_DTYPES = {name: np.dtype(name) for name in _DTYPES}
+_NUMPY_DTYPES["complex128"] = np.dtype("float64")  # pairs of numbers
 
 
 def to_array(node: Any, shape: Any, dtype: Any, fetch: Fetch, path: Element = ()) -> np.ndarray:
-    """A JSON array (or number) -> an array of the dtype the document names, float32 unless so."""
+    """A JSON array (or number) -> an array of the dtype the document names, else of float32."""
     wanted = _NUMPY_DTYPES.get(dtype, np.dtype(np.float32))
     values = _buffer(node, wanted) if isinstance(node, simdjson.Array) else None
     sizes = to_sizes(shape)
@@ -170,10 +169,10 @@ def to_array(node: Any, shape: Any, dtype: Any, fetch: Fetch, path: Element = ()
         sizes = values.shape
     elif isinstance(dtype, str) and dtype.startswith("complex"):
         sizes = (*sizes, 2)
-    if len(sizes) > _MOST_DIMENSIONS:
-        raise ValueError(f"it says that a tensor has {len(sizes)} dimensions")
+    if len(sizes) > _MAX_DIMENSIONS:
+        raise ValueError(f"its shape has {len(sizes)} dimensions")
     if values.size != math.prod(sizes):
-        raise ValueError(f"it says {list(sizes)} for a tensor that holds {values.size} numbers")
+        raise ValueError(f"its shape is {list(sizes)}, but it holds {values.size} numbers")
     return values.reshape(sizes)
 
 
@@ -186,33 +185,30 @@ def to_sizes(shape: Any) -> tuple[int, ...] | None:
 
 
 def _buffer(node: Any, wanted: np.dtype) -> np.ndarray | None:
-    """All numbers of a JSON array in one buffer, or None where it holds null, true or false."""
-    kind = {"f": "d", "i": "i", "u": "u"}.get(wanted.kind)
-    if kind is None:
+    """All numbers of a JSON array in one buffer; None where it has null, true or false."""
+    if wanted.kind not in "fiu":
         return None
     try:
-        raw = node.as_buffer(of_type=kind)
+        raw = node.as_buffer(of_type="d" if wanted.kind == "f" else wanted.kind)
     except (TypeError, ValueError):
         return None
-    return _narrowed(np.frombuffer(raw, dtype={"d": "f8", "i": "i8", "u": "u8"}[kind]), wanted)
+    return _narrowed(np.frombuffer(raw, dtype=f"{wanted.kind}8"), wanted)
 
 
 def _from_lists(values: Any, wanted: np.dtype) -> np.ndarray:
-    """The slow way, for arrays with null (not a finite number) or booleans."""
+    """The slow way, for arrays with null (not finite) or booleans."""
     try:
         if wanted.kind == "f":
             return _narrowed(np.array(values, dtype=np.float64), wanted)
         return _narrowed(np.array(values, dtype=object), wanted)
     except (ValueError, TypeError, OverflowError):
-        raise ValueError(
-            f"a tensor is ragged or holds something that is no number of {wanted}"
-        ) from None
+        raise ValueError(f"a tensor of {wanted} is ragged or holds other values") from None
 
 
 def first_shape(node: Any) -> tuple[int, ...]:
-    """The sizes along the first members of nested lists: a guess at an unstated shape."""
+    """The lengths of the first lists at each depth: a guess at the shape."""
     sizes: list[int] = []
-    while isinstance(node, (simdjson.Array, list)) and len(sizes) < _MOST_DIMENSIONS:
+    while isinstance(node, (simdjson.Array, list)) and len(sizes) < _MAX_DIMENSIONS:
         sizes.append(len(node))
         if not sizes[-1]:
             break
@@ -221,14 +217,14 @@ def first_shape(node: Any) -> tuple[int, ...]:
 
 
 def guessed_shapes(output: Any) -> dict[Element, tuple[int, ...]]:
-    """The sizes of the tensors in a module's output by element, where nothing states them.
+    """The shapes of the tensors in a module's output by element, where the document gives none.
 
-    Looks into the output's own elements, and into dicts and short lists further in: those nearest
-    first, no more than `_MOST_ELEMENTS`. What may be a tensor as well as a list of tensors is both.
+    Searches the output's own elements, then dicts and short lists inside them, at most
+    `_MAX_ELEMENTS`. What may be a tensor or a list of tensors is taken for both.
     """
     found: dict[Element, tuple[int, ...]] = {}
     waiting: deque[tuple[Element, Any]] = deque([((), output)])
-    for _ in range(_MOST_ELEMENTS):
+    for _ in range(_MAX_ELEMENTS):
         if not waiting:
             break
         path, node = waiting.popleft()
@@ -238,14 +234,14 @@ def guessed_shapes(output: Any) -> dict[Element, tuple[int, ...]]:
         elif isinstance(node, (simdjson.Array, list)):
             found[path] = first_shape(node)
             if not path or _may_hold_tensors(node):
-                steps = enumerate(islice(node, _MOST_ELEMENTS))
+                steps = enumerate(islice(node, _MAX_ELEMENTS))
                 waiting += [((*path, i), item) for i, item in steps]
     return found
 
 
 def _may_hold_tensors(node: Any) -> bool:
-    """Whether a list may be one of tensors of four dimensions: a tensor's rows are alike."""
-    if len(node) > _SHORT:
+    """Whether a list may hold tensors of four dimensions. The rows of one tensor are all alike."""
+    if len(node) > _MAX_TUPLE:
         return False
     items = list(node)
     sizes = [first_shape(item) for item in items]

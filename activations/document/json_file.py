@@ -15,13 +15,13 @@ import simdjson
 from activations.errors import ToolkitError
 
 _PIECE = 8_000_000  # bytes of a file looked through at once
-_KEPT_FOR = 16_000_000  # bytes of text; simdjson holds up to fourteen times as much
-_MANY_KEYS = 3000  # more modules than any capture has
+_MAX_KEPT = 16_000_000  # bytes of text; simdjson holds up to fourteen times as much
+_MAX_LAZY_KEYS = 3000  # more modules than any capture has
 
 
 def map_file(path: Path) -> Any:
     try:
-        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # a pipe is waited for
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # opening a pipe would wait
             raise ToolkitError(f"'{path}' is not an ordinary file. Name the document's file.")
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
@@ -38,10 +38,10 @@ def map_file(path: Path) -> Any:
         raise ToolkitError(f"'{path}' cannot be read: {why}.") from error
 
 
-def let_go(data: Any, start: int, end: int) -> None:
-    """Give back the memory of a part of a mapped file: what was read counts as the process's own.
+def release(data: Any, start: int, end: int) -> None:
+    """Give back the memory of a part of a mapped file: it counts as the process's own once read.
 
-    It is read from the file again when it is needed again.
+    If it is needed again, it is read from the file again.
     """
     if isinstance(data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         first = start - start % mmap.PAGESIZE
@@ -49,9 +49,9 @@ def let_go(data: Any, start: int, end: int) -> None:
 
 
 def line_ends(data: Any) -> Iterator[int]:
-    """Where each line of a mapped file ends, the last one at its end; memory is given back.
+    """Where each line of a mapped file ends; the last one ends where the file does.
 
-    Piece by piece as bytes: mmap's own search is an order of magnitude slower.
+    Searched piece by piece as bytes: mmap's own search is ten times slower.
     """
     size = len(data)
     for start in range(0, size, _PIECE):
@@ -60,7 +60,7 @@ def line_ends(data: Any) -> Iterator[int]:
         while at >= 0:
             yield start + at
             at = piece.find(b"\n", at + 1)
-        let_go(data, start, min(start + _PIECE, size))
+        release(data, start, min(start + _PIECE, size))
     if data[size - 1 : size] != b"\n":
         yield size
 
@@ -69,7 +69,7 @@ def parse_json(path: Path, data: Any) -> Any:
     try:
         return simdjson.Parser().parse(data[:])
     except (ValueError, RuntimeError):
-        pass  # Python's own parser takes more (NaN, long integers) and explains itself better
+        pass  # Python's own parser accepts more (NaN, long integers) and explains errors better
     try:
         return json.loads(data[:])
     except RecursionError:
@@ -77,7 +77,7 @@ def parse_json(path: Path, data: Any) -> Any:
     except UnicodeDecodeError:
         raise ToolkitError(f"'{path}' is not JSON: it is not text in UTF-8.") from None
     except json.JSONDecodeError as error:
-        # A cut string is reported where it starts, a cut escape a few characters before the end.
+        # A cut string is reported at its start, a cut escape a few characters before the end.
         at_end = error.msg.startswith("Unterminated") or error.pos >= len(error.doc.rstrip()) - 6
         if at_end and error.doc.lstrip()[:1] in ("{", "["):
             raise cut_short(path) from None
@@ -86,7 +86,7 @@ def parse_json(path: Path, data: Any) -> Any:
             "Name a document that agnostic_capture.py wrote."
         ) from None
     except ValueError as error:  # an integer of thousands of digits
-        raise ToolkitError(f"'{path}' is no captured document: {error}.") from None
+        raise ToolkitError(f"'{path}' is not a captured document: {error}.") from None
 
 
 class LineParser:
@@ -98,7 +98,7 @@ class LineParser:
     def parse(self, text: bytes, path: Path, name: str) -> Any:
         """The JSON of one module. Raises `ToolkitError` that names it where it is damaged."""
         try:
-            if len(text) <= _KEPT_FOR:
+            if len(text) <= _MAX_KEPT:
                 return self._kept.parse(text)
         except (ValueError, RuntimeError):
             pass  # damaged, or a piece of the line before is still in use
@@ -109,7 +109,7 @@ class LineParser:
 
 
 def plain(node: Any) -> Any:
-    """A simdjson node as ordinary Python."""
+    """A simdjson node as plain Python objects."""
     if isinstance(node, simdjson.Array):
         return node.as_list()
     if isinstance(node, simdjson.Object):
@@ -118,12 +118,12 @@ def plain(node: Any) -> Any:
 
 
 def members(node: Any) -> dict[str, Any] | None:
-    """The keys of a JSON object with what they hold, unread as yet; None of anything else."""
+    """The items of a JSON object, their values still unread; None for anything else."""
     if not isinstance(node, simdjson.Object):
         return node if isinstance(node, dict) else None
     keys = list(node)
-    # simdjson looks for a key from the start each time, and takes a NUL for its end.
-    if len(keys) > _MANY_KEYS or any("\0" in key for key in keys):
+    # simdjson searches for each key from the start, and takes a NUL for the end of a key.
+    if len(keys) > _MAX_LAZY_KEYS or any("\0" in key for key in keys):
         found: dict[str, Any] = node.as_dict()
         return found
     return {key: node[key] for key in keys}

@@ -101,9 +101,9 @@ def test_the_state_of_linear_attention_is_no_attention(tmp_path: Path) -> None:
     assert stack.layers == (0,)
     assert warnings == [
         "m.1.attn, element 1 (and 1 more) has the shape (1, 2, 8, 8) for 6 tokens, and its values "
-        "are no attention weights. Left out."
+        "are not attention weights. Left out."
     ]
-    with pytest.raises(ToolkitError, match=r"no attention weights\. Choose other --layers\.$"):
+    with pytest.raises(ToolkitError, match=r"not attention weights\. Choose other --layers\.$"):
         read(tmp_path, *places[1:])
     # Raw scores of the tokens themselves are shown (squeezebert).
     (stack,), warnings = read(tmp_path, places[1], tokens=list("abcdefgh"))
@@ -123,7 +123,7 @@ def test_what_no_view_can_show_is_named_once(shape: tuple[int, ...], tmp_path: P
         read(tmp_path, *odd)
     assert str(caught.value) == line.replace(" (and 2 more)", "").replace(
         "Left out.",
-        "Choose other --layers, or capture modules that hand out attention weights.",
+        "Choose other --layers, or capture modules that return attention weights.",
     )
 
 

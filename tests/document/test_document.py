@@ -57,7 +57,7 @@ def test_large_tensors_are_written_in_parts(
     numbers = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     outputs = {"a": [tensor(numbers), bfloat16(numbers)]}
     whole = write(tmp_path / "whole.json", outputs).read_bytes()
-    monkeypatch.setattr(writer, "_AT_ONCE", 6)
+    monkeypatch.setattr(writer, "_CHUNK", 6)
     assert write(tmp_path / "parts.json", outputs).read_bytes() == whole
 
 
@@ -330,7 +330,7 @@ def test_lying_shapes(tmp_path: Path, shape: Any) -> None:
     try:
         found = load(path).tensor("a")
     except ToolkitError as error:
-        assert "for a tensor that holds 3 numbers" in str(error)
+        assert "but it holds 3 numbers" in str(error)
     else:
         assert found.tolist() == [1, 2, 3]  # what is no shape is not believed
 
@@ -509,7 +509,7 @@ def test_other_layouts(change: Callable[[str], str], tmp_path: Path) -> None:
 
 def test_a_number_of_thousands_of_digits(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"captured": ' + "1" * 5000 + "}")
-    with pytest.raises(ToolkitError, match="is no captured document"):
+    with pytest.raises(ToolkitError, match="is not a captured document"):
         load(tmp_path / "x.json")
 
 

@@ -24,6 +24,7 @@ from activations import load
 from activations.document.format import FORMAT
 from activations.document.writer import count_non_finite, write_document
 from activations.forward.hooks import snapshot
+from activations.model.vocabulary import tokens_of
 from activations.views.content import read_content
 from activations.views.packing import NOT_A_NUMBER, pack_weights
 
@@ -295,8 +296,8 @@ def attention(format: str, folder: Path, dtype: torch.dtype = torch.float32) -> 
 def test_weights_that_are_not_finite(tmp_path: Path, format: str, dtype: torch.dtype) -> None:
     told: list[str] = []
     with load(attention(format, tmp_path, dtype)) as document:
-        shown = read_content(document, warn=told.append)
-    assert told == ["3 attention weights are no finite numbers; they are not drawn."]
+        shown = read_content(document, tokens_of, warn=told.append)
+    assert told == ["3 attention weights are not finite; they are not drawn."]
     (stack,) = shown.stacks
     assert not np.isfinite(stack.weights[0][0, 0]).any()
     assert stack.scores is not None
@@ -324,10 +325,10 @@ def test_pages_summary_and_figure_of_weights_that_are_not_finite(
     workplace: Path, view: Run, format: str
 ) -> None:
     attention(format, workplace)
-    warning = "warning: 3 attention weights are no finite numbers; they are not drawn."
+    warning = "warning: 3 attention weights are not finite; they are not drawn."
     pages = view("--input", "x.json", "--output-dir", ".")
     assert (pages.code, pages.err) == (0, [warning])
-    assert "3 attention weights are no finite numbers" in Path(pages.out[0]).read_text()
+    assert "3 attention weights are not finite" in Path(pages.out[0]).read_text()
     summary = view("--input", "x.json", "--summary", "csv")
     assert (summary.code, summary.err) == (0, [warning])
     assert summary.out[1:] == [

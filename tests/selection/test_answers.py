@@ -125,7 +125,7 @@ def test_answers(answer: str, chosen: list[int]) -> None:
         (
             "weights",
             "mlp",
-            "no mlp pattern of this model hands out attention weights, so 'weights' selects "
+            "no mlp pattern of this model returns attention weights, so 'weights' selects "
             "nothing. --list shows what there is.",
         ),
     ],
