@@ -138,20 +138,8 @@ def _narrowed(values: np.ndarray, wanted: np.dtype) -> np.ndarray:
     return found
 
 
-_DTYPES = [
-    "float64",
-    "float32",
-    "int64",
-    "int32",
-    "int16",
-    "int8",
-    "uint64",
-    "uint32",
-    "uint16",
-    "uint8",
-    "bool",
-]
-_NUMPY_DTYPES = {name: np.dtype(name) for name in _DTYPES}
+_WIDTHS = {"float": (64, 32), "int": (64, 32, 16, 8), "uint": (64, 32, 16, 8), "bool": ("",)}
+_NUMPY_DTYPES = {f"{k}{w}": np.dtype(f"{k}{w}") for k, widths in _WIDTHS.items() for w in widths}
 _NUMPY_DTYPES["complex128"] = np.dtype("float64")  # pairs of numbers
 
 

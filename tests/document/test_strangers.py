@@ -114,49 +114,38 @@ def deep(depth: int) -> Any:
     return value
 
 
-TEXT = "it must be a text"
 ENTRY = "an entry of 'attention_weights' does not say module, element, layer and kind"
+NO_TEXTS = {"model": 1, "prompt": [[]], "text_pair": {}, "target": True, "image": 0.5, "tensors": 1}
+NO_LISTS_OF_TEXTS = [("tokens", "ab"), ("tokens", ["a", 1]), ("vision_tokens", {})]
+NO_IDS = [("input_ids", [[1], 2]), ("input_ids", [True]), ("decoder_input_ids", [-1])]
+NO_POSITIONS = {"sentence_b_start": True, "continuation_start": -1}
+NO_ENTRIES = [
+    *({"element": element} for element in ([10**30], [[]], "01", [-1])),
+    *({"layer": layer} for layer in ("0", True, 10**7)),
+    *({"module": deep(900)}, {"axes": 3}, {"kind": None}),
+]
 
 
 @pytest.mark.parametrize(
-    ("header", "message"),
+    ("key", "value", "message"),
     [
-        ({"model": 1}, f"'model': {TEXT}"),
-        ({"prompt": [[]]}, f"'prompt': {TEXT}"),
-        ({"prompt": deep(900)}, f"'prompt': {TEXT}"),
-        ({"text_pair": {}}, f"'text_pair': {TEXT}"),
-        ({"target": True}, f"'target': {TEXT}"),
-        ({"image": 0.5}, f"'image': {TEXT}"),
-        ({"format": ["x"]}, f"'format': {TEXT}"),
-        ({"tensors": 1}, f"'tensors': {TEXT}"),
-        ({"tokens": "ab"}, "'tokens': it must be a list of texts"),
-        ({"tokens": ["a", 1]}, "'tokens': it must be a list of texts"),
-        ({"vision_tokens": {}}, "'vision_tokens': it must be a list of texts"),
-        ({"input_ids": [[1], 2]}, "'input_ids': it must be a list of token ids"),
-        ({"input_ids": [True]}, "'input_ids': it must be a list of token ids"),
-        ({"decoder_input_ids": [-1]}, "'decoder_input_ids': it must be a list of token ids"),
-        ({"sentence_b_start": True}, "'sentence_b_start': it must be a position"),
-        ({"continuation_start": -1}, "'continuation_start': it must be a position"),
-        ({"attention_weights": {}}, "'attention_weights': it must be a list"),
-        ({"attention_weights": [1]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "element": [10**30]}]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "element": [[]]}]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "element": "01"}]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "element": [-1]}]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "layer": "0"}]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "layer": True}]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "layer": 10**7}]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "module": deep(900)}]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "axes": 3}]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "kind": None}]}, ENTRY),
-        ({"attention_weights": [NOTE, {**NOTE, "layer": 1}]}, "it names one tensor twice"),
-        ({"selected_patterns": {"mlp": [deep(900)]}}, "'selected_patterns': it must be a list"),
+        *((key, value, f"'{key}': it must be a text") for key, value in NO_TEXTS.items()),
+        ("prompt", deep(900), "'prompt': it must be a text"),
+        ("format", ["x"], "'format': it must be a text"),
+        *((k, value, f"'{k}': it must be a list of texts") for k, value in NO_LISTS_OF_TEXTS),
+        *((key, value, f"'{key}': it must be a list of token ids") for key, value in NO_IDS),
+        *((key, value, f"'{key}': it must be a position") for key, value in NO_POSITIONS.items()),
+        ("attention_weights", {}, "'attention_weights': it must be a list"),
+        ("attention_weights", [1], ENTRY),
+        *(("attention_weights", [{**NOTE, **entry}], ENTRY) for entry in NO_ENTRIES),
+        ("attention_weights", [NOTE, {**NOTE, "layer": 1}], "it names one tensor twice"),
+        ("selected_patterns", {"mlp": [deep(900)]}, "'selected_patterns': it must be a list"),
     ],
 )
 def test_keys_of_another_type(
-    workplace: Path, view: Run, header: dict[str, Any], message: str
+    workplace: Path, view: Run, key: str, value: Any, message: str
 ) -> None:
-    Path("x.json").write_text(minimal(**header))
+    Path("x.json").write_text(minimal(**{key: value}))
     outcome = view("--input", "x.json")
     assert (outcome.code, len(outcome.err)) == (1, 1)
     assert message in outcome.err[0]
@@ -171,26 +160,18 @@ def test_null_is_as_good_as_nothing(workplace: Path) -> None:
     assert read_content(document, tokens_of).stacks[0].rows == ("#0", "#1")
 
 
-@pytest.mark.parametrize("depth", [200, 900])
-def test_deeply_nested_outputs(workplace: Path, depth: int) -> None:
-    Path("x.json").write_text(minimal(deep(depth)))
-    with pytest.raises(ToolkitError, match="damaged at 'm': it is nested too deeply"):
-        load("x.json")["m"]
-
-
-def test_more_dimensions_than_numpy_has(workplace: Path) -> None:
-    Path("x.json").write_text(minimal(deep(70)))
+def test_deep_nesting(workplace: Path) -> None:
+    for depth in (200, 900):
+        Path("x.json").write_text(minimal(deep(depth)))
+        with pytest.raises(ToolkitError, match="damaged at 'm': it is nested too deeply"):
+            load("x.json")["m"]
+    Path("x.json").write_text(minimal(deep(70)))  # more dimensions than numpy has
     found, lists = load("x.json")["m"], 0
     while isinstance(found, list):
         (found,), lists = found, lists + 1
     assert found.ndim + lists == 71
-
-
-def test_deeply_nested_descriptions(workplace: Path) -> None:
-    described = {"shape": deep(900), "dtype": deep(900)}
-    Path("x.json").write_text(minimal(described=described))
-    document = load("x.json")
-    assert document.element_shapes("m") == {}
+    Path("x.json").write_text(minimal(described={"shape": deep(900), "dtype": deep(900)}))
+    assert load("x.json").element_shapes("m") == {}
     assert "no attention weights" in strangers.ask(Path("x.json"), b"", pages=True)
 
 
