@@ -22,7 +22,7 @@ _MAX_DIMENSIONS = 64  # of a numpy array
 
 
 def node_at(node: Any, path: Element) -> Any:
-    """What stands at a path; raises `LookupError`, `TypeError` or `OverflowError` if nothing."""
+    """What is at a path; raises `LookupError`, `TypeError` or `OverflowError` if nothing."""
     step: Any
     for step in path:
         inside = members(node)

@@ -76,21 +76,21 @@ def _write_with_tensors(
         yield _dumps(map_leaves(tree, reference))
 
     # The document takes its place last: until then the old one is there, and notices.
-    with replacing_together({path_beside(path): size, path: 0}) as (beside, file):
-        write_tensors(beside, tensors, id)
+    with replacing_together({path_beside(path): size, path: 0}) as (tensors_file, file):
+        write_tensors(tensors_file, tensors, id)
         _write_text(file, {**header, "tensors": id}, captured, progress, references)
 
 
 def _tensors_of(path: str | os.PathLike[str]) -> Path | None:
     """The tensors of a document that is replaced by text, which are to be removed."""
     check_writable(path)
-    beside = path_beside(path)
-    remove_leftovers(beside)
-    if not beside.is_file():
+    tensors = path_beside(path)
+    remove_leftovers(tensors)
+    if not tensors.is_file():
         return None
     from activations.document.tensor_file import is_ours, other_owner
 
-    return beside if is_ours(beside) and other_owner(Path(path)) is None else None
+    return tensors if is_ours(tensors) and other_owner(Path(path)) is None else None
 
 
 def _write_text(

@@ -8,7 +8,7 @@ from typing import Any
 
 from activations.text import encodable
 
-# Where a tensor stands inside what a module returned: () is the output itself, (1,) element 1 of a
+# Where a tensor is inside what a module returned: () is the output itself, (1,) element 1 of a
 # tuple, (2, 0) an element of an element, ("attentions",) an entry of a dict or ModelOutput.
 Element = tuple[int | str, ...]
 _REQUIRED = object()
@@ -36,7 +36,7 @@ def walk(tree: Any) -> Iterator[tuple[Element, Any]]:
 
 
 def at(tree: Any, path: Element, default: Any = _REQUIRED) -> Any:
-    """What stands at a path in lists and dicts; `default`, or else `LookupError`, if nothing."""
+    """What is at a path in lists and dicts; if nothing is there, `default`, or else `LookupError`."""
     step: Any
     for step in path:
         try:
@@ -45,7 +45,7 @@ def at(tree: Any, path: Element, default: Any = _REQUIRED) -> Any:
             tree = tree[step]
         except (LookupError, TypeError):
             if default is _REQUIRED:
-                raise LookupError(f"nothing stands at {path}") from None
+                raise LookupError(f"nothing is at {path}") from None
             return default
     return tree
 

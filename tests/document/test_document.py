@@ -287,7 +287,9 @@ RAGGED = [([2, 2], output) for output in ([[1.0], [1.0, 2.0]], ["a"], [[[]], [1]
 def test_shapes_and_values_that_do_not_fit(tmp_path: Path, shape: Any, output: Any) -> None:
     entry = {"shape": shape, "dtype": "float32", "output": output}
     (tmp_path / "d.json").write_text(json.dumps({"captured": {"attention_outputs": {"a": entry}}}))
-    with pytest.raises(ToolkitError, match="is damaged at 'a'|is not a tensor"):
+    with pytest.raises(
+        ToolkitError, match="is damaged at 'a': .*(but it holds|holds other values)"
+    ):
         load(tmp_path / "d.json").tensor("a")
 
 

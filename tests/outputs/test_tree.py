@@ -39,8 +39,8 @@ def test_keys_that_are_spelled_alike_are_all_kept() -> None:
 
 
 @pytest.mark.parametrize("path", [(2,), ("a",), (0, 0), (1, "b"), (1, 0), (1, "a", 0, 0)])
-def test_where_nothing_stands(path: Any) -> None:
+def test_where_nothing_is(path: Any) -> None:
     tree = ["text", {"a": [None]}]
     assert at(tree, path, "default") == "default"
-    with pytest.raises(LookupError, match="nothing stands at"):
+    with pytest.raises(LookupError, match="nothing is at"):
         at(tree, path)
