@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Capture what the modules of any Hugging Face transformer put out, as one JSON document.
+"""Capture what the modules of any Hugging Face transformer return, as one JSON document.
 
   python agnostic_capture.py
   python agnostic_capture.py --model gpt2 --prompt "The cat sat on the mat"
@@ -23,7 +23,9 @@ from activations.cli.command import Console, Parser, exit_on_signal, run_command
 from activations.document.destination import check_output
 from activations.document.format import FORMATS, document_size
 from activations.errors import ToolkitError, UsageError
-from activations.session.options import BACKENDS, DTYPES, Options
+from activations.model.config_file import check_layers
+from activations.session.options import BACKENDS, DEMO_MODEL, DTYPES, Options
+from activations.system.collector import collector_paused
 from activations.system.files import check_room
 from activations.text import size_text
 from activations.version import __version__
@@ -59,13 +61,15 @@ def build_parser() -> Parser:
     prompt = text.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", metavar="TEXT", help="the text the model reads")
     prompt.add_argument("--prompt-file", metavar="FILE", help="read it from a file; - is stdin")
-    text.add_argument("--text-pair", metavar="TEXT", help="a second sentence, for BERT and its kin")
+    text.add_argument(
+        "--text-pair", metavar="TEXT", help="a second sentence, for models of pairs such as BERT"
+    )
     text.add_argument("--target", metavar="TEXT", help="the decoder's text (T5, BART)")
     text.add_argument(
         "--max-new-tokens",
         metavar="N",
         type=int,
-        help="let the model write up to N tokens first (encoder-decoder without --target: 16)",
+        help="let the model generate up to N tokens first (encoder-decoder without --target: 16)",
     )
     text.add_argument("--image", metavar="FILE", help="the image the model reads (ViT, CLIP)")
     text.add_argument("--audio", metavar="FILE", help="the audio the model reads (Whisper)")
@@ -73,7 +77,7 @@ def build_parser() -> Parser:
     what = parser.add_argument_group("what is captured")
     choice = what.add_mutually_exclusive_group()
     choice.add_argument(
-        "--auto-select", metavar="SPEC", help='answers beforehand: "attn:0;mlp:0;other:"'
+        "--auto-select", metavar="SPEC", help='answers to the questions: "attn:0;mlp:0;other:"'
     )
     choice.add_argument(
         "--list", action="store_true", help="print the model's patterns and stop; loads no weights"
@@ -119,7 +123,7 @@ def build_parser() -> Parser:
     how.add_argument(
         "--trust-remote-code",
         action="store_true",
-        help="run code that comes with the checkpoint; read it first",
+        help="run custom code of the checkpoint; review it first",
     )
     add = parser.add_argument
     add("--quiet", action="store_true", help="print only results, warnings and errors")
@@ -135,6 +139,7 @@ def capture_activations(args: argparse.Namespace, console: Console) -> None:
     # All that can be known without a model comes first: it costs seconds to import torch.
     answers = None if args.auto_select is None else parse_spec(args.auto_select)
     layers = None if args.layers is None else parse_numbers(args.layers, "--layers")
+    check_layers(str(DEMO_MODEL) if args.model is None else args.model, layers)
     prompt = _prompt(args)
     check_new_tokens(args.max_new_tokens)
     image, audio = _media(args)
@@ -150,21 +155,21 @@ def capture_activations(args: argparse.Namespace, console: Console) -> None:
         trust_remote_code=args.trust_remote_code,
     )
     if args.model is None:
-        console.note("No --model given: taking the bundled demo_model.")
+        console.note("No --model given: using the bundled demo_model.")
     with (
         exit_on_signal(console, at_once=True),
         console.watching("Importing torch and transformers"),
+        collector_paused(),
     ):
         from activations.inputs.request import Request
         from activations.model.attn_implementation import check_attention
-        from activations.model.devices import parse_device_map, pick_device
+        from activations.model.devices import check_devices
         from activations.model.loading import quiet_libraries
         from activations.session.estimate import expected_size
         from activations.session.opening import open_model
         from activations.session.run import load_weights, run
     quiet_libraries(progress=console.shows_progress)
-    pick_device(args.device)
-    parse_device_map(args.device_map)
+    check_devices(args.device, args.device_map)
     check_attention(args.attn_implementation)
     request = Request(
         prompt, args.text_pair, args.target, args.max_new_tokens, args.chat, image, audio
@@ -175,20 +180,20 @@ def capture_activations(args: argparse.Namespace, console: Console) -> None:
     with exit_on_signal(console):
         opened = open_model(args.model, options, request, console.watching)
     if opened.request.prompt != request.prompt:
-        console.note(f"No --prompt given: taking {opened.request.prompt!r}.")
+        console.note(f"No --prompt given: using {opened.request.prompt!r}.")
     selection = _choose(console, opened, answers, layers)
     size = expected_size(opened.catalog.observation, selection.names, opened.lengths, args.format)
     console.note(_summary(args, opened, selection, size))
     check_room(args.output, size.bytes)
     with exit_on_signal(console):
         load_weights(opened, selection, options)  # with the libraries' own bars
-    first = "(the model writes first)" if opened.lengths.at_most else ""
+    first = "(the model generates first)" if opened.lengths.at_most else ""
     with console.watching("Running", len(selection.names), first) as update:
         made = run(opened, selection, options, update)
     for line in made.warnings:
         console.warn(line)
     if "written" in made.header:
-        console.note(f"The model wrote: {made.header['written']!r}")
+        console.note(f"The model generated: {made.header['written']!r}")
     _write(args, console, made)
 
 

@@ -1,4 +1,4 @@
-"""Capture what the modules of a Hugging Face transformer put out, and look at its attention.
+"""Capture what the modules of a Hugging Face transformer return, and look at its attention.
 
     from activations import capture, load
 

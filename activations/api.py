@@ -13,10 +13,11 @@ from activations.document import reader
 from activations.document.destination import check_output
 from activations.errors import UsageError
 from activations.inputs.media import read_audio, read_image
+from activations.model.config_file import check_layers
 from activations.model.vocabulary import tokens_of
 from activations.selection.answers import parse_spec
 from activations.selection.answers import select as choose
-from activations.session.options import Options
+from activations.session.options import DEMO_MODEL, Options
 from activations.system.files import check_room
 
 if TYPE_CHECKING:
@@ -101,24 +102,19 @@ def capture(
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> Document:
-    """Capture what a model's modules put out for one prompt, write it and open what was written.
+    """Capture what a model's modules return for one prompt, write the document and open it.
 
     `model` is a hub name, a checkpoint folder, or a loaded model together with its `tokenizer`
     (None: the bundled demo model). `select` is what `--auto-select` takes, `layers` one number or
-    several. `format` is "json", or "safetensors" for the numbers in a file of their own beside the
-    document. `dtype` and `device` may be torch's own. `target` is the
-    decoder's text of an encoder-decoder model; without it the model writes up to `max_new_tokens`
-    (16) itself, greedily. A decoder-only model first writes `max_new_tokens`, if given. `image` and
-    `audio` are files, for models that read such; one that is loaded needs its `processor` then.
+    several. `format` is "json", or "safetensors" for the numbers in a second file next to the
+    document. `dtype` and `device` may be torch's own. `target` is the decoder's text of an
+    encoder-decoder model; without it the model generates up to `max_new_tokens` (16) tokens,
+    greedily. A decoder-only model first generates `max_new_tokens`, if given. `image` and `audio`
+    are files, for models that read them; a loaded model then needs its `processor`.
 
     Returns the `Document` at `output`. Raises `ToolkitError`, whose text is one line for the user
     (`UsageError` where an argument is wrong); the model is left as it was in any case.
     """
-    from activations.inputs.request import Request
-    from activations.session.estimate import expected_size
-    from activations.session.opening import open_loaded, open_model
-    from activations.session.run import run
-
     check("a text", str, select=select, format=format, backend=backend)
     check("a text", str, NoneType, prompt=prompt, text_pair=text_pair, target=target)
     check("a text", str, NoneType, device_map=device_map, revision=revision)
@@ -132,6 +128,9 @@ def capture(
     chosen_layers = numbers(layers, "layers")
     answers = parse_spec(select)
     check_output(output, format)
+    named = model is None or isinstance(model, (str, os.PathLike))
+    if named:
+        check_layers(str(DEMO_MODEL if model is None else os.fspath(model)), chosen_layers)
     options = Options(
         str(dtype).removeprefix("torch."),
         str(device),
@@ -141,6 +140,13 @@ def capture(
         revision,
         trust_remote_code,
     )
+
+    # Everything that can be refused without torch has been by now.
+    from activations.inputs.request import Request
+    from activations.session.estimate import expected_size
+    from activations.session.opening import open_loaded, open_model
+    from activations.session.run import run
+
     request = Request(
         prompt,
         text_pair,
@@ -150,7 +156,7 @@ def capture(
         None if image is None else read_image(os.fspath(image)),
         None if audio is None else read_audio(os.fspath(audio)),
     )
-    if model is None or isinstance(model, (str, os.PathLike)):
+    if named:
         name = None if model is None else os.fspath(model)
         opened = open_model(name, options, request, tokenizer=tokenizer)
     else:

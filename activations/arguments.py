@@ -1,4 +1,4 @@
-"""What is handed over from Python: a slip is one line, not a traceback from the depths."""
+"""Values of arguments, checked: a mistake is one line, not a traceback."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from activations.errors import UsageError
 
 
 def check(wanted: str, *kinds: type, **asked: Any) -> None:
-    """Raise `UsageError` where an argument is none of these kinds; `wanted` is what they are."""
+    """Raise `UsageError` where an argument is not of these types; `wanted` describes them."""
     for name, value in asked.items():
         if not isinstance(value, kinds):
             raise UsageError(f"{name} takes {wanted}, not {reprlib.repr(value)}.")
 
 
 def check_new_tokens(count: int | None) -> None:
-    """Raise `UsageError` where a model is to write fewer tokens than one."""
+    """Raise `UsageError` where the count is less than one."""
     if count is not None and count < 1:
-        raise UsageError("--max-new-tokens takes a number from 1 up.")
+        raise UsageError("--max-new-tokens takes a number of at least 1.")
 
 
 def number(asked: Any, name: str, kind: Any, example: str) -> Any:

@@ -26,17 +26,17 @@ _LONGEST_NAME = 500  # characters; comparing takes time that grows with their sq
 
 
 def unknown_value(flag: str, value: object, known: Sequence[str]) -> UsageError:
-    """That an option takes one of a few values, and this is none of them."""
+    """The error for a value that is not among those that an option takes."""
     listed = f"{', '.join(known[:-1])} or {known[-1]}"
     return UsageError(f"{flag} does not know '{value}'. Write {listed}.")
 
 
 def ignore(line: str) -> None:
-    """Takes warnings and progress for callers who do not want them."""
+    """For callers who want no warnings or progress: does nothing with the line."""
 
 
 def nearest(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
-    """The candidates that contain `name`, shortest first; else those spelled alike.
+    """The candidates that contain `name`, shortest first; else those with a similar spelling.
 
     Spelling is compared with the candidates' last parts as well as with the whole.
     """

@@ -103,15 +103,20 @@ class Console:
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as everything else here does."""
+    """A parser whose errors are one line each, as all errors of the commands are."""
 
     def error(self, message: str) -> NoReturn:
-        without = re.fullmatch(r"argument (--[a-z-]+): expected one argument", message)
-        if without:
-            flag = without[1]
+        match = re.fullmatch(r"argument (--[a-z-]+): (.*)", message)
+        flag, what = (match[1], match[2]) if match else ("", message)
+        if what == "expected one argument":
             raise UsageError(
                 f"{flag} needs a value. One that begins with - is written with =, as in {flag}=-1."
             )
+        if other := re.fullmatch(r"not allowed with argument (--[a-z-]+)", what):
+            raise UsageError(f"{other[1]} and {flag} cannot be combined. Give one of them.")
+        if value := re.fullmatch(r"invalid (int|float) value: (.*)", what):
+            kind = "a whole number" if value[1] == "int" else "a number"
+            raise UsageError(f"{flag} takes {kind}, not {value[2]}.")
         raise UsageError(f"{message}. See --help.")
 
     def parse_args(  # type: ignore[override]
@@ -124,7 +129,9 @@ class Parser(argparse.ArgumentParser):
 
     def _unknown(self, text: str) -> str:
         if not text.startswith("-"):
-            return f"'{text}' belongs to no option. Put quotes around a text of several words."
+            return (
+                f"'{text}' does not belong to an option. Put quotes around a text of several words."
+            )
         flag = text.partition("=")[0]
         known = (name[2:] for name in self._option_string_actions if name.startswith("--"))
         close = nearest(flag.lstrip("-"), known)
@@ -132,7 +139,7 @@ class Parser(argparse.ArgumentParser):
         return f"there is no option '{flag}'. {hint or 'See --help.'}"
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        # argparse's own words differ from one version of Python to the next
+        # argparse's own message differs from one version of Python to the next
         if action.choices is not None and value not in action.choices:
             raise unknown_value(action.option_strings[0], value, list(action.choices))
 
@@ -208,7 +215,7 @@ def _lost(error: OSError) -> str:
 
 
 def _unexpected(error: Exception) -> str:
-    return f"unexpected: {type(error).__name__}: {error}. With --debug you see where."
+    return f"unexpected: {type(error).__name__}: {error}. Pass --debug to see where."
 
 
 def _failed(error: BaseException, line: str, code: int, debug: bool, console: Console) -> int:

@@ -68,7 +68,7 @@ def tokens_in_words(lengths: Lengths, positions: dict[str, int]) -> str:
     """`24 tokens`, `6 encoder and up to 17 decoder tokens`.
 
     Without a text the patches or frames are the tokens: `positions` counts them by kind of
-    attention. Empty where nobody knows.
+    attention. Empty where that is not known.
     """
     most = "up to " if lengths.at_most else ""
     read = lengths.text

@@ -24,7 +24,7 @@ _WIDTH_FOR_COUNTS, _WIDTH_FOR_OUTPUTS = 32, 56  # of a terminal
 HELP = (
     "An answer is a comma-separated list of: an index (0) or several (0-2), a pattern "
     "(model.layers.{layer}.self_attn), the end of one that fits no other (self_attn), all, or "
-    "weights (every pattern that holds attention weights). Empty: none."
+    "weights (every pattern that returns attention weights). Empty: none."
 )
 
 
@@ -35,7 +35,7 @@ def ask(catalog: Catalog) -> dict[str, str]:
     """
     answers: dict[str, str] = {}
     read = _terminal_reader() if sys.stdin.isatty() and is_terminal(sys.stderr) else _read_plain
-    _tell(HELP)
+    _say(HELP)
     for category in CATEGORIES:
         print(file=sys.stderr)
         show_category(catalog, category, sys.stderr)
@@ -55,17 +55,17 @@ def _ask_until_good(catalog: Catalog, category: str, answers: dict[str, str], re
             answer = read(question, catalog.of(category))
         except EOFError:
             raise UsageError(
-                "standard input ended before all questions were answered. Answer beforehand with "
+                "standard input ended before all questions were answered. Give the answers with "
                 f'--auto-select "{_instead(catalog, answers)}".'
             ) from None
         if answer.strip() == "?":
-            _tell(HELP)
+            _say(HELP)
             show_category(catalog, category, sys.stderr)
             continue
         try:
             resolve_answer(answer, category, catalog)
         except UsageError as error:
-            _tell(str(error))
+            _say(str(error))
             continue
         return answer.strip()
 
@@ -78,11 +78,11 @@ def _instead(catalog: Catalog, answers: dict[str, str]) -> str:
 
 
 def _default_answers(catalog: Catalog) -> dict[str, str]:
-    """What to suggest to somebody who gave no answer: the first attention and MLP pattern."""
+    """What to suggest where no answer was given: the first attention and MLP pattern."""
     return {c: "0" if catalog.of(c) and c != "other" else "" for c in CATEGORIES}
 
 
-def _tell(line: str) -> None:
+def _say(line: str) -> None:
     """A line for the user; on a terminal wrapped between words."""
     if not is_terminal(sys.stderr):
         print(line, file=sys.stderr)
@@ -173,7 +173,7 @@ def show_catalog(catalog: Catalog, file: TextIO) -> None:
 
 
 def show_category(catalog: Catalog, category: str, file: TextIO) -> None:
-    """One category's numbered patterns: module count, what they put out, a mark for weights."""
+    """One category's numbered patterns: module count, what they return, a mark for weights."""
     patterns = catalog.of(category)
     if not patterns:
         print(f"{TITLES[category]}: none in this model.", file=file)
@@ -195,7 +195,7 @@ def show_category(catalog: Catalog, category: str, file: TextIO) -> None:
 
 def _mark_legend(patterns: Sequence[Pattern]) -> str:
     if any(pattern.weights for pattern in patterns):
-        return f"{len(patterns)} patterns; * hands out attention weights"
+        return f"{len(patterns)} patterns; * returns attention weights"
     return f"{len(patterns)} patterns"
 
 
@@ -207,8 +207,8 @@ def _outputs(pattern: Pattern) -> str:
 def _table(category: str, patterns: Sequence[Pattern], width: int) -> Table:
     """The patterns as a table.
 
-    On a narrow terminal what they put out is folded before the names, then left out, then the
-    counts are; the indices never fold.
+    On a narrow terminal the outputs are folded before the names, then left out, then the counts
+    are; the indices never fold.
     """
     from rich.table import Table
     from rich.text import Text
@@ -228,8 +228,8 @@ def _table(category: str, patterns: Sequence[Pattern], width: int) -> Table:
     if counts:
         table.add_column("modules", justify="right", no_wrap=True)
     if outputs:
-        column = min(max(widest, len("puts out")), room - names)
-        table.add_column("puts out", overflow="fold", style="dim", width=column)
+        column = min(max(widest, len("output")), room - names)
+        table.add_column("output", overflow="fold", style="dim", width=column)
     for i, pattern in enumerate(patterns):
         mark = "*" if pattern.weights else ""
         cells = [str(i), mark, pattern.text, str(len(pattern.names)), _outputs(pattern)]

@@ -1,4 +1,4 @@
-"""Text that the model writes itself first, greedily; and the decoder's input."""
+"""Text that the model generates first, greedily; and the decoder's input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from activations.system.signals import signals_deferred
 def add_decoder(
     inputs: Inputs, model: Any, tokenizer: Any, request: Request, encoded: Encoded
 ) -> None:
-    """The decoder's input: the target shifted right, or what the model itself writes greedily."""
+    """The decoder's input: the target shifted right, or what the model generates greedily."""
     if encoded.labels is not None:
         labels = encoded.labels.to(input_device(model))
         ids = _shifted_right(model, tokenizer, labels, encoded.labels_end)
@@ -67,7 +67,7 @@ def _decoder_start(model: Any) -> int:
 
 
 def add_continuation(inputs: Inputs, model: Any, tokenizer: Any, count: int) -> None:
-    """Let a decoder-only model write `count` tokens and take prompt and continuation as inputs."""
+    """Let a decoder-only model generate `count` tokens; inputs are prompt and continuation then."""
     start = inputs.tensors["input_ids"].shape[-1]
     ids = _generate(model, inputs.tensors, count)
     more = ids.shape[-1] - start
@@ -88,7 +88,7 @@ def _generate(
 ) -> torch.Tensor:
     # Whisper's sequences lack their start unless they come in a dict.
     options |= {"max_new_tokens": count, "return_dict_in_generate": True}
-    with _writing_greedily(model), torch.no_grad(), warnings.catch_warnings():
+    with _greedy_settings(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         written = model.generate(**tensors, **options)
     return written if isinstance(written, torch.Tensor) else written.sequences
@@ -102,8 +102,8 @@ _SETTINGS_KEPT |= {"begin_suppress_tokens", "use_cache"}
 
 
 @contextmanager
-def _writing_greedily(model: Any) -> Iterator[None]:
-    """Let a model write the likeliest token each time, whatever its checkpoint's settings are.
+def _greedy_settings(model: Any) -> Iterator[None]:
+    """Let a model generate the likeliest token each time, whatever its checkpoint's settings are.
 
     Arguments of `generate` would not do: what they leave out is filled in from the settings. A
     part may write in the model's place, by its own (BLIP).

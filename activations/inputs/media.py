@@ -114,7 +114,7 @@ def patch_names(
     """`[CLS]`, `r0c0`, `r0c1`, ...: the special tokens, then an image's patches row by row.
 
     `pixels` are height and width, `patch` the sides of a patch, one number or two. None where that
-    does not make `count` positions: then nobody here knows what they are.
+    does not make `count` positions: then it is not known what they are.
     """
     sides = patch if isinstance(patch, (list, tuple)) else (patch, patch)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):

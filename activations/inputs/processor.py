@@ -83,7 +83,7 @@ def _check_texts(model: Any, request: Request, kind: str) -> None:
         if request.prompt is None:
             raise UsageError(f"this model reads a text beside the {kind}. Give one with --prompt.")
         if request.text_pair is not None:
-            raise UsageError(f"--text-pair and --{kind} exclude each other. Give one of them.")
+            raise UsageError(f"--text-pair and --{kind} cannot be combined. Give one of them.")
         return
     texts = {"--prompt": request.prompt, "--text-pair": request.text_pair}
     for flag, text in (texts | {"--chat": request.chat or None}).items():

@@ -30,7 +30,7 @@ def has_decoder(model: Any, request: Request) -> bool:
     if request.target is not None and not found:
         raise UsageError(NO_DECODER)
     if request.max_new_tokens and not model.can_generate():
-        raise UsageError("--max-new-tokens needs a model that writes text. Leave it out.")
+        raise UsageError("--max-new-tokens needs a model that generates text. Leave it out.")
     return found
 
 

@@ -67,7 +67,7 @@ class Inputs:
     `tensors` go into the model, (1, tokens) each. `tokens` are the tokenizer's own spellings of
     `input_ids`. Where a model has a decoder, `decoder_input_ids` and `decoder_tokens` too.
     `sentence_b_start` is the first token of the second sentence, `continuation_start` of what the
-    model wrote itself after the prompt; `written` is all it wrote, as text. A model without
+    model generated after the prompt; `written` is all it generated, as text. A model without
     `input_ids` has patches or frames for tokens, a second tower its own as `tower_tokens`
     ("vision_tokens").
     """
@@ -106,12 +106,12 @@ def check_request(config: Any, request: Request) -> None:
     if request.text_pair == "":
         raise UsageError("the second text is empty. Leave --text-pair out.")
     if request.target is not None and request.max_new_tokens is not None:
-        raise UsageError("--target and --max-new-tokens exclude each other. Give one of them.")
+        raise UsageError("--target and --max-new-tokens cannot be combined. Give one of them.")
     if request.chat and request.text_pair is not None:
-        raise UsageError("--chat and --text-pair exclude each other. Give one of them.")
+        raise UsageError("--chat and --text-pair cannot be combined. Give one of them.")
 
 
-NO_DECODER = "--target needs a model with a decoder of its own. Leave it out."
+NO_DECODER = "--target needs an encoder-decoder model. Leave it out."
 
 
 def _check_text(request: Request) -> None:
@@ -120,7 +120,7 @@ def _check_text(request: Request) -> None:
         try:
             (value or "").encode("utf-8")
         except UnicodeEncodeError:  # bytes of the command line that are no UTF-8 come as surrogates
-            raise UsageError(f"the {what} is not text in UTF-8. Save or type it so.") from None
+            raise UsageError(f"the {what} is not text in UTF-8. Save it as UTF-8.") from None
 
 
 DEFAULT_NEW_TOKENS = 16  # of the target a seq2seq model writes itself

@@ -67,7 +67,7 @@ def open_checkpoint(
 
 
 def _where(name: str, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
-    """What every loading call is told."""
+    """The options of every loading call."""
     found: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     if not is_folder(name) and not _hub_in_reach():
         # Otherwise each file is asked for six times, with pauses: half a minute of silence.

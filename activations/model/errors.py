@@ -1,6 +1,6 @@
 """What transformers and torch raise -> one line that says what is wrong and what to do.
 
-Neither is imported here: exceptions are told by their class's name and their words.
+Neither is imported here: exceptions are recognised by the name of their class and their text.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
         )
     if "trust_remote_code" in text:
         return (
-            f"'{name}' brings code of its own, which is not run unasked. Read it, and if you trust "
-            "it add --trust-remote-code."
+            f"'{name}' contains custom code, which is not run by default. Review it, then "
+            "pass --trust-remote-code."
         )
     if part == "weights" and "device_map" in text:
-        return f"--device-map does not fit: {first_line(error)}. Write auto, or mend it."
+        return f"--device-map does not fit: {first_line(error)}. Write auto, or fix it."
     if attn_implementation not in (None, "eager") and "does not support an attention" in text:
         return (
             f"'{name}' does not run with attention '{attn_implementation}'. Use "
@@ -108,7 +108,7 @@ def _known(error: Exception) -> tuple[str, str] | None:
             "Check its config.json, or upgrade transformers.",
         )
     field = re.search(r"alidation error for (?:field|validator) .*\n\s*(?:\w+: )?(.*)", text)
-    return field and (field[1][:200].rstrip("."), "Mend its config.json.")
+    return field and (field[1][:200].rstrip("."), "Fix its config.json.")
 
 
 # huggingface_hub's and its HTTP library's, by name
@@ -189,7 +189,7 @@ def forward_errors() -> Iterator[None]:
                 "out of memory in the forward pass. Shorten the prompt, use --dtype bfloat16, or "
                 "choose fewer --layers."
             ) from error
-        hint = "With --debug you see where."
+        hint = "Pass --debug to see where."
         if isinstance(error, IndexError):
             hint = (
                 "The prompt may be longer than the model takes, or the tokenizer another model's. "

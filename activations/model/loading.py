@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from activations.errors import UsageError, nearest, quoted_list
 from activations.model.attn_implementation import check_attention
 from activations.model.checkpoint import Checkpoint
-from activations.model.devices import parse_device_map, pick_device
+from activations.model.devices import check_devices, parse_device_map, pick_device
 from activations.model.errors import loading_errors
 from activations.model.state import fixed_seed
 from activations.model.trust import check_index, modules_counted
@@ -39,7 +39,7 @@ def skeleton(checkpoint: Checkpoint, dtype: str = "auto") -> Any:
         make = loader._from_config  # what the auto classes call
     with torch.device("meta"), modules_counted(checkpoint.name):
         model = make(checkpoint.config, **options)
-    return model.to("meta").eval()  # torch.Tensor(n) does not heed the line above (wav2vec2)
+    return model.to("meta").eval()  # torch.Tensor(n) ignores the line above (wav2vec2)
 
 
 def load_model(
@@ -57,8 +57,8 @@ def load_model(
     memory does not suffice.
     """
     check_attention(attn_implementation)
-    place = pick_device(device)
-    spread = parse_device_map(device_map)
+    check_devices(device, device_map)
+    place, spread = pick_device(device), parse_device_map(device_map)
     options: dict[str, Any] = {**checkpoint.where, "dtype": dtype, "output_loading_info": True}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation

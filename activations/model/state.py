@@ -1,4 +1,4 @@
-"""A loaded model, and the random numbers, are changed for a capture and put back after it."""
+"""A model's mode, hooks and modules, and the random numbers: restored after a pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def restored(model: Any) -> Iterator[None]:
     """Put a model into `eval()` mode and back, module by module.
 
     Asked for attentions, transformers puts hooks into a model to stay; they go too. Interrupted
-    while it did that, it would put them there a second time, and hand out everything twice.
+    while it did that, it would put them there a second time, and return everything twice.
     Modules that the model replaces in its pass come back (big_bird has others for a short text).
     """
     parts = [(module, dict(module._modules), _words(module)) for module in model.modules()]
@@ -66,9 +66,9 @@ def _unhook(module: Any, own: set[int]) -> None:
 
 @contextmanager
 def fixed_seed() -> Iterator[None]:
-    """Random numbers on the CPU are the same every time inside, and outside as if none were drawn.
+    """Seed the CPU's generator inside the block and restore its state afterwards.
 
-    Some models draw them in their pass (Reformer's hashes).
+    Some models draw random numbers in their pass (Reformer's hashes).
     """
     with signals_deferred() as gate:
         before = torch.default_generator.get_state()

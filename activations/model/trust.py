@@ -40,7 +40,7 @@ def check_counts(name: str, fields: Mapping[str, Any]) -> None:
             if counted.search(key) and max(numbers, default=0) > most:
                 raise ToolkitError(
                     f"the configuration of '{name}' asks for more than {most:,} "
-                    f"({key[:60]}), which no model has. Mend its config.json."
+                    f"({key[:60]}), which no model has. Fix its config.json."
                 )
 
 
@@ -88,7 +88,7 @@ def modules_counted(name: str) -> Iterator[None]:
         if built > _MOST_MODULES:
             raise ToolkitError(
                 f"the configuration of '{name}' asks for more than {_MOST_MODULES:,} modules, "
-                "which no model has. Mend its config.json."
+                "which no model has. Fix its config.json."
             )
 
     handle = register_module_module_registration_hook(count)

@@ -36,7 +36,7 @@ def walk(tree: Any) -> Iterator[tuple[Element, Any]]:
 
 
 def at(tree: Any, path: Element, default: Any = _REQUIRED) -> Any:
-    """What is at a path in lists and dicts; if nothing is there, `default`, or else `LookupError`."""
+    """What is at a path in lists and dicts; if nothing, `default`, or else `LookupError`."""
     step: Any
     for step in path:
         try:

@@ -1,7 +1,7 @@
-"""About how many bytes a document takes: of what is captured, or of what is still to be.
+"""About how many bytes a document will take, before anything is captured.
 
-Both are told by the same rule from the same few facts about each tensor, so that what is refused
-for want of room is refused before the run where that can be known.
+The same rule (`activations.document.format.document_bytes`) is used when it is written, so that a
+disk without room is refused before the run wherever that can be known.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def expected_size(
 ) -> Estimate:
     """What the document of these modules will take, from what the trial run showed of them.
 
-    What cannot be told beforehand (modules that get rows picked by the data, and those of a model
-    that could not be tried) is left out, and the estimate is "at least".
+    What cannot be known before the run (modules that get rows picked by the data, and those of a
+    model that could not be tried) is left out, and the estimate is "at least".
     """
     known: list[list[Numbers]] = []
     all_known = observation.probed

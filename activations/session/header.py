@@ -108,7 +108,7 @@ def capture_warnings(
 ) -> list[str]:
     """What the user should know of a capture, a line each."""
     lines = [
-        f"the {kind} attention weights that this model returns are handed out by none of its "
+        f"the {kind} attention weights that this model returns are not returned by any of its "
         "modules (it changes them afterwards), so they are not captured."
         for kind in (opened.catalog.observation.lost if selection.wants_attention else ())
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from activations.errors import ToolkitError, UsageError
@@ -27,9 +26,8 @@ from activations.model.state import fixed_seed, restored
 from activations.outputs.shapes import Lengths
 from activations.selection.catalog import Catalog, build_catalog
 from activations.selection.observation import Observation
-from activations.session.options import Options
+from activations.session.options import DEMO_MODEL, Options
 
-DEMO_MODEL = Path(__file__).resolve().parent.parent.parent / "demo_model"
 DEMO_NAME = "demo_model"
 DEMO_PROMPT = "Once there was a fox named Zolimar. One day Zolimar met a bear by the river."
 Watching = Callable[[str], AbstractContextManager[Any]]
@@ -111,7 +109,7 @@ def list_model(
         reason = str(error) if isinstance(error, ToolkitError) else type(error).__name__
     observation = Observation(list_modules(model), probed=False)
     return OpenedModel(name or DEMO_NAME, build_catalog(observation), request, checkpoint), (
-        "this model cannot be tried without its weights, so what its modules put out is not "
+        "this model cannot be tried without its weights, so what its modules return is not "
         f"shown, and indices may differ from those of a capture ({reason})."
     )
 
@@ -205,7 +203,7 @@ def _beside_a_stand_in(
         return None
     try:
         return _try(name, model, checkpoint, filled)
-    except ToolkitError:  # no processor, say: then the first failure is what to tell
+    except ToolkitError:  # no processor, for example: then the first error is the one to show
         return None
 
 

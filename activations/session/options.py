@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from activations.errors import UsageError
+from activations.errors import UsageError, unknown_value
+from activations.model.devices import check_device, parse_device_map
 
+_PACKAGE = Path(__file__).resolve().parent.parent
+_INSTALLED = _PACKAGE / "demo_model"  # inside the package; in a clone next to it
+DEMO_MODEL = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "demo_model"
 BACKENDS = ("hooks", "pyvene")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -28,6 +33,8 @@ class Options:
             (self.dtype, DTYPES, "--dtype"),
         ):
             if value not in known:
-                raise UsageError(f"{flag} does not know '{value}'. Write {', '.join(known)}.")
+                raise unknown_value(flag, value, known)
+        check_device(self.device)
+        parse_device_map(self.device_map)
         if self.device_map is not None and self.device != "auto":
-            raise UsageError("--device and --device-map exclude each other. Give one of them.")
+            raise UsageError("--device and --device-map cannot be combined. Give one of them.")

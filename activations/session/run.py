@@ -19,9 +19,9 @@ from activations.inputs.processor import name_positions
 from activations.inputs.prompt import complete
 from activations.inputs.request import Inputs
 from activations.model.attn_implementation import attention_implementation
-from activations.model.devices import refuse_offloaded_reads
 from activations.model.errors import forward_errors
 from activations.model.loading import load_model
+from activations.model.offloading import refuse_offloaded_reads
 from activations.model.signature import accepts
 from activations.model.state import fixed_seed, restored
 from activations.selection.answers import Selection
@@ -36,7 +36,7 @@ BACKENDS = {"hooks": hooks.record, "pyvene": pyvene_backend.record}
 
 @dataclass
 class Capture:
-    """What one forward pass put out, in memory.
+    """What one forward pass returned, in memory.
 
     `header` is everything the document says beside the outputs, `captured` maps a category to
     {module name: output}, an output being `activations.outputs.tensor.Tensor`s nested in lists and
@@ -97,7 +97,7 @@ def run(
     if not recorded.outputs:
         raise ToolkitError(
             "No data captured: none of the selected modules was called in the forward pass. "
-            "Choose others; --list shows what each puts out."
+            "Choose others; --list shows what each returns."
         )
     captured = _by_category(recorded, selection)
     non_finite = count_non_finite(captured)

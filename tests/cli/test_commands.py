@@ -82,7 +82,7 @@ def test_without_arguments_it_shows_the_demo_model(
     monkeypatch.setattr("sys.stdin", io.StringIO("0\n0\n\n"))
     done = capture()
     assert (done.code, done.out) == (0, [DOCUMENT])
-    assert done.err[0] == "No --model given: taking the bundled demo_model."
+    assert done.err[0] == "No --model given: using the bundled demo_model."
     pages = view()
     assert pages.code == 0
     assert pages.out == [
@@ -287,7 +287,7 @@ def test_continuation(checkpoints: Checkpoints, take: Take, view: Run) -> None:
     assert len(header["tokens"]) == written.shape[1]
     text = tiny.tokenizer().decode(written[0, start:], skip_special_tokens=True)
     assert header["written"] == text
-    assert f"The model wrote: {text!r}" in said
+    assert f"The model generated: {text!r}" in said
     pages = [Path(page).read_text() for page in view().out]
     assert all('<div id="written" class="text" ' in page for page in pages)
 
@@ -568,7 +568,7 @@ def test_leaving_while_a_library_waits_for_its_threads() -> None:
     code = (
         "import sys, time\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "from activations.cli import exit_on_signal, run_command\n"
+        "from activations.cli.command import exit_on_signal, run_command\n"
         "from agnostic_capture import build_parser\n"
         "def work(args, console):\n"
         "    with exit_on_signal(console), ThreadPoolExecutor() as pool:\n"
@@ -595,7 +595,7 @@ def test_leaving_while_a_library_waits_for_its_threads() -> None:
 def test_list(checkpoints: Checkpoints, workplace: Path, capture: Run) -> None:
     done = capture("--model", checkpoints("bert"), "--list")
     assert done.code == 0
-    assert done.out[0] == "Attention (10 patterns; * hands out attention weights)"
+    assert done.out[0] == "Attention (10 patterns; * returns attention weights)"
     row = " ".join(done.out[1].split())
     assert row == "0 * bert.encoder.layer.{layer}.attention 3 x ([1,T,32], [1,4,T,T])"
     assert done.err == []
@@ -884,7 +884,7 @@ def test_layers_from_python(layers: Any, expected: list[int], workplace: Path) -
 
 
 TAKES_LAYERS = "layers takes numbers, as in layers=[0, 4] or layers=range(4), not "
-MORE = "--max-new-tokens takes a number from 1 up."
+MORE = "--max-new-tokens takes a number of at least 1."
 
 
 @pytest.mark.parametrize("family", ["llama", "t5"])

@@ -53,7 +53,7 @@ RAISED = {
     "RuntimeError": (
         RuntimeError("shapes\ndo not fit"),
         1,
-        "the model failed in its forward pass: RuntimeError: shapes. With --debug you see where.",
+        "the model failed in its forward pass: RuntimeError: shapes. Pass --debug to see where.",
     ),
     "IndexError": (
         IndexError("index out of range in self"),

@@ -304,7 +304,7 @@ def test_list_without_a_processor(checkpoints: Checkpoints, capture: Run) -> Non
             "clip",
             ["--image", "cat.png", "--prompt", "a", "--text-pair", "b"],
             2,
-            "--text-pair and --image exclude each other. Give one of them.",
+            "--text-pair and --image cannot be combined. Give one of them.",
         ),
         (
             "clip",
@@ -358,13 +358,13 @@ def test_list_without_a_processor(checkpoints: Checkpoints, capture: Run) -> Non
             "vit",
             ["--image", "cat.png", "--target", "a"],
             2,
-            "--target needs a model with a decoder of its own. Leave it out.",
+            "--target needs an encoder-decoder model. Leave it out.",
         ),
         (
             "vit",
             ["--image", "cat.png", "--max-new-tokens", "2"],
             2,
-            "--max-new-tokens needs a model that writes text. Leave it out.",
+            "--max-new-tokens needs a model that generates text. Leave it out.",
         ),
         (
             "whisper",

@@ -203,7 +203,7 @@ def test_a_tokenizer_that_names_code(
 ) -> None:
     with_code(folder, canary)
     settings(auto_map=auto_map, tokenizer_class="Mine")(folder)
-    refused(tries(ATTENTION), "brings code of its own, which is not run unasked.")
+    refused(tries(ATTENTION), "contains custom code, which is not run by default.")
 
 
 def test_code_runs_where_it_is_trusted(folder: Path, workplace: Path, capture: Run) -> None:
@@ -504,7 +504,7 @@ def test_models_without_end(family: str, folder: Path, tries: Tries) -> None:
     """Refused before transformers makes lists as long."""
     fields = {"model_type": family, **ENDLESS[family]}
     (folder / "config.json").write_text(json.dumps(fields))
-    refused(tries(), ", which no model has. Mend its config.json.")
+    refused(tries(), ", which no model has. Fix its config.json.")
 
 
 def test_more_modules_than_any_model_has(tries: Tries, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,11 +88,7 @@ NO_WEIGHTS = "no mlp pattern of this model returns attention weights, so 'weight
     [
         ("atn", "attention", f"{UNKNOWN} 'atn'. Did you mean {LIKE_ATN}?"),
         ("zzzz", "attention", f"{UNKNOWN} 'zzzz'. --list shows what there is."),
-        (
-            "attn",
-            "attention",
-            f"{AMBIGUOUS} {TWO}.",
-        ),
+        ("attn", "attention", f"{AMBIGUOUS} {TWO}."),
         ("4", "attention", NO_INDEX.format("attention", 4, 3)),
         ("2-4", "attention", NO_INDEX.format("attention", 4, 3)),
         ("2-1", "attention", "'2-1' is an empty range. Write the smaller index first."),

@@ -1,0 +1,55 @@
+"""What the config.json of a checkpoint folder says, read without transformers.
+
+Importing transformers takes seconds; what is clearly wrong is refused before.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from activations.errors import UsageError
+
+_COUNTS = {"num_hidden_layers", "num_layers", "n_layer", "n_layers"}
+_ANY_COUNT = re.compile(r"layer|block|depth|stage|conv")  # layer_types, num_conv_layers, depths
+
+
+def check_layers(folder: str, layers: Sequence[int] | None) -> None:
+    """Raise `UsageError` where no list of this model's modules can have one of these layers.
+
+    A bound, not a count: the longest list that the configuration names. Let pass are names on the
+    hub, files that cannot be read, and models of several parts (encoder and decoder, image and
+    text), whose configurations leave out what is the default of a part.
+    """
+    try:
+        fields = json.loads(Path(folder, "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return
+    if not isinstance(fields, dict) or not _COUNTS & fields.keys() or _has_parts(fields):
+        return
+    most = max(_sizes([value for key, value in fields.items() if _ANY_COUNT.search(key)]))
+    missing = [layer for layer in layers or () if layer >= most]
+    if missing:
+        raise UsageError(
+            f"--layers: there is no layer {missing[0]}; by its config.json the model has at most "
+            f"{most} layers, 0-{most - 1}."
+        )
+
+
+def _has_parts(fields: dict[str, Any]) -> bool:
+    return bool(fields.get("is_encoder_decoder")) or any(
+        isinstance(value, dict) and key.endswith("_config") for key, value in fields.items()
+    )
+
+
+def _sizes(values: list[Any]) -> Iterator[int]:
+    """What may be the length of a list of layers: numbers, and lengths of lists (`layer_types`)."""
+    for value in values:
+        if isinstance(value, int):
+            yield value
+        elif isinstance(value, list):
+            yield len(value)
+            yield from _sizes(value)

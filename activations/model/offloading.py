@@ -1,0 +1,43 @@
+"""Models whose weights lie partly on the disk: reads that accelerate would get wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from activations.errors import ToolkitError
+
+
+@contextmanager
+def refuse_offloaded_reads(model: nn.Module) -> Iterator[None]:
+    """Raise `ToolkitError` where the model reads a weight that is still on the disk.
+
+    accelerate fetches a module's weights when the module is called. Where a model reads them
+    otherwise (LongCat's router passes `classifier.weight` to a function) they are still empty, and
+    the result would be garbage without a word.
+    """
+    places = getattr(model, "hf_device_map", None) or {}
+    watch: Any = _Watch if "disk" in places.values() else nullcontext
+    with watch():
+        yield
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operation. Empty tensors (of the meta device) meet others only by mistake."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        tensors = [item for item in args if isinstance(item, torch.Tensor)]
+        empty = [tensor for tensor in tensors if tensor.device.type == "meta"]
+        if empty and len(empty) < len(tensors):
+            raise ToolkitError(
+                "--device-map: this model reads weights past their modules, so that accelerate "
+                "does not fetch them from the disk. Use a map without 'disk', or none."
+            )
+        return func(*args, **(kwargs or {}))
