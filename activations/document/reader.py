@@ -169,7 +169,7 @@ class Document:
     def _fetch(self, name: str, key: str, element: Element) -> np.ndarray:
         """A module's tensor from the file of tensors."""
         if self._tensors is None:
-            raise ValueError("it refers to a file of tensors, which the document does not have")
+            raise ValueError("it refers to a file of tensors, and the document has none")
         return self._tensors.numbers(key, name, element)
 
     @cached_property
