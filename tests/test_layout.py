@@ -15,8 +15,8 @@ import activations
 
 PACKAGE = Path(activations.__file__).parent
 FLOORS = [
-    {"outputs", "text", "errors", "version"},
-    {"system", "arguments"},
+    {"text", "errors", "version"},
+    {"outputs", "system", "arguments"},
     {"document", "model", "selection"},
     {"attention", "forward", "inputs"},
     {"session", "views"},

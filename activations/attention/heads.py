@@ -1,4 +1,4 @@
-"""Heads by their names: `3.5` is layer 3, head 5; `cross:3.5` the same of the cross attention."""
+"""Heads by their names: `3.5` is layer 3, head 5; `cross:3.5` the same in cross attention."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAME = re.compile(r"\s*(?:([a-z0-9_]{1,60}):)?(\d{1,6})\.(\d{1,6})\s*")
 
 @dataclass(frozen=True)
 class HeadName:
-    """One head, as the command line names it. Without a `kind` it is meant in every kind."""
+    """One head, as the command line names it. Without a `kind`, it means the head of every kind."""
 
     layer: int
     head: int
@@ -40,7 +40,7 @@ def parse_heads(text: str, flag: str) -> list[HeadName]:
 
 
 def stacks_with(name: HeadName, stacks: Sequence[Stack], flag: str) -> list[Stack]:
-    """The stacks that have this head. Raises `UsageError`, which says what there is instead."""
+    """The stacks that have this head. Raises `UsageError`, which lists what exists."""
     kinds = list(dict.fromkeys(stack.kind for stack in stacks))
     of_kind = [stack for stack in stacks if name.kind in (None, stack.kind)]
     if not of_kind:

@@ -3,17 +3,17 @@
 Each is a mean over the tokens that attend, of the attention weights that go to
 
 * `previous_token`: the token before (every token but the first has one);
-* `induction`: the tokens that followed earlier occurrences of the attending token, but for itself
-  (over the tokens that have such; Olsson et al. 2022, "In-context Learning and Induction Heads");
+* `induction`: the tokens that followed earlier occurrences of the attending token, except itself
+  (over the tokens that occurred earlier; Olsson et al. 2022, "In-context Learning and Induction
+  Heads");
 * `same_token`: tokens spelled as the attending one, itself included;
 * `first_token`: the first token of the text, where many heads rest (every token but the first);
 
-and of `entropy`: that of the attention weights, -sum(p ln p) in nats: 0 where all goes to one
-token, ln(n) where it is spread evenly over n. Rows that do not sum to 1 are divided by their sum.
+and of the `entropy` of the attention weights, -sum(p ln p) in nats: 0 where all goes to one token,
+ln(n) where it is spread evenly over n. Rows that do not sum to 1 are divided by their sum.
 
-Cross attention has no previous and no next token; there all tokens of the decoder count. Where the
-tokens are not known, only their positions, nobody can tell which are spelled alike: there is no
-`same_token` and no `induction`.
+Cross attention has no previous and no next token; there, all tokens of the decoder count. Where
+only positions are known, not tokens, there is no `same_token` and no `induction`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from activations.attention.stack import Stack, are_weights
+from activations.attention.stack import Stack
 
 SCORES = ("previous_token", "induction", "same_token", "first_token", "entropy")
-_LEAST = np.float32(1e-30)  # added to a weight, so that 0 ln 0 is 0; it changes no other
+_TINY = np.float32(1e-30)  # added to a weight, so that 0 ln 0 is 0; it changes no other
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,9 @@ class _Pairs:
 def with_scores(stacks: Sequence[Stack]) -> list[Stack]:
     """The stacks, each with the scores of its heads: (layers, heads, 5), in the order of `SCORES`.
 
-    NaN where a score is not defined: a text without repeated tokens has no induction, one without
-    known tokens no same token either, cross attention no previous token, and values that are no
-    attention weights have no score at all.
-    Scores are of the whole text; take a part of it afterwards.
+    NaN where a score is not defined: a text without repeated tokens has no induction, a text
+    without known tokens no same token either, cross attention no previous token; values that are
+    not probabilities have no scores. Scores are of the whole text; take a part of it afterwards.
     """
     return [replace(stack, scores=_score(stack)) for stack in stacks]
 
@@ -59,27 +58,30 @@ def with_scores(stacks: Sequence[Stack]) -> list[Stack]:
 def _score(stack: Stack) -> np.ndarray:
     pairs = _pairs(stack)
     scores = np.full((len(stack.layers), len(stack.heads), len(SCORES)), np.nan)
-    for i, weights in enumerate(stack.weights):
-        if weights.dtype.kind != "f":  # nothing but 0 and 1
+    for i, (weights, are_probabilities) in enumerate(
+        zip(stack.weights, stack.probabilities, strict=True)
+    ):
+        if not are_probabilities:
+            continue
+        if weights.dtype.kind != "f":  # only 0 and 1
             weights = weights.astype(np.float32)
         if not np.isfinite(weights).all():
             weights = np.where(np.isfinite(weights), weights, 0)
-        if are_weights(weights):
-            found = [which.mean(weights) for which in pairs]
-            scores[i] = np.stack([*found, _entropy(weights)], axis=-1)
+        means = [which.mean(weights) for which in pairs]
+        scores[i] = np.stack([*means, _entropy(weights)], axis=-1)
     return scores
 
 
 def _pairs(stack: Stack) -> tuple[_Pairs, ...]:
     """What counts for previous token, induction, same token and first token."""
-    same = _spelled_alike(stack)
+    same = _same_tokens(stack)
     if stack.is_cross:
         nothing = np.empty(0, int)
         none = _Pairs(nothing, nothing, 0)
         every = np.arange(len(stack.rows))
         return none, none, _pairs_of(*same), _pairs_of(every, np.zeros_like(every))
     later = np.arange(1, len(stack.rows))
-    # Not what follows the token just before: that is the attending token itself.
+    # Not what followed the token just before: that is the attending token itself.
     earlier = same[1] < same[0] - 1
     return (
         _pairs_of(later, later - 1),
@@ -89,8 +91,8 @@ def _pairs(stack: Stack) -> tuple[_Pairs, ...]:
     )
 
 
-def _spelled_alike(stack: Stack) -> tuple[np.ndarray, np.ndarray]:
-    """The rows and columns of all pairs of a token with one spelled alike."""
+def _same_tokens(stack: Stack) -> tuple[np.ndarray, np.ndarray]:
+    """The rows and columns of all pairs of tokens that are spelled the same."""
     if not stack.knows_tokens:
         return np.empty(0, int), np.empty(0, int)
     code = {token: i for i, token in enumerate(dict.fromkeys((*stack.rows, *stack.columns)))}
@@ -104,9 +106,9 @@ def _pairs_of(rows: np.ndarray, columns: np.ndarray) -> _Pairs:
 
 
 def _entropy(weights: np.ndarray) -> np.ndarray:
-    """(heads, rows, columns) -> (heads,): the rows' mean entropy in nats; NaN without any."""
+    """(heads, rows, columns) -> (heads,): mean entropy of the rows in nats; NaN without rows."""
     sums = weights.sum(axis=-1)
-    unscaled = -np.einsum("hij,hij->hi", weights, np.log(weights + _LEAST))
+    unscaled = -np.einsum("hij,hij->hi", weights, np.log(weights + _TINY))
     filled = sums > 0
     # H(w / s) = H(w) / s + ln s
     rows = np.divide(unscaled, sums, out=np.zeros_like(sums), where=filled)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from activations.arguments import describe_numbers
 from activations.errors import UsageError, ignore
+from activations.text import printable
 
-_LITTLE = 1e-3  # of a row's weight
-_MASKED = -1e4  # raw scores lie far above; masks are the least number of float16 or below
+_NEARLY_NONE = 1e-3  # of a row's attention
+_MASKED = -1e4  # raw scores are far above; masks are the smallest float16 or below
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,11 @@ class Stack:
 
     `weights` holds an array (heads, rows, columns) for each of `layers`; rows are the tokens that
     attend (queries), columns those attended to (keys). `heads` are the heads' real numbers.
-    `split` is the row and column at which a second sentence starts, `written` the one from which
-    on the model wrote the text itself, if there is one. `start` is the position in the text of the
-    first row and column; `has_whole_rows` says that hardly any weight went to tokens that were left
-    out. `knows_tokens` is False where rows or columns are called by their positions, because the
-    document does not name them. `scores` is what `activations.attention.scores` computes,
+    `split` is the row and column at which a second sentence starts, `written` the one at which the
+    text that the model generated starts. `start` is the position in the text of the first row and
+    column; `has_whole_rows` says that almost no attention went to tokens that were left out.
+    `knows_tokens` is False where rows or columns are called by their positions, because the
+    document does not have their tokens. `scores` is what `activations.attention.scores` computes,
     (layers, heads, scores).
     """
 
@@ -42,6 +44,20 @@ class Stack:
     knows_tokens: bool = True
     scores: np.ndarray | None = None
 
+    @cached_property
+    def probabilities(self) -> tuple[bool, ...]:
+        """For each layer, whether its values are probabilities; else they are raw scores."""
+        return tuple(map(are_probabilities, self.weights))
+
+    @cached_property
+    def title(self) -> str:
+        """The name, safe to show: it may contain module names, which may be hostile."""
+        return printable(self.name)
+
+    @property
+    def kind_in_words(self) -> str:
+        return f"{self.kind.replace('_', ' ')} attention"
+
     @property
     def is_cross(self) -> bool:
         """Whether rows and columns are tokens of two texts."""
@@ -54,7 +70,7 @@ class Stack:
         return str(rows) if rows == columns else f"{rows} x {columns}"
 
     def reaches(self, position: int) -> bool:
-        """Whether both sides have a token there."""
+        """Whether both rows and columns have a token there."""
         return position < min(len(self.rows), len(self.columns))
 
 
@@ -67,8 +83,8 @@ def take(
 ) -> list[Stack]:
     """Only these layers, heads and token positions (first, end). Raises `UsageError`.
 
-    `warn` is told of stacks that are left out because they have none of the heads or tokens, where
-    others have. (Of the layers all are shown, whichever stacks they are in.)
+    `warn` gets a line for each stack that is left out because it has no such heads or tokens while
+    others have. (A layer is shown whichever stack it is in.)
     """
     found = list(stacks)
     left_out: list[str] = []
@@ -102,12 +118,12 @@ def take(
     return found
 
 
-def _check(wanted: Sequence[int], there: set[int], what: str, flag: str) -> None:
-    missing = [number for number in wanted if number not in there]
+def _check(wanted: Sequence[int], known: set[int], what: str, flag: str) -> None:
+    missing = [number for number in wanted if number not in known]
     if missing:
         raise UsageError(
             f"{flag}: there is no {what} {missing[0]} in the document. It has {what}s "
-            f"{describe_numbers(there)}."
+            f"{describe_numbers(known)}."
         )
 
 
@@ -131,10 +147,10 @@ def _take_heads(stack: Stack, heads: Sequence[int]) -> Stack:
     )
 
 
-def _is_all_inside(weights: np.ndarray, start: int, end: int) -> bool:
-    """Whether rows start:end give all their weight to columns start:end, as causal ones do."""
+def _stays_inside(weights: np.ndarray, start: int, end: int) -> bool:
+    """Whether rows start:end attend only to columns start:end."""
     rows = weights[:, start:end]
-    return bool((rows.sum(axis=-1) - rows[..., start:end].sum(axis=-1) < _LITTLE).all())
+    return bool((rows.sum(axis=-1) - rows[..., start:end].sum(axis=-1) < _NEARLY_NONE).all())
 
 
 def _take_tokens(stack: Stack, start: int, end: int) -> Stack:
@@ -143,7 +159,7 @@ def _take_tokens(stack: Stack, start: int, end: int) -> Stack:
     written = None if stack.written is None else max(stack.written - start, 0)
     return replace(
         stack,
-        has_whole_rows=all(_is_all_inside(weights, start, end) for weights in stack.weights),
+        has_whole_rows=all(_stays_inside(weights, start, end) for weights in stack.weights),
         weights=tuple(weights[:, start:end, start:end] for weights in stack.weights),
         rows=rows,
         columns=stack.columns[start:end],
@@ -153,14 +169,14 @@ def _take_tokens(stack: Stack, start: int, end: int) -> Stack:
     )
 
 
-def are_weights(values: np.ndarray) -> bool:
-    """Whether all that is finite lies between 0 and 1, but for rounding."""
+def are_probabilities(values: np.ndarray) -> bool:
+    """Whether all finite values are between 0 and 1, except for rounding."""
     if not np.isfinite(values).all():
         values = values[np.isfinite(values)]
     return values.size == 0 or bool(values.min() >= 0 and values.max() <= 1.001)
 
 
 def showable(weights: np.ndarray) -> np.ndarray:
-    """Finite, and not the huge negative number that masks a raw score (squeezebert)."""
+    """Where values are finite and not the huge negative number of a mask (squeezebert)."""
     shown: np.ndarray = np.isfinite(weights) & (weights > _MASKED)
     return shown

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from activations.arguments import describe_numbers
-from activations.attention.stack import Stack, are_weights
+from activations.attention.stack import Stack, are_probabilities
 from activations.document.header import is_count
-from activations.document.json_reader import damaged
+from activations.document.json_file import damaged
 from activations.document.reader import Document
 from activations.errors import ToolkitError, Warn, ignore
 from activations.outputs.tree import Element
@@ -21,15 +22,16 @@ EXPECTED = "(batch, heads, seq_len, seq_len)"
 # Kinds of attention in the order in which they are shown; the towers of a model come after.
 _KINDS = ("self", "encoder", "decoder", "cross")
 _KIND = re.compile(r"[a-z0-9_]{1,60}")
-_READS_TOKENS = ("self", "encoder", "text")  # other kinds have tokens under their own name alone
-_MANY = 1_000_000  # layers; more is no layer number
-_MOST_PLACES = 10_000  # each takes room in the page, however small it is
+_READS_TOKENS = ("self", "encoder", "text")  # other kinds have tokens only under their own name
+_MAX_LAYER = 1_000_000  # a layer number is smaller
+_MAX_PLACES = 10_000  # each takes space in the page, however small it is
+Header = Mapping[str, Any]
 _CROSS_NAME = re.compile(r"cross|encoder_attn|EncDec", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one layer's attention weights stand in the document.
+    """Where one layer's attention weights are in the document.
 
     `axes` turns them into (batch, heads, rows, columns), where they are in another order (XLNet).
     """
@@ -50,28 +52,32 @@ class Place:
         return re.sub(r"(^|(?<=\.))\d+(?=\.|$)", "{layer}", self.module.split("@")[0], count=1)
 
 
-def read_attention(document: Document, warn: Warn | None = None) -> list[Stack]:
+def read_attention(
+    document: Document, warn: Warn = ignore, tokens: Mapping[str, list[str]] | None = None
+) -> list[Stack]:
     """All attention weights of a document, stacked by kind and shape.
 
-    Layers that cannot be shown token by token are left out with a warning. Raises `ToolkitError`
-    when the document holds no attention weights, a batch of more than one, or nothing of the shape
-    `(batch, heads, seq_len, seq_len)`.
+    `tokens` are those that were looked up for a document that has only ids, by their keys in a
+    header ("tokens", "decoder_tokens"). Layers that cannot be shown token by token are left out
+    with a warning. Raises `ToolkitError` when the document holds no attention weights, a batch of
+    more than one, or nothing of the shape `(batch, heads, seq_len, seq_len)`.
     """
     places = find_weights(document)
     if not places:
         raise ToolkitError(_nothing_there(document))
-    if len(places) > _MOST_PLACES:
+    if len(places) > _MAX_PLACES:
         raise ToolkitError(
             f"'{document.path}' holds {len(places)} tensors of attention weights, and no view "
-            f"shows more than {_MOST_PLACES}. Capture fewer modules."
+            f"shows more than {_MAX_PLACES}. Capture fewer modules."
         )
+    header = {**document.header, **(tokens or {})}
     found: list[tuple[Place, np.ndarray]] = []
     problems: dict[_Problem, list[str]] = {}
     for place in places:
         weights = document.tensor(place.module, *place.element)
         if place.axes and sorted(place.axes) == list(range(weights.ndim)):
             weights = weights.transpose(place.axes)
-        problem = _problem(place, weights, len(_tokens(document, place.kind) or ()))
+        problem = _problem(place, weights, len(_tokens(header, place.kind) or ()))
         if problem is None:
             found.append((place, weights[0]))
         else:
@@ -79,18 +85,17 @@ def read_attention(document: Document, warn: Warn | None = None) -> list[Stack]:
     if not found:
         problem, wheres = next(iter(problems.items()))
         raise ToolkitError(f"{problem.title}{wheres[0]} {problem.fact}. {problem.advice}")
-    warn = warn or ignore
     odd = sum(weights.size - np.count_nonzero(np.isfinite(weights)) for _, weights in found)
     if odd:
-        warn(f"{odd} attention weights are no finite numbers; they are not drawn.")
+        warn(f"{odd} attention weights are not finite; they are not drawn.")
     for problem, wheres in problems.items():
         more = f" (and {len(wheres) - 1} more)" if len(wheres) > 1 else ""
         warn(f"{problem.title}{wheres[0]}{more} {problem.fact}. Left out.")
-    return _stacked(document, _not_handed_on(found), warn)
+    return _stacked(header, _without_duplicates(found), warn)
 
 
-def _not_handed_on(found: list[tuple[Place, np.ndarray]]) -> list[tuple[Place, np.ndarray]]:
-    """Without what an outer module hands out too: the same weights (BERT's attention does)."""
+def _without_duplicates(found: list[tuple[Place, np.ndarray]]) -> list[tuple[Place, np.ndarray]]:
+    """Drop duplicates: an outer module returns the inner one's weights again (BERT's attention)."""
     seen: dict[tuple[str, str], list[np.ndarray]] = {}
     for place, weights in found:
         seen.setdefault((place.kind, place.module), []).append(weights)
@@ -107,10 +112,9 @@ def _not_handed_on(found: list[tuple[Place, np.ndarray]]) -> list[tuple[Place, n
 
 
 def find_weights(document: Document) -> list[Place]:
-    """Where the attention weights are: as the capture noted it, else by looking.
+    """Where the attention weights are: as the capture noted, else by their shapes.
 
-    Looking takes a square 4-D element 1, then any other element that is a batch of attention
-    matrices.
+    That is a square 4-D element 1, else any other element that is a batch of attention matrices.
     """
     noted = document.attention_weights
     if noted is not None:
@@ -119,7 +123,7 @@ def find_weights(document: Document) -> list[Place]:
             raise damaged(document.path, "attention_weights", "it names one tensor twice")
         return places
     names = document.names_of("attention") or document.names
-    return [place for name in names if (place := _look(document, name)) is not None]
+    return [place for name in names if (place := _guessed(document, name)) is not None]
 
 
 def _noted(document: Document, entry: Any) -> Place:
@@ -140,14 +144,14 @@ def _noted(document: Document, entry: Any) -> Place:
 
 
 def _is_number(value: Any) -> bool:
-    return is_count(value) and value < _MANY
+    return is_count(value) and value < _MAX_LAYER
 
 
-def _look(document: Document, name: str) -> Place | None:
+def _guessed(document: Document, name: str) -> Place | None:
     sizes = document.element_shapes(name)
     candidates = sorted(sizes, key=lambda element: element != (1,))  # element 1 first
     square = [e for e in candidates if len(sizes[e]) == 4 and sizes[e][2] == sizes[e][3]]
-    # An element 1 of another shape is what the user meant to show: let the error name it.
+    # The user meant an element 1 of another shape: let the error name it.
     chosen = square[0] if square else (1,) if len(sizes.get((1,), ())) > 1 else None
     if chosen is None:
         return None
@@ -186,10 +190,10 @@ def _problem(place: Place, weights: np.ndarray, tokens: int) -> _Problem | None:
             f"holds a batch of {shape[0]} texts (or windows of an image), and a view shows one",
             "Capture one prompt at a time.",
         )
-    # Linear attention hands out its state, (batch, heads, width, width), in the same place.
-    if tokens and shape[-2] != tokens and not are_weights(weights):
+    # Linear attention returns its state, (batch, heads, width, width), in the same place.
+    if tokens and shape[-2] != tokens and not are_probabilities(weights):
         return _Problem(
-            f"has the shape {shape} for {tokens} tokens, and its values are no attention weights",
+            f"has the shape {shape} for {tokens} tokens, and its values are not attention weights",
             "Choose other --layers.",
         )
     return None
@@ -208,8 +212,8 @@ def _nothing_there(document: Document) -> str:
 # ------------------------------------------------------------------------------------- in stacks
 
 
-def _stacked(document: Document, found: list[tuple[Place, np.ndarray]], warn: Warn) -> list[Stack]:
-    """Group by kind and shape, layers in order; unlike modules of one layer apart."""
+def _stacked(header: Header, found: list[tuple[Place, np.ndarray]], warn: Warn) -> list[Stack]:
+    """Group by kind and shape, layers in order; several modules of one layer apart."""
     alike: dict[tuple[str, tuple[int, ...]], list[tuple[Place, np.ndarray]]] = {}
     for place, weights in found:
         alike.setdefault((place.kind, weights.shape), []).append((place, weights))
@@ -223,7 +227,7 @@ def _stacked(document: Document, found: list[tuple[Place, np.ndarray]], warn: Wa
             if several:
                 layers = f"layer{'s' if len(matrices) > 1 else ''} {describe_numbers(matrices)}"
                 name += f", {layers}, {shape[0]} heads of {shape[1]} x {shape[2]}"
-            stacks.append(_stack(document, name + module, kind, matrices, warn))
+            stacks.append(_stack(header, name + module, kind, matrices, warn))
     return stacks
 
 
@@ -234,7 +238,7 @@ def _rank(kind: str) -> int:
 def _once_a_layer(
     members: list[tuple[Place, np.ndarray]],
 ) -> dict[str, dict[int, np.ndarray]]:
-    """{what to add to the name: {layer: weights}}, so that a layer is there once in each."""
+    """{what to add to the name: {layer: weights}}, so that each has a layer once."""
     if len({place.layer for place, _ in members}) == len(members):
         return {"": {place.layer: weights for place, weights in members}}
     groups: dict[str, dict[int, np.ndarray]] = {}
@@ -242,18 +246,18 @@ def _once_a_layer(
     for place, weights in members:
         name, layer = place.pattern, place.layer
         times[name, layer] += 1
-        again = times[name, layer]  # from a document that says so
+        again = times[name, layer]  # a document may say so
         groups.setdefault(f", {name}" + (f" ({again})" if again > 1 else ""), {})[layer] = weights
     return groups
 
 
 def _stack(
-    document: Document, name: str, kind: str, layers: dict[int, np.ndarray], warn: Warn
+    header: Header, name: str, kind: str, layers: dict[int, np.ndarray], warn: Warn
 ) -> Stack:
     order = tuple(sorted(layers))
     heads, rows, columns = layers[order[0]].shape
-    attending = _labels(document, "decoder" if kind == "cross" else kind, rows, warn)
-    attended = _labels(document, "encoder" if kind == "cross" else kind, columns, warn)
+    attending = _labels(header, "decoder" if kind == "cross" else kind, rows, warn)
+    attended = _labels(header, "encoder" if kind == "cross" else kind, columns, warn)
     return Stack(
         name=name,
         kind=kind,
@@ -263,8 +267,8 @@ def _stack(
         rows=attending or _positions(rows),
         columns=attended or _positions(columns),
         knows_tokens=attending is not None and attended is not None,
-        split=_start(document, "sentence_b_start", kind, rows),
-        written=_start(document, "continuation_start", kind, rows),
+        split=_start(header, "sentence_b_start", kind, rows),
+        written=_start(header, "continuation_start", kind, rows),
     )
 
 
@@ -272,9 +276,9 @@ def _positions(count: int) -> tuple[str, ...]:
     return tuple(f"#{i}" for i in range(count))
 
 
-def _labels(document: Document, side: str, count: int, warn: Warn) -> tuple[str, ...] | None:
-    """The tokens of one side; None where the document does not name them all."""
-    tokens = _tokens(document, side)
+def _labels(header: Header, side: str, count: int, warn: Warn) -> tuple[str, ...] | None:
+    """The tokens of one side; None where the document does not have them all."""
+    tokens = _tokens(header, side)
     if tokens is not None and len(tokens) == count:
         return tuple(tokens)
     if tokens is not None:
@@ -285,18 +289,18 @@ def _labels(document: Document, side: str, count: int, warn: Warn) -> tuple[str,
     return None
 
 
-def _tokens(document: Document, kind: str) -> list[str] | None:
-    """The tokens that attend in this kind of attention, where the document has them."""
+def _tokens(header: Header, kind: str) -> list[str] | None:
+    """The tokens that attend in this kind of attention, if the document has them."""
     side = "decoder" if kind == "cross" else kind
-    found: list[str] | None = document.header.get(f"{side}_tokens")
+    found: list[str] | None = header.get(f"{side}_tokens")
     if found is None and side in _READS_TOKENS:
-        found = document.header.get("tokens")
+        found = header.get("tokens")
     return found
 
 
-def _start(document: Document, key: str, kind: str, rows: int) -> int | None:
-    """A position that the document notes among its `tokens`, where these are the rows."""
-    start: int | None = document.header.get(key)
+def _start(header: Header, key: str, kind: str, rows: int) -> int | None:
+    """A position that the document gives among its `tokens`, where these are the rows."""
+    start: int | None = header.get(key)
     if kind in ("self", "encoder") and start is not None and 0 < start < rows:
         return start
     return None

@@ -1,6 +1,6 @@
-"""What a document says beside the outputs: the keys that are read, and what each has to be.
+"""The other keys of a document: those that are read, and what each must be.
 
-Looked at once, when a document is opened, so that everything after can rely on it.
+Checked once, when a document is opened, so that everything after can rely on them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from activations.document.format import FORMAT
-from activations.document.json_reader import damaged
+from activations.document.json_file import damaged
 from activations.errors import ToolkitError
 
 
@@ -20,7 +20,7 @@ def checked_header(header: dict[str, Any], path: Path) -> dict[str, Any]:
     for key, value in found.items():
         rule = _TOKENS if key.endswith("_tokens") else _RULES.get(key)
         if rule is not None and not rule[0](value):
-            raise damaged(path, key, f"it has to be {rule[1]}")
+            raise damaged(path, key, f"it must be {rule[1]}")
     written = found.get("format", FORMAT)
     if written != FORMAT:
         raise ToolkitError(
@@ -31,7 +31,7 @@ def checked_header(header: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def is_count(value: Any) -> bool:
-    """Whether it is a whole number from 0 up; JSON's true is none."""
+    """Whether it is a whole number of at least 0; JSON's true is not."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
@@ -48,7 +48,7 @@ def _are_texts(value: Any) -> bool:
 
 
 def _are_ids(value: Any) -> bool:
-    """Of one text, or of a batch."""
+    """The ids of one text, or of a batch."""
     return _is_list_of(is_count, value) or _is_list_of(
         lambda row: _is_list_of(is_count, row), value
     )

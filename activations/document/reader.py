@@ -1,10 +1,10 @@
 """The JSON document: written module by module, read back piece by piece.
 
-One module stands on one line. It is ordinary JSON to everyone; line by line it is written and read
-in bounded memory: the writer holds one tensor's text, the reader skips the lines it does not need.
-Numbers are the shortest decimal text that reads back as the same float32 (float64, integers and
-booleans likewise); NaN and infinities are null and counted under `non_finite`. With the format
-"safetensors" the numbers stand in a file beside it (see `activations.document.tensor_file`).
+It is ordinary JSON with one module a line, and so is written and read in bounded memory: the writer
+holds the text of one tensor, the reader skips the lines it does not need. Numbers are the shortest
+decimal text that reads back as the same float32 (float64, integers and booleans likewise); NaN and
+infinities are null and counted under `non_finite`. With the format "safetensors" the numbers are in
+another file (see `activations.document.tensor_file`).
 """
 
 from __future__ import annotations
@@ -23,29 +23,28 @@ import simdjson
 
 from activations.document.format import SECTIONS
 from activations.document.header import checked_header
-from activations.document.json_reader import (
-    LineParser,
-    another_format,
-    cut_out,
-    cut_short,
-    damaged,
-    found_at,
+from activations.document.json_arrays import (
     guessed_shapes,
-    let_go,
-    line_ends,
-    map_file,
-    members,
-    parse_json,
-    parse_line,
-    plain,
-    reach,
+    node_at,
     reference,
     to_array,
     to_sizes,
     to_tree,
 )
+from activations.document.json_file import (
+    LineParser,
+    another_format,
+    cut_short,
+    damaged,
+    line_ends,
+    map_file,
+    members,
+    parse_json,
+    plain,
+    release,
+)
 from activations.errors import ToolkitError, nearest, quoted_list
-from activations.outputs.tree import Element, walk
+from activations.outputs.tree import Element, at, walk
 
 if TYPE_CHECKING:
     from activations.document.tensor_file import TensorFile
@@ -56,7 +55,7 @@ _KEY = re.compile(rb'("(?:[^"\\]|\\.)*"): \{')
 
 @dataclass(frozen=True)
 class _Line:
-    """Where a module's line stands in the file, what it holds after the name, and its category."""
+    """A module's category, and where its line starts, its value starts and its value ends."""
 
     category: str
     start: int
@@ -89,7 +88,7 @@ class Document:
             raise
 
     def close(self) -> None:
-        """Let go of the file. Done by itself when the object goes away."""
+        """Close the file. Also done when the object is deleted."""
         if isinstance(self._bytes, mmap.mmap):
             self._bytes.close()
 
@@ -104,7 +103,7 @@ class Document:
 
     @property
     def model(self) -> str:
-        """The model's name as it was given to the capture."""
+        """The model's name as given to the capture."""
         return str(self.header.get("model", "model"))
 
     @property
@@ -148,18 +147,17 @@ class Document:
         Only this tensor is turned into numbers. Raises `ToolkitError` when there is no such module
         or the element is not a tensor.
         """
-        node = self._alone(name, element)
-        described = self._description(name) if node is not None else self._entry(name)
-        shape = reach(plain(described.get("shape")), element)
-        dtype = reach(plain(described.get("dtype")), element)
+        entry = self._entry(name)
+        shape = at(plain(entry.get("shape")), element, None)
+        dtype = at(plain(entry.get("dtype")), element, None)
         try:
-            node = found_at(described["output"], element) if node is None else node
+            node = node_at(entry["output"], element)
             # A single value that is not finite is null, but has a dtype.
             found = reference(node) is not None or (node is None and isinstance(dtype, str))
         except (LookupError, TypeError, ValueError, OverflowError):
             node, found = None, False
-        if described.get("dtype") is not None and not isinstance(dtype, str):
-            node, found = None, False  # a list of tensors, or a part of one
+        if entry.get("dtype") is not None and not isinstance(dtype, str):
+            node, found = None, False  # a list of tensors, or a part of a tensor
         if not found and not isinstance(node, (simdjson.Array, list, int, float)):
             where = "/".join(map(str, element)) or "its output"
             raise ToolkitError(f"{name}: element {where} is not a tensor.")
@@ -169,7 +167,7 @@ class Document:
             raise damaged(self.path, name, f"{error}") from None
 
     def _fetch(self, name: str, key: str, element: Element) -> np.ndarray:
-        """A module's tensor out of the file beside the document."""
+        """A module's tensor from the file of tensors."""
         if self._tensors is None:
             raise ValueError("it refers to a file of tensors, and the document has none")
         return self._tensors.numbers(key, name, element)
@@ -183,7 +181,7 @@ class Document:
 
         return TensorFile(self.path, id)
 
-    # -------------------------------------------------------------------------- where things are
+    # ------------------------------------------------------------------------------ finding modules
 
     def _is_ours(self) -> bool:
         start = b'{\n"format": "agnostic-activations/'
@@ -198,8 +196,8 @@ class Document:
     def _index_lines(self) -> dict[str, Any] | None:
         """Find every module's line without parsing it; parse the header.
 
-        None where lines hold something else, as after a pretty-printer that starts like ours, or
-        damage: then the whole is parsed, which says what is wrong.
+        None where the lines are different (pretty-printed or damaged): then the whole file is
+        parsed, which shows what is wrong.
         """
         data, at_line, header_end, category = self._bytes, 0, -1, ""
         if not data[-4096:].rstrip().endswith(b"}\n}\n}"):
@@ -240,7 +238,7 @@ class Document:
         return _Line(category, start, start + key.end() - 1, stop)
 
     def _parse_whole(self) -> dict[str, Any]:
-        """A document of another layout: parsed whole, arrays only turned into numbers if asked."""
+        """Parse a document of another layout whole; arrays become numbers only when asked for."""
         header = members(parse_json(self.path, self._bytes)) or {}
         captured = members(header.pop("captured", None))
         if captured is None:
@@ -255,7 +253,7 @@ class Document:
         return {key: plain(value) for key, value in header.items()}
 
     def _entry(self, name: str) -> dict[str, Any]:
-        """What the document says of a module; its values are simdjson's where they are nested."""
+        """What the document says about a module; nested values are simdjson's."""
         line = self._lines.get(name)
         if line is None:
             close = nearest(name, self._lines)
@@ -264,42 +262,25 @@ class Document:
         if self._parsed is not None:
             entry = members(self._parsed[name])
         else:
-            entry = members(parse_line(self._text(line.entry, line.end), self.path, name))
+            entry = members(self._parser.parse(self._text(line.entry, line.end), self.path, name))
         if entry is None:
             raise damaged(self.path, name, "it is not an object")
         return entry
 
     def _check_file(self) -> None:
-        """Refuse a file that another program cut: the system ends who reads behind its end."""
+        """Refuse a file that another program cut: reading past its end would kill the process."""
         if isinstance(self._bytes, mmap.mmap) and self._bytes.size() != len(self._bytes):
             raise ToolkitError(f"'{self.path}' was changed after it was opened. Load it again.")
 
     def _text(self, start: int, end: int) -> bytes:
-        """A part of the file, which is not kept in memory beside it."""
+        """A part of the file. The memory of the mapped part is given back."""
         self._check_file()
         text: bytes = self._bytes[start:end]
-        let_go(self._bytes, start, end)
+        release(self._bytes, start, end)
         return text
 
-    def _alone(self, name: str, element: Element) -> Any:
-        """One tensor out of a module's line, parsed without the others; None where that fails."""
-        line = self._lines.get(name)
-        if line is None or self._parsed is not None or len(element) != 1:
-            return None
-        self._check_file()
-        start = self._bytes.find(_OUTPUT, line.start, min(line.end, line.start + 100_000))
-        index, described = element[0], self._description(name)
-        if start < 0 or not isinstance(index, int):
-            return None
-        text = self._text(start + len(_OUTPUT), line.end)
-        cut = cut_out(text, described.get("shape"), described.get("dtype"), index)
-        try:
-            return None if cut is None else self._parser.parse(cut, self.path, name)
-        except ToolkitError:
-            return None  # the whole line is parsed then, and says what is wrong
-
     def _description(self, name: str) -> dict[str, Any]:
-        """The shape and dtype of a module, read from the start of its line where that will do."""
+        """The shape and dtype of a module, read from the start of its line if possible."""
         line = self._lines.get(name)
         if line is not None and self._parsed is None:
             self._check_file()
@@ -313,14 +294,14 @@ class Document:
         return {key: plain(entry[key]) for key in ("shape", "dtype") if key in entry}
 
     def element_shapes(self, name: str) -> dict[Element, tuple[int, ...]]:
-        """The shapes of a module's output tensors by element; guessed where none are stated."""
+        """The shapes of a module's output tensors by element; guessed where none are given."""
         shape, dtype = self.shape(name), self.dtype(name)
         if dtype is not None and shape is not None:
             leaves = [(path, leaf) for path, leaf in walk(dtype) if isinstance(leaf, str)]
-            return {path: to_sizes(reach(shape, path)) or () for path, _ in leaves}
+            return {path: to_sizes(at(shape, path, None)) or () for path, _ in leaves}
         return guessed_shapes(self._entry(name).get("output"))
 
     @cached_property
     def attention_weights(self) -> list[dict[str, Any]] | None:
-        """Where the attention weights are, as the capture noted it; None in older documents."""
+        """Where the attention weights are, as the capture noted; None in other documents."""
         return self.header.get("attention_weights")

@@ -1,4 +1,4 @@
-"""Writing the JSON document, module by module; see `activations.document.reader` for what it is."""
+"""Writing the JSON document, module by module; `activations.document.reader` describes it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from activations.outputs.tree import Element, map_leaves, walk
 from activations.system.atomic import remove_leftovers, replacing_together
 from activations.system.files import check_writable
 
-_AT_ONCE = 200_000  # numbers that become text at once: a few megabytes
+_CHUNK = 200_000  # numbers turned into text at once: a few megabytes
 Captured = Mapping[str, MutableMapping[str, Any]]  # category -> module name -> output tree
 NonFinite = dict[str, dict[str, dict[str, int]]]  # module -> element -> what -> how many
 
@@ -36,9 +36,9 @@ def write_document(
 
     `captured` maps a category to {module name: output}, an output being `Tensor`s nested in lists
     and dicts. `progress` is called with each module's name before it is written. `format` is
-    "json", or "safetensors" for the numbers in a file of their own beside the document. With
-    `release` each module's output is taken out of `captured` as it is written as text, so that
-    the memory goes down while the file grows.
+    "json", or "safetensors" for the numbers in a file of their own next to the document. With
+    `release`, each module's output is removed from `captured` as it is written as text, so that
+    memory is freed while the file grows.
     """
     if format == "safetensors":
         _write_with_tensors(path, header, captured, progress)
@@ -65,7 +65,7 @@ def _write_with_tensors(
     }
     leaves = (leaf for o in captured.values() for t in o.values() for _, leaf in walk(t))
     if len(tensors) != sum(isinstance(leaf, Tensor) for leaf in leaves):
-        raise ToolkitError("two tensors have one name. Use --format json for this model.")
+        raise ToolkitError("two tensors have the same name. Use --format json for this model.")
     size = estimated_size(captured, "safetensors")
     id = identify(tensors, header)
 
@@ -76,21 +76,21 @@ def _write_with_tensors(
         yield _dumps(map_leaves(tree, reference))
 
     # The document takes its place last: until then the old one is there, and notices.
-    with replacing_together({path_beside(path): size, path: 0}) as (beside, file):
-        write_tensors(beside, tensors, id)
+    with replacing_together({path_beside(path): size, path: 0}) as (tensors_file, file):
+        write_tensors(tensors_file, tensors, id)
         _write_text(file, {**header, "tensors": id}, captured, progress, references)
 
 
 def _tensors_of(path: str | os.PathLike[str]) -> Path | None:
-    """The tensors beside a document that is replaced by text: they belong to nothing then."""
+    """The tensors of a document that is replaced by text, which are to be removed."""
     check_writable(path)
-    beside = path_beside(path)
-    remove_leftovers(beside)
-    if not beside.is_file():
+    tensors = path_beside(path)
+    remove_leftovers(tensors)
+    if not tensors.is_file():
         return None
     from activations.document.tensor_file import is_ours, other_owner
 
-    return beside if is_ours(beside) and other_owner(Path(path)) is None else None
+    return tensors if is_ours(tensors) and other_owner(Path(path)) is None else None
 
 
 def _write_text(
@@ -101,7 +101,7 @@ def _write_text(
     pieces: Callable[[str, Any], Iterator[bytes]],
     release: bool = False,
 ) -> None:
-    """The document's text; `pieces(module, output)` is the text of what a module put out."""
+    """Write the document's text; `pieces(module, output)` is the text of a module's output."""
     file.write(b"{\n")
     for key, value in header.items():
         file.write(_dumps(key) + b": " + _dumps(value) + b",\n")
@@ -148,8 +148,8 @@ def _json_pieces(tree: Any) -> Iterator[bytes]:
 
 
 def _tensor_pieces(tensor: Tensor) -> Iterator[bytes]:
-    """The JSON text of a tensor; of a large one part by part, so that little text is held."""
-    if tensor.data.size <= _AT_ONCE or tensor.data.ndim < 2:
+    """The JSON text of a tensor; of a large one part by part, to save memory."""
+    if tensor.data.size <= _CHUNK or tensor.data.ndim < 2:
         yield _tensor_text(tensor)
         return
     for i, part in enumerate(tensor.data):
@@ -170,7 +170,7 @@ def _dumps(value: Any) -> bytes:
 
 
 def estimated_size(captured: Captured, format: str = "json") -> int:
-    """About how many bytes the document will take, with the tensors beside it."""
+    """About how many bytes the document will take, with its file of tensors."""
     return document_bytes(
         (
             [_numbers(leaf) for _, leaf in walk(tree) if isinstance(leaf, Tensor)]
@@ -182,18 +182,18 @@ def estimated_size(captured: Captured, format: str = "json") -> int:
 
 
 def _numbers(tensor: Tensor) -> Numbers:
-    """A masked zero is a third of another number, and half of a causal attention's are such."""
+    """Zeros take a third of the text of other numbers, and half of a causal attention is zeros."""
     count = prod(tensor.shape)
     if tensor.dtype not in ("float32", "float64", "float16", "bfloat16"):
         return Numbers(count, tensor.dtype)
-    bits = tensor.data.view(f"u{tensor.data.itemsize}")  # ten times as fast to look at
+    bits = tensor.data.view(f"u{tensor.data.itemsize}")  # ten times as fast to compare
     return Numbers(count, tensor.dtype, count - int(np.count_nonzero(bits)))
 
 
 def count_non_finite(captured: Captured) -> NonFinite:
-    """{module: {element: {"NaN": n, "Infinity": n, "-Infinity": n}}} for what holds any.
+    """{module: {element: {"NaN": n, "Infinity": n, "-Infinity": n}}} where there are any.
 
-    An element is written as the path to it, joined by slashes: "1", "0/2", "" for a plain tensor.
+    An element is the path to it, joined by slashes: "1", "0/2", "" for a plain tensor.
     """
     found: dict[str, dict[str, dict[str, int]]] = {}
     for outputs in captured.values():

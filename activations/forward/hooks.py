@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
 import torch
@@ -14,12 +13,13 @@ from torch import nn
 
 from activations.errors import ToolkitError, ignore, nearest, quoted_list
 from activations.outputs.tensor import Tensor
+from activations.outputs.tree import map_leaves
 from activations.system.signals import signals_deferred
 from activations.text import encodable
 
-# Of these torch knows that they are bits, and reads no number out of them.
+# torch stores these as bits and cannot read numbers from them.
 _NO_NUMBERS = re.compile(r"u?int[1-7]$|bits|float4")
-_INTEGERS = (-(2**63), 2**64 - 1)  # that the document's writer takes
+_INTEGERS = (-(2**63), 2**64 - 1)  # what the document's writer accepts
 OnCall = Callable[[str, Any], None]
 
 
@@ -43,12 +43,12 @@ def record(
     progress: Callable[[str], None] | None = None,
     stop_before: str | None = None,
 ) -> Recording:
-    """Call `model(**inputs)` once with hooks on the named modules; return what they put out.
+    """Call `model(**inputs)` once with hooks on the named modules; return what they returned.
 
     `stop_before` names a module that is called only after these: the pass ends there.
 
-    The hooks are removed whatever happens. Snapshots are taken at the time of the call, on the
-    CPU, in the module's own dtype: what the model changes in place afterwards does not show.
+    The hooks are always removed. Snapshots are taken at the time of the call, on the CPU, in the
+    tensor's own dtype: later changes in place do not show.
     `progress` is called with a module's name after each of its calls.
 
     Raises `ToolkitError` ("Module not found") when the model has no module of a name.
@@ -76,21 +76,21 @@ def collect(calls: Mapping[str, list[Any]]) -> Recording:
     return recording
 
 
-class _Enough(BaseException):
-    """All that was asked for is there. No `Exception`, so that no model takes it for a failure."""
+class _EndPass(BaseException):
+    """All that was asked for is recorded. Not an `Exception`, so that no model catches it."""
 
 
 @contextmanager
 def stopping_before(model: nn.Module, name: str | None) -> Iterator[None]:
-    """End the pass made inside where the named module is about to be called."""
+    """End the pass inside the block just before the named module is called."""
     if name is None:
         yield
         return
 
     def stop(name: str) -> None:
-        raise _Enough
+        raise _EndPass
 
-    with suppress(_Enough), hooked(model, [name], _pass, stop):
+    with suppress(_EndPass), hooked(model, [name], on_entry=stop):
         yield
 
 
@@ -98,18 +98,19 @@ def stopping_before(model: nn.Module, name: str | None) -> Iterator[None]:
 def hooked(
     model: nn.Module,
     names: Iterable[str],
-    on_call: OnCall,
+    on_call: OnCall | None = None,
     on_entry: Callable[[str], None] | None = None,
 ) -> Iterator[None]:
-    """Call `on_call(name, output)` after every call of the named modules, while inside.
+    """Inside the block, around every call of the named modules, call what is given of these two:
 
-    And `on_entry(name)` before it, where that is given.
+    `on_entry(name)` before it and `on_call(name, output)` after it.
     """
     handles = []
     with signals_deferred() as gate:
         try:
             for name, module in find_modules(model, names).items():
-                handles.append(module.register_forward_hook(_hook(name, on_call)))
+                if on_call is not None:
+                    handles.append(module.register_forward_hook(_hook(name, on_call)))
                 if on_entry is not None:
                     handles.append(module.register_forward_pre_hook(_entry_hook(name, on_entry)))
             gate.open()
@@ -120,13 +121,9 @@ def hooked(
                 handle.remove()
 
 
-def _pass(name: str, output: Any) -> None:
-    """Of a call that only its beginning matters of."""
-
-
 def _hook(name: str, on_call: OnCall) -> Callable[..., None]:
     def hook(module: nn.Module, args: Any, output: Any) -> None:
-        on_call(name, output)  # returns nothing: a hook that does would replace the output
+        on_call(name, output)  # a hook that returns something would replace the output
 
     return hook
 
@@ -140,7 +137,7 @@ def _entry_hook(name: str, on_entry: Callable[[str], None]) -> Callable[..., Non
 
 def find_modules(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
     """The named modules. Raises `ToolkitError` naming the nearest ones where a name is wrong."""
-    # A module shared under several names has an entry for each: a name is what the user chose.
+    # A module shared under several names is found by each of them.
     modules = dict(model.named_modules(remove_duplicate=False))
     names = list(names)
     for name in names:
@@ -154,39 +151,29 @@ def find_modules(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]
 def snapshot(output: Any) -> Any:
     """A copy of a module's output: `Tensor`s, lists, dicts, None, numbers and strings.
 
-    Tuples, lists, namedtuples and nested tensors become lists of their elements; dicts and
-    ModelOutputs dicts. Anything else (a Cache, say, or a tensor that hands out no numbers) is named
-    by its class, not dumped.
+    Tuples, lists, namedtuples and nested tensors become lists of their elements, dicts and
+    ModelOutputs dicts. Anything else (a Cache, or a tensor whose numbers cannot be read) becomes
+    the name of its class.
     """
-    if isinstance(output, torch.Tensor):
-        return _of_tensor(output)
-    if isinstance(output, Mapping):
-        return {name: snapshot(value) for name, value in by_name(output)}
-    if isinstance(output, (tuple, list)):
-        return [snapshot(item) for item in output]
-    if isinstance(output, str):
-        return encodable(output)
-    if isinstance(output, float):
-        return float(output)  # not a class of the model's own, which JSON would not take
-    if isinstance(output, int) and not _INTEGERS[0] <= output <= _INTEGERS[1]:
-        return type(output).__name__
-    return output if output is None or isinstance(output, int) else type(output).__name__
+    return map_leaves(output, lambda leaf, _: _snapshot_leaf(leaf))
 
 
-def by_name(mapping: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    """Its items, each under a name of its own: of 1 and "1" the second is called 1@1."""
-    taken: set[str] = set()
-    for key, value in mapping.items():
-        name = encodable(str(key))
-        spellings = (f"{name}@{k}" if k else name for k in count())
-        taken.add(own := next(spelling for spelling in spellings if spelling not in taken))
-        yield own, value
+def _snapshot_leaf(leaf: Any) -> Any:
+    if isinstance(leaf, torch.Tensor):
+        return _snapshot_tensor(leaf)
+    if isinstance(leaf, str):
+        return encodable(leaf)
+    if isinstance(leaf, float):
+        return float(leaf)  # JSON does not accept subclasses
+    if isinstance(leaf, int) and not _INTEGERS[0] <= leaf <= _INTEGERS[1]:
+        return type(leaf).__name__
+    return leaf if leaf is None or isinstance(leaf, int) else type(leaf).__name__
 
 
-def _of_tensor(tensor: torch.Tensor) -> Any:
+def _snapshot_tensor(tensor: torch.Tensor) -> Any:
     if tensor.is_nested:
         return [snapshot(part) for part in tensor.unbind()]
-    # Such a class holds its numbers as it likes (MaskedTensor), and torch does not read them.
+    # Such a class stores its numbers in its own way (MaskedTensor), and torch cannot read them.
     if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return type(tensor).__name__
     if tensor.is_meta:
@@ -203,7 +190,7 @@ def _copy(tensor: torch.Tensor, dtype: str) -> Tensor:
         plain = plain.to_dense()
     if plain.is_complex():
         plain = torch.view_as_real(plain.resolve_conj())
-    # One copy, always: the model may change its own tensor in place afterwards.
+    # Always copied: the model may change its own tensor in place afterwards.
     plain = plain.to("cpu", copy=True).contiguous()
     if plain.dtype == torch.bfloat16:
         data = plain.view(torch.uint16).numpy()

@@ -1,11 +1,11 @@
-"""Asking a model what it is made of: two short passes with a hook on every module.
+"""What a model is made of, found by two short passes with a hook on every module.
 
-Which module hands out which attention tensor is found by identity: the tensors the model returns
-as its attentions are looked for among everything its modules returned. No name is needed.
+Which module returns which attention tensor is found by identity: the tensors that the model returns
+as its attentions are searched for among everything its modules returned. No names are needed.
 
-The passes run on a skeleton of the model on PyTorch's meta device where that works (shapes only,
-no weights, milliseconds), so that a model can be listed, and a bad answer refused, before
-gigabytes are loaded; else on the model itself.
+Where possible, the passes run on a skeleton of the model on PyTorch's meta device (shapes only, no
+weights, milliseconds), so that a model can be listed, or a bad answer refused, before gigabytes are
+loaded; otherwise on the model itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -21,17 +21,17 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from activations.forward.hooks import by_name, hooked
+from activations.forward.hooks import hooked
 from activations.model.signature import accepts, input_device, reads_text
 from activations.outputs.shapes import Seen, Shape, outlines
-from activations.outputs.tree import Element
+from activations.outputs.tree import Element, map_leaves, walk
 from activations.selection.observation import Module, Observation, WeightsSource
 
 PROBE_TOKENS = 11
 PROBE_TARGET_TOKENS = 7
-_FEWER_TOKENS = 8  # by 3 and by 2, which tells what follows the one from what follows the other
+_FEWER_TOKENS = 8  # by 3, and by 2: so a size shows which of the two it follows
 _FEWER_TARGET_TOKENS = 5
-_MAX_VALUES_MADE_UP = 20_000
+_MAX_FAKE_VALUES = 20_000
 # (module name, call number, element, tensor)
 _Seen = list[tuple[str, int, Element, torch.Tensor]]
 
@@ -39,12 +39,12 @@ _Seen = list[tuple[str, int, Element, torch.Tensor]]
 def observe(model: nn.Module, media: Mapping[str, torch.Tensor] | None = None) -> Observation:
     """Run two short passes and report the modules, their calls, outputs and attention weights.
 
-    The first pass asks for nothing; it also lets models that replace modules of their own in
-    their first pass do so (big_bird). The second has more tokens, which tells what sizes follow
-    the text, and passes `output_attentions=True`. `media` is what the model gets beside a few
-    tokens, or instead of them: an image or audio as tensors.
+    The first pass has no options; models that replace their own modules in their first pass
+    (big_bird) do so there. The second has more tokens, which shows what sizes follow the text, and
+    passes `output_attentions=True`. `media` is an image or audio as tensors, which the model gets
+    in addition to a few tokens, or instead of them.
 
-    Raises whatever the model raises; the model must be in `eval()` mode.
+    Raises whatever the model raises. The model must be in `eval()` mode.
     """
     inputs = probe_inputs(model, media or {})
     fewer = probe_inputs(model, media or {}, _FEWER_TOKENS, _FEWER_TARGET_TOKENS)
@@ -56,9 +56,9 @@ def observe(model: nn.Module, media: Mapping[str, torch.Tensor] | None = None) -
     sources, positions = _sources(asked)
     found = {source.tensor for source in sources}
     returned = [(k, i) for k, tensors in _attentions(asked.returned) for i in range(len(tensors))]
-    given_unasked = {(name, call, element) for name, call, element, _ in plain.seen}
-    needs_flag = any((s.module, s.call, s.element) not in given_unasked for s in sources)
-    # Outputs as the real pass will give them, which asks for attentions only where that is needed.
+    without_flag = {(name, call, element) for name, call, element, _ in plain.seen}
+    needs_flag = any((s.module, s.call, s.element) not in without_flag for s in sources)
+    # The outputs of the real pass, which asks for attentions only where that is needed.
     shown, other = (asked, plain) if needs_flag or before != after else (plain, asked)
     outputs, unexplained = outlines(shown.in_shapes(), other.in_shapes(), _causal(model, sources))
     return Observation(
@@ -89,9 +89,9 @@ def probe_inputs(
     tokens: int = PROBE_TOKENS,
     target_tokens: int = PROBE_TARGET_TOKENS,
 ) -> dict[str, torch.Tensor]:
-    """What any model can be tried on: (1, 11) `input_ids`, (1, 7) `decoder_input_ids`, and `media`.
+    """Inputs for any model: (1, 11) `input_ids`, (1, 7) `decoder_input_ids`, and `media`.
 
-    A model that reads no text gets no `input_ids`; nor do media that bring their own.
+    A model that reads no text gets no `input_ids`. Nor are they added where `media` has some.
     """
     device = input_device(model)
     inputs = {name: value.to(device) for name, value in media.items()}
@@ -111,7 +111,7 @@ def probe_inputs(
 
 
 class _Pass:
-    """One pass with a hook on every module. Keeps every output, so that identities stay true."""
+    """One pass with a hook on every module. Keeps every output, so that no `id` is used again."""
 
     def __init__(
         self, model: nn.Module, inputs: dict[str, torch.Tensor], options: dict[str, Any]
@@ -124,20 +124,21 @@ class _Pass:
         self._lengths = _lengths(inputs)
         self.unsure: set[str] = set()
         self._running: list[str] = []
-        self._picked_at: int | None = None  # how deep the module lies that picked rows
+        self._picked_at: int | None = None  # the depth of the module that picked rows
         self._clock = count()
         if accepts(model, "use_cache"):
             options = {**options, "use_cache": False}
         if accepts(model, "return_dict"):
             options = {**options, "return_dict": True}  # the attentions are found by their keys
         names = list(self.calls)
-        with torch.no_grad(), _ValuesMadeUp(self._on_rows_picked), warnings.catch_warnings():
+        with torch.no_grad(), _FakeValues(self._on_rows_picked), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with hooked(model, names, self._on_call, self._on_entry):
                 self.returned = model(**inputs, **options)
 
     def in_shapes(self) -> Seen:
-        return Seen(self._lengths, {name: _in_shapes(out) for name, out in self.first.items()})
+        shapes = {name: map_leaves(out, _shape_of) for name, out in self.first.items()}
+        return Seen(self._lengths, shapes)
 
     def _on_entry(self, name: str) -> None:
         self.entered.setdefault(name, next(self._clock))
@@ -146,7 +147,7 @@ class _Pass:
         self._running.append(name)
 
     def _on_rows_picked(self) -> None:
-        """What the running module calls from here on may get those rows, as many as there are."""
+        """The data decides how many rows the modules get that the running module calls next."""
         depth = len(self._running)
         self._picked_at = depth if self._picked_at is None else min(depth, self._picked_at)
 
@@ -162,40 +163,28 @@ class _Pass:
 
 
 def _lengths(inputs: Mapping[str, torch.Tensor]) -> dict[str, int]:
-    """How many tokens a pass is about, by the letters of `activations.outputs.shapes.Count`."""
+    """How many tokens a pass reads, by the letters of `activations.outputs.shapes.Count`."""
     read = {"input_ids": "T"}
     if "decoder_input_ids" in inputs:
         read = {"input_ids": "S", "decoder_input_ids": "T"}
     return {letter: inputs[name].shape[-1] for name, letter in read.items() if name in inputs}
 
 
-def _in_shapes(output: Any) -> Any:
-    """An output with a `Shape` in the place of each tensor, and a class's name of other things."""
-    if isinstance(output, torch.Tensor):
-        return Shape(tuple(output.shape), str(output.dtype).removeprefix("torch."))
-    if isinstance(output, Mapping):
-        return {name: _in_shapes(value) for name, value in by_name(output)}
-    if isinstance(output, (tuple, list)):
-        return [_in_shapes(item) for item in output]
-    return None if output is None else type(output).__name__
+def _shape_of(leaf: Any, _: Element) -> Any:
+    """A `Shape` in place of a tensor, the name of the class in place of anything else."""
+    if isinstance(leaf, torch.Tensor):
+        return Shape(tuple(leaf.shape), str(leaf.dtype).removeprefix("torch."))
+    return None if leaf is None else type(leaf).__name__
 
 
-def _tensors(output: Any, path: Element = ()) -> list[tuple[Element, torch.Tensor]]:
-    if isinstance(output, torch.Tensor):
-        return [(path, output)]
-    if isinstance(output, Mapping):
-        pairs: Iterable[tuple[int | str, Any]] = by_name(output)
-    elif isinstance(output, (tuple, list)):
-        pairs = enumerate(output)
-    else:
-        return []
-    return [found for step, item in pairs for found in _tensors(item, (*path, step))]
+def _tensors(output: Any) -> list[tuple[Element, torch.Tensor]]:
+    return [(path, leaf) for path, leaf in walk(output) if isinstance(leaf, torch.Tensor)]
 
 
 def _sources(asked: _Pass) -> tuple[tuple[WeightsSource, ...], dict[str, int]]:
-    """Every place at which a module handed out one of the attentions the model returned.
+    """Every place where a module returned one of the attentions that the model returned.
 
-    And how many positions each kind of them is about, where all its matrices are alike.
+    And the number of positions of each kind of attention, where all its matrices agree.
     """
     places = _Places(asked.seen)
     sources, positions = [], {}
@@ -218,9 +207,9 @@ _Place = tuple[str, int, Element, tuple[int, ...] | None]  # module, call, eleme
 
 
 class _Places:
-    """Where each tensor was handed out, but for the containers that only collect.
+    """Where each tensor was returned, except by containers that only collect.
 
-    Such a container (a stack, the model) returns all its layers' attentions at once.
+    Such a container (a stack, the model) returns the attentions of all its layers at once.
     """
 
     def __init__(self, seen: _Seen) -> None:
@@ -233,29 +222,29 @@ class _Places:
                 self._sharing[storage].append(((name, call, element, None), tensor))
 
     def of(self, tensor: torch.Tensor) -> list[_Place]:
-        """The places of the tensor itself, else of the same numbers under other axes (XLNet)."""
+        """The places of the tensor itself, else of the same numbers with other axes (XLNet)."""
         if id(tensor) in self._same:
             return self._same[id(tensor)]
         return [
             (*place[:3], axes)
             for place, seen in self._sharing.get(_storage(tensor), ())
-            if (axes := _turned(seen, tensor)) is not None
+            if (axes := _axes_of(seen, tensor)) is not None
         ]
 
 
 def _storage(tensor: torch.Tensor) -> int:
-    """Which memory a tensor is a view of. An address would not do: all of meta's are 0."""
+    """Which memory a tensor is a view of. Not by address: on the meta device all are 0."""
     return int(tensor.untyped_storage()._cdata)
 
 
-def _turned(seen: torch.Tensor, tensor: torch.Tensor) -> tuple[int, ...] | None:
+def _axes_of(seen: torch.Tensor, tensor: torch.Tensor) -> tuple[int, ...] | None:
     """The axes for which `seen.permute(axes)` is `tensor`, both views of the same memory."""
     if seen.storage_offset() != tensor.storage_offset() or seen.dim() != tensor.dim():
         return None
     left = list(enumerate(zip(seen.shape, seen.stride(), strict=True)))
     axes = []
     for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
-        # The stride of an axis of one says nothing.
+        # The stride of an axis of size 1 means nothing.
         fits = [i for i, found in left if found == (size, stride) or found[0] == size == 1]
         if not fits:
             return None
@@ -265,7 +254,7 @@ def _turned(seen: torch.Tensor, tensor: torch.Tensor) -> tuple[int, ...] | None:
 
 
 def _attentions(returned: Any) -> Iterator[tuple[str, list[torch.Tensor]]]:
-    """The attentions a model returned, by kind; those of several towers stand one level down."""
+    """The attentions a model returned, by kind; those of several towers are one level deeper."""
     if not isinstance(returned, Mapping):
         return
     for key, value in returned.items():
@@ -279,29 +268,30 @@ def _attentions(returned: Any) -> Iterator[tuple[str, list[torch.Tensor]]]:
 
 
 def _causal(model: nn.Module, sources: Sequence[WeightsSource]) -> set[tuple[str, Element]]:
-    """Where, by module and element, the weights of a causal attention are handed out.
+    """Where, by module and element, the weights of a causal attention are returned.
 
-    An attention module says itself whether it is causal; those that hand its weights on do not.
+    An attention module says whether it is causal; the modules around it that return its weights do
+    not.
     """
     says = {s.module: getattr(model.get_submodule(s.module), "is_causal", None) for s in sources}
     causal = {source.tensor for source in sources if says[source.module] is True}
     return {(s.module, s.element) for s in sources if not s.call and s.tensor in causal}
 
 
-class _ValuesMadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Lets code that looks at values run on the meta device, where there are none.
+class _FakeValues(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Lets code that looks at values run on the meta device, which has no values.
 
-    A question for a value (`if mask.all():`) is answered with 1, and a comparison of such a value
-    with a number accordingly; rows to pick (`nonzero`, `x[mask]`) are one row. The structure of the
-    outputs, which is all the probe reads, does not depend on them. The count is bounded, since a
-    loop may wait for a value that never comes.
+    A value that is asked for (`if mask.all():`) is 1, and comparisons of it with a number agree
+    with that; picked rows (`nonzero`, `x[mask]`) are one row. The structure of the outputs, which
+    is all that the probe reads, does not depend on them. Their count is limited, since a loop may
+    wait for a value that never comes.
 
-    On any device `on_rows_picked` is called where the data decides how many rows there are.
+    On any device, `on_rows_picked` is called where the data decides how many rows there are.
     """
 
     def __init__(self, on_rows_picked: Callable[[], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._made_up = 0
+        self._fake = 0
         self._on_rows_picked = on_rows_picked
 
     def __torch_dispatch__(
@@ -314,13 +304,13 @@ class _ValuesMadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._on_rows_picked()
         if tensor is not None and tensor.device.type == "meta":
             if func is torch.ops.aten._local_scalar_dense.default:
-                self._made_up += 1
-                if self._made_up > _MAX_VALUES_MADE_UP:
+                self._fake += 1
+                if self._fake > _MAX_FAKE_VALUES:
                     raise RuntimeError("the model waits for values the meta device does not have")
-                return getattr(tensor, "_made_up", torch.ones((), dtype=tensor.dtype).item())
+                return getattr(tensor, "_fake", torch.ones((), dtype=tensor.dtype).item())
             if func is torch.ops.aten.eq.Scalar and tensor.dim() == 0:
                 equal = func(*args)
-                equal._made_up = args[1] == 1  # a mixture's loop: is this expert the last?
+                equal._fake = args[1] == 1  # a mixture's loop: is this expert the last?
                 return equal
             if func is torch.ops.aten.nonzero.default:
                 return _one_row(tensor)
@@ -348,12 +338,12 @@ def _one_row(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def try_model(model: Any, tensors: Mapping[str, torch.Tensor]) -> Observation:
-    """Observe the model on what was prepared for it; see `activations.forward.probe.observe`."""
+    """Observe the model on the tensors that were prepared for it; see `observe`."""
     texts = ("input_ids", "attention_mask", "token_type_ids")
     media = {name: value for name, value in tensors.items() if name not in texts}
     if len(media) < len(tensors) and reads_text(model):
         try:
-            return observe(model, media)  # beside any text (CLIP) ...
+            return observe(model, media)  # with any text (CLIP) ...
         except Exception:
             return observe(model, tensors)  # ... or only in its place in the text (LLaVA)
     return observe(model, tensors)

@@ -1,10 +1,10 @@
 """The same recording as `activations.forward.hooks`, through pyvene interventions.
 
 pyvene's own collecting interventions keep only the first element of a tuple, so that attention
-weights never reach them. Here a function intervention on each module's output records what it is
-handed and returns None, which leaves the output alone; pyvene's model is subclassed so that it
-hands over outputs whole and takes away no hooks but its own. The methods overridden are private to
-pyvene 0.1.8, the version pinned in requirements.txt; a test fails loudly when they move.
+weights never reach them. Here a function intervention on each module's output records what it gets
+and returns None, which leaves the output unchanged; pyvene's model is subclassed so that it passes
+whole outputs and removes no hooks but its own. The methods overridden are private to pyvene 0.1.8,
+the version pinned in requirements.txt; a test fails when they are renamed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def record(
 ) -> Recording:
     """Like `activations.forward.hooks.record`, with the call of the model made by pyvene.
 
-    Raises `ToolkitError` when pyvene cannot hold the model.
+    Raises `ToolkitError` when pyvene cannot wrap the model.
     """
     names = list(find_modules(model, names))  # its errors, not pyvene's
     calls: dict[str, list[Any]] = {name: [] for name in names}
@@ -40,14 +40,14 @@ def record(
     recorders = {name: _recorder(name, calls[name], watch) for name in names}
     _recording_model_class()  # takes seconds the first time, and may be interrupted
     with signals_deferred() as gate:
-        held = _intervenable(model, recorders)
+        wrapped = _intervenable(model, recorders)
         try:
             with torch.no_grad(), stopping_before(model, stop_before):
                 gate.open()
-                held(base=dict(inputs))
+                wrapped(base=dict(inputs))
         finally:
             gate.shut = True
-            held._remove_forward_hooks()  # pyvene's own `finally` may have been interrupted
+            wrapped._remove_forward_hooks()  # pyvene's own `finally` may have been interrupted
     return collect(calls)
 
 
@@ -62,7 +62,7 @@ def _recorder(
 
 
 def _intervenable(model: nn.Module, interventions: Mapping[str, Callable[..., None]]) -> Any:
-    """pyvene's model around it. Raises `ToolkitError` when it cannot be made."""
+    """The model, wrapped by pyvene. Raises `ToolkitError` when it cannot be."""
     representations = [
         {"component": f"{name}.output", "intervention": intervention}
         for name, intervention in interventions.items()
@@ -73,11 +73,11 @@ def _intervenable(model: nn.Module, interventions: Mapping[str, Callable[..., No
         return recording_model(representations, model)
     except Exception as error:
         raise ToolkitError(
-            f"pyvene cannot hold this model ({type(error).__name__}: {error}). Use --backend hooks."
+            f"pyvene cannot wrap this model ({type(error).__name__}: {error}). Use --backend hooks."
         ) from error
     finally:
-        # pyvene switches them off for good; PyTorch multiplies in another order without them, so
-        # that the last bit could differ from a run with hooks.
+        # pyvene switches them off for good. PyTorch multiplies in another order without them, so
+        # the last bit could differ from a run with hooks.
         for parameter in with_gradients:
             parameter.requires_grad_(True)
 
@@ -85,7 +85,7 @@ def _intervenable(model: nn.Module, interventions: Mapping[str, Callable[..., No
 @functools.cache
 def _recording_model_class() -> Any:
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it announces what it lacks on stdout
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it lacks
             import pyvene
     except ImportError as error:
         raise ToolkitError(
@@ -104,13 +104,13 @@ def _recording_model_class() -> Any:
             return output  # whole: pyvene would take a tuple's first element
 
         def _intervention_setter(self, *args: Any, **kwargs: Any) -> Any:
-            with signals_deferred():  # what is registered is also noted
+            with signals_deferred():  # what is registered is also remembered
                 handles = super()._intervention_setter(*args, **kwargs)
                 self._own_handles.append(handles)
             return handles
 
         def _remove_forward_hooks(self) -> None:
-            # pyvene would clear every hook of the model, the user's and accelerate's too.
+            # pyvene would remove every hook of the model, also the user's and accelerate's.
             with signals_deferred():
                 while self._own_handles:
                     self._own_handles.pop().remove()

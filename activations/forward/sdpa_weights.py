@@ -1,12 +1,12 @@
-"""Attention weights computed beside an attention that never makes them (SDPA, flash attention).
+"""Attention weights for attention that does not compute them (SDPA, flash attention).
 
-Such an attention returns its output and None. While `sdpa_weights` is in force, transformers'
-attention function of that name runs unchanged, and beside it, from the same queries and keys, the
-modelling file's own `eager_attention_forward` computes the weights, which take the place of the
-None. Nothing the model goes on with is touched, so its logits stay what they are, bit for bit.
+Such an attention returns its output and None. Inside `sdpa_weights`, transformers' attention
+function of that name runs unchanged; in addition the modelling file's own
+`eager_attention_forward` computes the weights from the same queries and keys, and they replace the
+None. The model continues with the unchanged output, so its logits stay the same, bit for bit.
 
-The function registered under the implementation's own name is replaced for the time, not a new
-name made: models ask for that name elsewhere too (`if config._attn_implementation == "sdpa"`).
+The function registered under the implementation's own name is replaced meanwhile. A new name would
+not do: models check the name elsewhere too (`if config._attn_implementation == "sdpa"`).
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterf
 
 from activations.system.signals import signals_deferred
 
-_ONE_AT_A_TIME = threading.Lock()  # the function is registered for the whole process
+_LOCK = threading.Lock()  # the function is registered for the whole process
 
 
 @contextmanager
 def sdpa_weights(
     model: nn.Module, implementation: str | None, names: Sequence[str]
 ) -> Iterator[None]:
-    """Let the named modules, and what is inside them, hand out weights under `implementation`.
+    """Let the named modules, and the modules inside them, return weights under `implementation`.
 
-    Models that do not look their attention up in transformers' attention interface, and
-    implementations it does not know, are left as they are: they hand out None as before.
+    Models that do not use transformers' attention interface, and implementations it does not know,
+    are not changed: they return None as before.
     """
-    # eager is no entry there: it hands its weights out itself.
+    # eager is not in there: it returns its weights itself.
     if implementation not in ALL_ATTENTION_FUNCTIONS or not names:
         yield
         return
     wanted = {part for name in names for part in model.get_submodule(name).modules()}
-    with _ONE_AT_A_TIME:
+    with _LOCK:
         own = ALL_ATTENTION_FUNCTIONS[implementation]
 
         def with_weights(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -70,8 +70,8 @@ def _eager_weights(
 ) -> torch.Tensor | None:
     """The weights (batch, heads, queries, keys) by the model's own eager formula, if it has one.
 
-    query, key and value are (batch, heads, tokens, width), as the attention interface hands them
-    over; None where the mask is none that the eager formula reads.
+    query, key and value are (batch, heads, tokens, width), as the attention interface passes them.
+    None where the eager formula cannot read the mask.
     """
     eager = _eager_forward(module)
     if eager is None or not (attention_mask is None or _is_four_dimensional(attention_mask)):
@@ -92,9 +92,9 @@ def _eager_weights(
 def _mask(
     query: torch.Tensor, key: torch.Tensor, causal: bool, window: int | None
 ) -> torch.Tensor | None:
-    """Which keys each query sees, (1, 1, queries, keys), where the attention is told in words.
+    """Which keys each query sees, (1, 1, queries, keys), where there is no mask.
 
-    SDPA is given no mask where its own causal one says the same; flash attention never is, but the
+    SDPA gets no mask where its own causal one is the same. Flash attention never gets one, only the
     width of its window.
     """
     if not causal and not window:

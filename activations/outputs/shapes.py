@@ -1,12 +1,12 @@
-"""What a module put out, without the numbers: shapes and dtypes, nested as the module nested them.
+"""What a module returned, without the numbers: shapes and dtypes, nested as the module nested them.
 
-The probe draws such an outline of every module's output; the words in the tables and the estimate
-of a document's size are both read off it. No torch here, and no numpy.
+The probe makes such an outline of every module's output. The tables and the estimate of a
+document's size are made from it. No torch here, and no numpy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -16,10 +16,10 @@ from activations.outputs.tree import Element, map_leaves, walk
 
 @dataclass(frozen=True)
 class Count:
-    """A size that follows the text: `times` as many as there are tokens, and `plus` some.
+    """A size that follows the text: `times` the number of tokens, plus `plus`.
 
-    `letter` says which tokens: T, or, with an encoder and a decoder, S the encoder's and T the
-    decoder's. Patches and frames are counted as they are: their number is the model's own.
+    `letter` says which tokens: T, or, with an encoder and a decoder, S for the encoder's and T for
+    the decoder's. The number of patches or frames is fixed by the model and is a plain number.
     """
 
     letter: str
@@ -38,8 +38,7 @@ class Count:
 class Shape:
     """A tensor's `sizes` and `dtype`.
 
-    `causal` tells of attention weights (..., queries, keys) of which those above the diagonal are
-    zero.
+    `causal` marks attention weights (..., queries, keys) that are zero above the diagonal.
     """
 
     sizes: tuple[int | Count, ...]
@@ -47,26 +46,26 @@ class Shape:
     causal: bool = False
 
     def numbers(self, lengths: Mapping[str, int]) -> tuple[int, int]:
-        """How many numbers the tensor holds and how many of them are zero for sure.
+        """How many numbers the tensor holds and how many of them are certainly zero.
 
-        `lengths` says what the letters stand for. Raises `KeyError` where it does not.
+        `lengths` gives each letter's value. Raises `KeyError` where one is missing.
         """
         sizes = [size if isinstance(size, int) else size.of(lengths) for size in self.sizes]
         count = prod(sizes)
         if not self.causal or not count:
             return count, 0
         rows, columns = sizes[-2:]
-        side = min(rows, columns)  # what came before the first row is seen by all
+        side = min(rows, columns)  # every row sees the columns before the first row
         return count, count // (rows * columns) * (side * (side - 1) // 2)
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """How many tokens a pass is about.
+    """How many tokens a pass reads.
 
-    `text` counts what the model (or its encoder) reads, with what it writes itself first; None
-    where it reads none. `target` counts the decoder's. With `at_most` it is the model that decides
-    when to stop writing, and these are the most.
+    `text` counts what the model (or its encoder) reads, including what it generates first; None
+    where it reads no text. `target` counts the decoder's. With `at_most` the model decides when to
+    stop generating, and these are upper limits.
     """
 
     text: int | None = None
@@ -75,7 +74,7 @@ class Lengths:
 
     @property
     def letters(self) -> dict[str, int]:
-        """What the letters of `activations.outputs.shapes.Count` stand for."""
+        """The number of tokens for each letter of a `Count`."""
         named = {"T": self.text} if self.target is None else {"S": self.text, "T": self.target}
         return {letter: count for letter, count in named.items() if count is not None}
 
@@ -92,21 +91,12 @@ def in_words(outline: Any) -> str:
     return str(outline)
 
 
-def shapes_in(outline: Any) -> Iterator[Shape]:
-    """Every tensor of an outline."""
-    if isinstance(outline, Shape):
-        yield outline
-    elif isinstance(outline, (dict, list)):
-        for item in outline.values() if isinstance(outline, dict) else outline:
-            yield from shapes_in(item)
-
-
 @dataclass(frozen=True)
 class Seen:
-    """A short pass: its numbers of tokens, by the letters of `Count`, and what came out.
+    """A short pass: its numbers of tokens, by the letters of `Count`, and what modules returned.
 
-    `outputs` has each module's output from its first call: `Shape`s of mere numbers, nested in
-    lists and dicts.
+    `outputs` has each module's output from its first call: `Shape`s with plain numbers as sizes,
+    nested in lists and dicts.
     """
 
     lengths: Mapping[str, int]
@@ -116,11 +106,11 @@ class Seen:
 def outlines(
     seen: Seen, other: Seen, causal: Collection[tuple[str, Element]]
 ) -> tuple[dict[str, Any], set[str]]:
-    """The outputs of `seen`, with `Count`s in the place of sizes that follow the text.
+    """The outputs of `seen`, with `Count`s in place of sizes that follow the text.
 
-    `causal` says where, by module and element, the weights of a causal attention are. And the
-    names of modules of which the two passes show only that sizes follow the text, not how
-    (Reformer fills it up to whole chunks).
+    Also the names of modules whose sizes follow the text in a way that two passes do not show
+    (Reformer pads it to whole chunks). `causal` says where, by module and element, the weights of
+    a causal attention are.
     """
     unexplained: set[str] = set()
 
@@ -148,7 +138,7 @@ def outlines(
 
 
 def _sizes_before(shape: Shape, other: Any) -> tuple[Any, ...]:
-    """The sizes at the same place in the other pass; None for each where there is no such."""
+    """The sizes at the same place in the other pass; None for each where there is no tensor."""
     if isinstance(other, Shape) and len(other.sizes) == len(shape.sizes):
         return other.sizes
     return (None,) * len(shape.sizes)
@@ -157,7 +147,7 @@ def _sizes_before(shape: Shape, other: Any) -> tuple[Any, ...]:
 def _size(
     size: Any, lengths: Mapping[str, int], had: Any, other_lengths: Mapping[str, int]
 ) -> int | Count:
-    """What a size follows that was `had` in the other pass (None where that is not known)."""
+    """What a size follows, if it was `had` in the other pass (None where that is not known)."""
     found = []
     for letter, length in lengths.items():
         more = length - other_lengths[letter]

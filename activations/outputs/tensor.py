@@ -15,8 +15,8 @@ class Tensor:
     """A snapshot of one tensor: C-contiguous `data` and the `dtype` it had in the model.
 
     `data` holds the values in that dtype where numpy has it; for "bfloat16" the raw bits as
-    uint16, for dtypes numpy lacks otherwise (8-bit floats) the values widened to float32, for
-    complex numbers a last axis of 2 (real, imaginary). `shape` is the tensor's own.
+    uint16, for other dtypes that numpy lacks (8-bit floats) the values widened to float32, for
+    complex numbers a last axis of 2 (real, imaginary). `shape` is without that axis.
     """
 
     dtype: str

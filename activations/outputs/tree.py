@@ -1,40 +1,60 @@
-"""Paths into nested outputs: lists and dicts of tensors, as a module returned them."""
+"""Paths into nested outputs: tuples, lists and mappings of tensors, as a module returned them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from typing import Any
 
-# Where a tensor stands inside what a module returned: () is the output itself, (1,) element 1 of a
+from activations.text import encodable
+
+# Where a tensor is inside what a module returned: () is the output itself, (1,) element 1 of a
 # tuple, (2, 0) an element of an element, ("attentions",) an entry of a dict or ModelOutput.
 Element = tuple[int | str, ...]
+_REQUIRED = object()
 
 
 def map_leaves(tree: Any, fn: Callable[[Any, Element], Any], path: Element = ()) -> Any:
-    """The same nesting of lists and dicts with `fn(leaf, path to it)` in place of every leaf."""
-    if isinstance(tree, list):
+    """The same nesting in lists and dicts, with `fn(leaf, path to it)` in place of every leaf."""
+    if isinstance(tree, Mapping):
+        return {key: map_leaves(value, fn, (*path, key)) for key, value in by_name(tree)}
+    if isinstance(tree, (list, tuple)):
         return [map_leaves(item, fn, (*path, i)) for i, item in enumerate(tree)]
-    if isinstance(tree, dict):
-        return {key: map_leaves(value, fn, (*path, key)) for key, value in tree.items()}
     return fn(tree, path)
 
 
-def walk(tree: Any, path: Element = ()) -> Iterator[tuple[Element, Any]]:
-    """Every leaf of a nesting of lists and dicts with the path that leads to it, in order."""
-    waiting: list[tuple[Element, Any]] = [
-        (path, tree)
-    ]  # a document may be nested deeper than calls
+def walk(tree: Any) -> Iterator[tuple[Element, Any]]:
+    """Every leaf of a nesting with the path that leads to it, in order."""
+    waiting: list[tuple[Element, Any]] = [((), tree)]  # no recursion: a document may nest deeper
     while waiting:
         path, node = waiting.pop()
-        if isinstance(node, (list, dict)):
-            steps = node.items() if isinstance(node, dict) else enumerate(node)
+        if isinstance(node, (Mapping, list, tuple)):
+            steps = by_name(node) if isinstance(node, Mapping) else enumerate(node)
             waiting += reversed([((*path, step), inside) for step, inside in steps])
         else:
             yield path, node
 
 
-def at(tree: Any, path: Element) -> Any:
-    """What stands at a path; raises `LookupError` or `TypeError` where there is nothing."""
+def at(tree: Any, path: Element, default: Any = _REQUIRED) -> Any:
+    """What is at a path in lists and dicts; if nothing, `default`, or else `LookupError`."""
+    step: Any
     for step in path:
-        tree = tree[step]
+        try:
+            if not isinstance(tree, (Mapping, list, tuple)):
+                raise LookupError(step)  # a text has elements too, but is a leaf
+            tree = tree[step]
+        except (LookupError, TypeError):
+            if default is _REQUIRED:
+                raise LookupError(f"nothing is at {path}") from None
+            return default
     return tree
+
+
+def by_name(mapping: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Its items, each under a name of its own: of 1 and "1" the second is called 1@1."""
+    taken: set[str] = set()
+    for key, value in mapping.items():
+        name = encodable(str(key))
+        spellings = (f"{name}@{k}" if k else name for k in count())
+        taken.add(own := next(spelling for spelling in spellings if spelling not in taken))
+        yield own, value

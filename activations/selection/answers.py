@@ -39,8 +39,8 @@ class Selection:
 def parse_spec(spec: str) -> dict[str, str]:
     """`"attn:0;mlp:0;other:"` -> {"attention": "0", "mlp": "0", "other": ""}.
 
-    Raises `UsageError` for what is not of that form. Needs no model, so that a slip on the command
-    line is reported at once.
+    Raises `UsageError` for any other form. Needs no model, so that a mistake on the command line is
+    reported at once.
     """
     answers: dict[str, str] = {}
     for part in spec.split(";"):
@@ -89,11 +89,11 @@ def resolve_answer(answer: str, category: str, catalog: Catalog) -> tuple[Patter
 def _resolve_item(item: str, category: str, catalog: Catalog) -> Sequence[Pattern]:
     available = catalog.of(category)
     if item.lower() == "all":
-        return available  # of nothing too: one script for every model
+        return available  # even if there is none: one script for every model
     if not available:
         raise UsageError(f"this model has no {category} modules. Leave {category} empty.")
     if item.lower() == "weights":
-        return _holding_weights(category, catalog)
+        return _patterns_with_weights(category, catalog)
     if re.fullmatch(r"[+-]?\d+", item):
         return [_by_index(item, category, available)]
     if span := re.fullmatch(r"(\d{1,6})\s*-\s*(\d{1,6})", item):
@@ -115,8 +115,8 @@ def _by_index(item: str, category: str, available: Sequence[Pattern]) -> Pattern
     return available[index]
 
 
-def _holding_weights(category: str, catalog: Catalog) -> Sequence[Pattern]:
-    """The fewest patterns that hold every attention tensor of the model, each tensor once."""
+def _patterns_with_weights(category: str, catalog: Catalog) -> Sequence[Pattern]:
+    """The fewest patterns that return every attention tensor of the model, each tensor once."""
     available = catalog.of(category)
     names = {name for pattern in available if pattern.weights for name in pattern.names}
     sources = weights_sources(catalog.observation.weights, names)
@@ -200,10 +200,10 @@ def select(
 
 
 def _check_layers(layers: Sequence[int], patterns: Sequence[Pattern]) -> None:
-    there = {layer for pattern in patterns for layer in pattern.layers if layer is not None}
-    missing = [layer for layer in layers if layer not in there]
-    if there and missing:
+    known = {layer for pattern in patterns for layer in pattern.layers if layer is not None}
+    missing = [layer for layer in layers if layer not in known]
+    if known and missing:
         raise UsageError(
             f"--layers: the selected patterns have no layer {missing[0]}. "
-            f"Their layers are {describe_numbers(there)}."
+            f"Their layers are {describe_numbers(known)}."
         )

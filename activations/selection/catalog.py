@@ -1,9 +1,9 @@
 """A model's modules -> categories (attention, mlp, other) and `{layer}` patterns.
 
-Pure functions over module names, class names and what the probe saw. There is no table of
-architectures: a class name is the best single sign of what a module is, what the probe saw
-overrules it, and names are the last resort. What lies inside an attention or MLP module belongs
-to it.
+Pure functions of module names, class names and what the probe saw. There is no table of
+architectures. A class name is the best single sign of what a module is; what the probe saw
+overrules it; module names are the last resort. Modules inside an attention or MLP module get its
+category.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Pattern:
 
     `text` is the pattern (`model.layers.{layer}.self_attn`), `names` the modules it stands for in
     the model's order, `layers` the layer number of each (None where there is none), `placeholders`
-    the names of the numbers replaced. `weights` says whether these modules hand out attention
-    weights; `outputs` describes in words what one of them returned to the probe.
+    the names of the numbers replaced. `weights` says whether these modules return attention
+    weights; `outputs` describes what one of them returned to the probe.
     """
 
     text: str
@@ -79,8 +79,8 @@ class Catalog:
 def build_catalog(observation: Observation) -> Catalog:
     """Sort the modules the probe saw into categories and patterns.
 
-    Within a category the patterns that return attention weights come first, the rest in the
-    model's order, outer before inner.
+    Within a category, patterns that return attention weights come first, the rest in the model's
+    order, outer before inner.
     """
     modules = [module for module in observation.modules if not _is_container(module)]
     categories = categorise(observation)
@@ -128,7 +128,7 @@ def categorise(observation: Observation) -> dict[str, str]:
     """Each module's category, by name.
 
     A container (a layer, a stack, the model) is "other" even where its class's name says
-    "Attention" or "Moe": it holds blocks of both kinds.
+    "Attention" or "Moe": it contains blocks of both kinds.
     """
     tree = _Tree(observation.modules)
     attention = _attention_roots(tree, observation)
@@ -152,7 +152,7 @@ def categorise(observation: Observation) -> dict[str, str]:
 
 
 def _attention_roots(tree: _Tree, observation: Observation) -> set[str]:
-    """The modules that are attention in their own right, by class and by what the probe saw."""
+    """The outermost attention modules, by class and by what the probe saw."""
     roots = {
         module.name
         for module in observation.modules
@@ -170,9 +170,9 @@ def _attention_roots(tree: _Tree, observation: Observation) -> set[str]:
             roots.add(max(holders, key=lambda name: name.count(".")))  # the innermost
     if not by_tensor:
         return roots
-    # Named attention, but called and handing out nothing while other layers of the same list do:
-    # linear attention and the like, which have no weights to show. (A list of which none does is
-    # attention that the model keeps to itself or hands out in another form.)
+    # Linear attention and the like: named attention and called, but returns no weights although
+    # other layers of the same list do. (If no layer of a list does, it is attention whose weights
+    # the model does not return, or returns in another form.)
     held = {name for holders in by_tensor.values() for name in holders}
     related = held | tree.closure(held)
     lists = {_outermost_list(name) for name in held}
@@ -192,7 +192,7 @@ def _outermost_list(name: str) -> str:
 
 
 class _Tree:
-    """Who lies inside whom, by name, and what classes and names say."""
+    """Which modules are inside which, by name, and what their classes and names say."""
 
     def __init__(self, modules: Iterable[Module]) -> None:
         self.class_of = {module.name: module.class_name for module in modules}
@@ -235,11 +235,11 @@ def _is_container(module: Module) -> bool:
 
 
 class _Numbering:
-    """Which whole numeric parts of a name count alike things, and what each is called.
+    """Which numeric parts of a name become placeholders, and what each is called.
 
-    The first list on the way down is the layers. Further lists get a placeholder only where their
-    members are alike (the same class): T5's `layer.0` and `layer.1` tell attention from
-    feed-forward and stay.
+    The first list from the left is the layers. A further list gets a placeholder only where all its
+    members have the same class: T5's `layer.0` and `layer.1` are attention and feed-forward, and
+    stay as they are.
     """
 
     def __init__(self, modules: Iterable[Module]) -> None:
@@ -276,7 +276,7 @@ class _Numbering:
 def _label(list_name: str, taken: Iterable[str]) -> str:
     """A placeholder's name from the list it counts: experts -> expert, adapter_list -> adapter.
 
-    What is called like one of its members (LongCat's `self_attn.0`) is counted by "index".
+    A list that is called like one member (LongCat's `self_attn.0`) is counted by "index".
     """
     word = re.sub(r"\W", "_", list_name)
     label = next((word.removesuffix(end) for end in ("_list", "s") if word.endswith(end)), "index")

@@ -1,4 +1,4 @@
-"""What the probe saw of a model, as plain data: no torch here, so everything after can be pure.
+"""What the probe saw of a model, as plain data. No torch here: what uses it can be pure.
 
 `activations.forward.probe` makes an `Observation`; `activations.selection.catalog` sorts it;
 `activations.session.header` uses it to say where the attention weights are.
@@ -23,11 +23,11 @@ class Module:
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """One place where one of the model's attention tensors is handed out.
+    """One place where one of the model's attention tensors is returned.
 
     `kind` is "self", "encoder", "decoder" or "cross", or the name of one of several towers ("text",
     "vision"); `position` the tensor's place among the model's own attentions of that kind. The same
-    (kind, position) at several modules is one tensor handed on from the inner module to the outer.
+    (kind, position) at several modules is one tensor that outer modules return again.
     """
 
     module: str
@@ -46,18 +46,18 @@ class WeightsSource:
 class Observation:
     """A model's modules (in the model's order, without the root) and what a short pass showed.
 
-    `calls` counts the calls of each module, `outputs` outlines what it returned from the first:
-    `activations.outputs.shapes.Shape`s in the place of tensors, nested in lists and dicts; None,
-    and the names of other classes. `unsure` names modules whose calls or shapes cannot be told
-    beforehand: they follow the data (an expert gets the rows that were picked for it), or the
-    length of the text in a way that two passes do not show.
-    `positions` counts the rows and columns of a kind's attention matrices, where all are alike.
-    `lost` names the kinds of attention the model returns and no module hands out: it changes them
-    afterwards (Longformer, LED's encoder, CPM-Ant).
-    `entered` and `left` tell the order of the pass: when each module was called first, and when it
-    returned last, counted in calls and returns of any module.
+    `calls` counts the calls of each module. `outputs` outlines what its first call returned, nested
+    in lists and dicts: an `activations.outputs.shapes.Shape` in place of each tensor, None, and
+    class names for all else. `unsure` names modules whose calls or shapes cannot be known in
+    advance: they follow the data (an expert gets the rows picked for it), or the length of the
+    text in a way that two passes do not show.
+    `positions` has the number of rows and columns of a kind's attention matrices, where all agree.
+    `lost` names the kinds of attention that the model returns but no module does: the model changes
+    them afterwards (Longformer, LED's encoder, CPM-Ant).
+    `entered` and `left` give the order of the pass: when each module was first called, and when it
+    last returned, counted in calls and returns of any module.
     `needs_flag`: weights appear only when `output_attentions=True` is passed to the forward call.
-    `warm_up`: the model replaces modules of its own in its first pass, so hooks come after one.
+    `warm_up`: the model replaces its own modules in its first pass, so hooks are added after one.
     `probed` is False when no pass could be run: then only names and classes are known.
     """
 
@@ -77,9 +77,9 @@ class Observation:
     def first_after(self, modules: Iterable[str]) -> str | None:
         """The module whose first call comes after the layers of these have returned.
 
-        Not after the modules themselves: within a layer a longer text may call them again (CANINE
-        attends chunk by chunk). None where one of them was not called in the short pass, so that
-        nobody knows when it would be, or nothing comes after.
+        Not after the modules themselves: within a layer, a longer text may call them again (CANINE
+        attends chunk by chunk). None where one of them was not called in the short pass, or nothing
+        comes after.
         """
         modules = list(modules)
         if not modules or any(name not in self.left for name in modules):
@@ -89,7 +89,7 @@ class Observation:
         return min(later)[1] if later else None
 
     def _around(self, name: str) -> list[str]:
-        """The module and its layer; without a number in its name, all that it is part of."""
+        """The module and its parents up to its layer; up to the root if its name has no number."""
         parts = name.split(".")
         number = next((i for i, part in enumerate(parts) if part.isdecimal()), 0)
         around = [".".join(parts[:end]) for end in range(number + 1, len(parts) + 1)]
@@ -99,10 +99,9 @@ class Observation:
 def weights_sources(
     sources: Iterable[WeightsSource], chosen: Iterable[str]
 ) -> tuple[WeightsSource, ...]:
-    """Each attention tensor once, from the outermost chosen module that hands it out.
+    """Each attention tensor once, from the outermost chosen module that returns it.
 
-    Modules that are not chosen are left out. The order is the model's own: by kind as the model
-    returns them, then by layer.
+    The order is the model's own: by kind as the model returns them, then by layer.
     """
     chosen = set(chosen)
     best: dict[tuple[str, int], WeightsSource] = {}

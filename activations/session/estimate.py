@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from activations.document.format import Numbers, document_bytes
-from activations.outputs.shapes import Lengths, Shape, shapes_in
+from activations.outputs.shapes import Lengths, Shape
+from activations.outputs.tree import walk
 from activations.selection.observation import Observation
 from activations.text import size_text
 
@@ -52,7 +53,8 @@ def expected_size(
 def _numbers(outline: object, letters: Mapping[str, int]) -> list[Numbers] | None:
     """The tensors of an output; None where a length is not known."""
     try:
-        return [_numbers_of(shape, letters) for shape in shapes_in(outline)]
+        leaves = [leaf for _, leaf in walk(outline)]
+        return [_numbers_of(leaf, letters) for leaf in leaves if isinstance(leaf, Shape)]
     except KeyError:
         return None
 

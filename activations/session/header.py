@@ -67,10 +67,7 @@ def _weights_entries(
     shared = {source.module for source in sources if source.call}
     for source in sources:
         key = f"{source.module}@{source.call}" if source.call else source.module
-        try:
-            weights = at(recorded.outputs[key], source.element)
-        except (LookupError, TypeError):
-            weights = None
+        weights = at(recorded.outputs, (key, *source.element), None)
         if not isinstance(weights, Tensor) and not selection.wants_attention:
             continue
         if not isinstance(weights, Tensor):

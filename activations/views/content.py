@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from activations.attention.scores import with_scores
 from activations.attention.stack import Stack, take
@@ -65,7 +66,7 @@ def read_content(
     among the caption's notes. Raises `ToolkitError` where there is no attention to show,
     `UsageError` for what is not there.
     """
-    _name_tokens(document, tokens_of, warn)
+    found = _looked_up_tokens(document, tokens_of, warn)
     notes: list[str] = []
 
     def note(line: str) -> None:
@@ -74,7 +75,7 @@ def read_content(
             notes.append(shown)
             warn(line)
 
-    chosen = take(read_attention(document, note), layers, heads, warn=note)
+    chosen = take(read_attention(document, note, found), layers, heads, warn=note)
     stacks = take(with_scores(chosen), tokens=tokens, warn=note)
     if not stacks:
         raise UsageError("nothing is left to show: --layers, --heads and --tokens exclude all.")
@@ -115,29 +116,23 @@ def _texts(document: Document) -> tuple[tuple[str, str], ...]:
     return tuple((name, header[key]) for key, name in names.items() if header.get(key))
 
 
-def _name_tokens(document: Document, tokens_of: TokensOf, warn: Warn) -> None:
-    """Fill in the tokens of a document that has only ids, by the model's tokenizer."""
+def _looked_up_tokens(document: Document, tokens_of: TokensOf, warn: Warn) -> dict[str, list[str]]:
+    """The tokens that the header lacks and has ids for, by key, from the model's tokenizer."""
+    header = document.header
     pairs = (("tokens", "input_ids"), ("decoder_tokens", "decoder_input_ids"))
-    missing = [
-        (names, ids)
-        for names, ids in pairs
-        if names not in document.header and document.header.get(ids)
-    ]
-    if not missing:
-        return
+    ids = {
+        names: _ids(header[key]) for names, key in pairs if names not in header if header.get(key)
+    }
     try:
-        for names, ids in missing:
-            document.header[names] = tokens_of(document.model, _ids(document, ids))
+        return {names: tokens_of(document.model, found) for names, found in ids.items()}
     except (ToolkitError, ImportError, LookupError, TypeError, ValueError, OverflowError):
         warn(
             f"the document has no tokens and the tokenizer of '{document.model}' cannot be loaded; "
             "ids are shown."
         )
-        for names, ids in missing:
-            document.header[names] = [f"#{i}" for i in _ids(document, ids)]
+        return {names: [f"#{i}" for i in found] for names, found in ids.items()}
 
 
-def _ids(document: Document, key: str) -> list[object]:
+def _ids(rows: list[Any]) -> list[Any]:
     """The first text's ids, whether they stand in a batch or alone."""
-    rows: list[object] = document.header[key]
-    return rows[0] if rows and isinstance(rows[0], list) else rows
+    return rows[0] if isinstance(rows[0], list) else rows

@@ -9,7 +9,7 @@ from itertools import accumulate
 import numpy as np
 
 from activations.attention.heads import HeadName, stacks_with
-from activations.attention.stack import Stack, are_weights, showable
+from activations.attention.stack import Stack, showable
 from activations.errors import UsageError, Warn, ignore
 from activations.system.files import safe_name
 from activations.text import printable
@@ -55,8 +55,8 @@ def head_map(name: HeadName, caption: Caption, stack: Stack, stacks: Sequence[St
     subtitle = _shortened(printable(caption.model), 60)
     if len(stacks) > 1:
         subtitle += f", {_kind_in_words(stack, stacks)}"
-    values = stack.weights[stack.layers.index(name.layer)]
-    weights = values[stack.heads.index(name.head)].astype(np.float64)
+    layer = stack.layers.index(name.layer)
+    weights = stack.weights[layer][stack.heads.index(name.head)].astype(np.float64)
     return HeadMap(
         title=f"Layer {name.layer}, Head {name.head}",
         subtitle=subtitle,
@@ -64,7 +64,7 @@ def head_map(name: HeadName, caption: Caption, stack: Stack, stacks: Sequence[St
         rows=_labels(stack.rows),
         columns=_labels(stack.columns),
         first=stack.start,
-        is_raw=not are_weights(values),
+        is_raw=not stack.probabilities[layer],
     )
 
 
@@ -83,8 +83,8 @@ def _file_name(name: HeadName, model: str, stack: Stack, stacks: Sequence[Stack]
 def _kind_in_words(stack: Stack, stacks: Sequence[Stack]) -> str:
     """`cross attention`, and which one where several modules have attention of this kind."""
     if sum(other.kind == stack.kind for other in stacks) > 1:
-        return printable(stack.name)
-    return f"{stack.kind.replace('_', ' ')} attention"
+        return stack.title
+    return stack.kind_in_words
 
 
 def _labels(tokens: Sequence[str]) -> tuple[str, ...]:

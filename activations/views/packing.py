@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from activations.attention.stack import Stack, are_weights, showable
-from activations.text import encodable, printable
+from activations.attention.stack import Stack, showable
+from activations.text import encodable
 from activations.views.tokens import readable
 
 NOT_A_NUMBER = 65535  # stands for NaN and infinities among the 16-bit weights
@@ -41,7 +41,7 @@ def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
             "start": stack.start,
             "wholeRows": stack.has_whole_rows,
             "cross": stack.is_cross,
-            "probabilities": all(map(are_weights, stack.weights)),
+            "probabilities": all(stack.probabilities),
             "scores": _score_list(stack),
             "first": first,
             "base": base,
@@ -70,15 +70,16 @@ def _sentence_parts(
 ) -> list[tuple[str, tuple[int, int], tuple[int, int]]]:
     """The filters bertviz offers for a pair of sentences: (name, rows, columns)."""
     rows, columns = (0, len(stack.rows)), (0, len(stack.columns))
-    name = printable(stack.name)  # of modules, whose names are anyone's
     if stack.split is None:
-        return [(name, rows, columns)]
+        return [(stack.title, rows, columns)]
     sides = {"A": (0, stack.split), "B": (stack.split, len(stack.rows))}
     arrows = [("A", "A"), ("B", "B"), ("A", "B"), ("B", "A")]
     parts = [("All", rows, columns)] + [
         (f"Sentence {a} -> Sentence {b}", sides[a], sides[b]) for a, b in arrows
     ]
-    return [(f"{name}: {part}", r, c) for part, r, c in parts] if is_one_of_several else parts
+    return (
+        [(f"{stack.title}: {part}", r, c) for part, r, c in parts] if is_one_of_several else parts
+    )
 
 
 def _scale(layers: Sequence[np.ndarray]) -> tuple[float, float]:

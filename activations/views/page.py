@@ -154,7 +154,7 @@ def _facts(stacks: Sequence[Stack]) -> str:
     for stack in stacks:
         layers = "layer" if len(stack.layers) == 1 else "layers"
         heads = "head" if len(stack.heads) == 1 else "heads"
-        name, *rest = printable(stack.name).split(", ")
+        name, *rest = stack.title.split(", ")
         if rest and "{layer}" in rest[-1]:  # one of several modules in a layer
             name += f" ({rest[-1]})"
         parts.append(

@@ -19,7 +19,6 @@ from activations.attention.scores import SCORES
 from activations.attention.stack import Stack
 from activations.errors import Warn, ignore
 from activations.system.streams import is_terminal
-from activations.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -78,7 +77,7 @@ def scored_heads(stacks: Sequence[Stack]) -> Iterator[HeadScores]:
         for layer, of_layer in zip(stack.layers, stack.scores, strict=True):
             for head, scores in zip(stack.heads, of_layer, strict=True):
                 name = HeadName(layer, head, kind)
-                yield HeadScores(printable(stack.name), name, tuple(map(float, scores)))
+                yield HeadScores(stack.title, name, tuple(map(float, scores)))
 
 
 def strongest(heads: Sequence[HeadScores]) -> list[str]:

@@ -98,16 +98,6 @@ def test_an_induction_head_and_a_previous_token_head() -> None:
     assert not np.signbit(found).any()  # printed, a negative zero would have a sign
 
 
-def test_what_followed_the_token_just_before_is_the_token_itself() -> None:
-    weights = np.full((1, 2, 2), 0.5, np.float32)
-    assert np.isnan(scores_of(stack_of(weights, "aa"))[0, 1])
-
-
-def test_even_attention_has_the_entropy_of_its_tokens() -> None:
-    stack = stack_of(np.full((1, 7, 7), 1 / 7, np.float32), "abcdefg")
-    assert scores_of(stack)[0, 4] == pytest.approx(math.log(7), abs=1e-6)
-
-
 def test_rows_that_do_not_sum_to_one_are_divided_by_their_sum() -> None:
     """Models with sinks; and rows of nothing count for no entropy."""
     weights = random_weights(3, 2, 6, causal=False)

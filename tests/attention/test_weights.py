@@ -13,10 +13,10 @@ from activations import load
 from activations.attention.scores import SCORES, with_scores
 from activations.attention.stack import Stack, take
 from activations.attention.weights import find_weights, read_attention
-from activations.document import json_reader
+from activations.document import json_arrays
 from activations.document.format import FORMAT
 from activations.document.writer import write_document
-from activations.errors import ToolkitError
+from activations.errors import ToolkitError, UsageError
 from activations.outputs.tensor import Tensor
 from activations.views.page import _facts
 
@@ -101,9 +101,9 @@ def test_the_state_of_linear_attention_is_no_attention(tmp_path: Path) -> None:
     assert stack.layers == (0,)
     assert warnings == [
         "m.1.attn, element 1 (and 1 more) has the shape (1, 2, 8, 8) for 6 tokens, and its values "
-        "are no attention weights. Left out."
+        "are not attention weights. Left out."
     ]
-    with pytest.raises(ToolkitError, match=r"no attention weights\. Choose other --layers\.$"):
+    with pytest.raises(ToolkitError, match=r"not attention weights\. Choose other --layers\.$"):
         read(tmp_path, *places[1:])
     # Raw scores of the tokens themselves are shown (squeezebert).
     (stack,), warnings = read(tmp_path, places[1], tokens=list("abcdefgh"))
@@ -138,19 +138,16 @@ def test_cross_attention_is_not_square(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "known"),
+    ("header", "known"),  # whether the tokens of encoder, decoder and cross attention are known
     [
-        ({"decoder_tokens": list("xyz")}, {"Encoder": True, "Decoder": True, "Cross": True}),
-        ({"decoder_tokens": list("xy")}, {"Encoder": True, "Decoder": False, "Cross": False}),
-        (
-            {"tokens": [], "decoder_tokens": list("xyz")},
-            {"Encoder": False, "Decoder": True, "Cross": False},
-        ),
-        ({"tokens": []}, {"Encoder": False, "Decoder": False, "Cross": False}),
+        ({"decoder_tokens": list("xyz")}, (True, True, True)),
+        ({"decoder_tokens": list("xy")}, (True, False, False)),
+        ({"tokens": [], "decoder_tokens": list("xyz")}, (False, True, False)),
+        ({"tokens": []}, (False, False, False)),
     ],
 )
 def test_tokens_that_the_document_does_not_name(
-    header: dict[str, Any], known: dict[str, bool], tmp_path: Path
+    header: dict[str, Any], known: tuple[bool, ...], tmp_path: Path
 ) -> None:
     stacks, _ = read(
         tmp_path,
@@ -159,11 +156,12 @@ def test_tokens_that_the_document_does_not_name(
         ("d.0.cross", 0, "cross", weights(1, 2, 3, 6)),
         **header,
     )
-    assert {stack.name: stack.knows_tokens for stack in stacks} == known
-    assert stacks[2].rows == (("x", "y", "z") if known["Decoder"] else ("#0", "#1", "#2"))
+    assert [s.name for s in stacks] == ["Encoder", "Decoder", "Cross"]
+    assert tuple(stack.knows_tokens for stack in stacks) == known
+    assert stacks[2].rows == (("x", "y", "z") if known[1] else ("#0", "#1", "#2"))
     # Nor do equal positions of two texts tell anything.
     same = {s.name: s.scores[..., SCORES.index("same_token")] for s in with_scores(stacks)}
-    assert np.isnan(same["Encoder"]).any() != known["Encoder"]
+    assert np.isnan(same["Encoder"]).any() != known[0]
     assert np.isnan(same["Cross"]).all()  # known: other letters
 
 
@@ -214,65 +212,51 @@ def test_weights_are_looked_for_in_what_other_programs_wrote(
     np.testing.assert_array_equal(stack.weights[0], WEIGHTS[0])
 
 
-def test_only_so_much_is_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[Any] = []
-    monkeypatch.setattr(json_reader, "members", lambda node: looked.append(node))
+    monkeypatch.setattr(json_arrays, "members", lambda node: looked.append(node))
     rows = [[0.5] * 17 for _ in range(100_000)]
-    sizes = json_reader.guessed_shapes(rows)
+    sizes = json_arrays.guessed_shapes(rows)
     assert sizes[()] == (100_000, 17)
     assert sizes[5,] == (17,)
     assert len(looked) <= 1000
     # No number of a tensor is, but the first of its rows.
     looked.clear()
-    assert json_reader.guessed_shapes([HIDDEN.tolist(), WEIGHTS.tolist()])[1,] == (1, 4, 4, 4)
+    assert json_arrays.guessed_shapes([HIDDEN.tolist(), WEIGHTS.tolist()])[1,] == (1, 4, 4, 4)
     assert sum(isinstance(node, float) for node in looked) == 0
 
 
 # --------------------------------------------------------------------------- parts of what there is
 
 
+HEADS = ["Decoder', which has heads 0-1.", "Cross', which has heads 0-1."]
+SIZES = ["Decoder', which has 3 tokens.", "Cross', which has 3 x 6 tokens."]
+
+
 @pytest.mark.parametrize(
     ("part", "shown", "warnings"),
     [
-        (
-            {"heads": [3]},
-            ["Encoder"],
-            [
-                "--heads leaves out 'Decoder', which has heads 0-1.",
-                "--heads leaves out 'Cross', which has heads 0-1.",
-            ],
-        ),
-        (
-            {"tokens": (4, 6)},
-            ["Encoder"],
-            [
-                "--tokens leaves out 'Decoder', which has 3 tokens.",
-                "--tokens leaves out 'Cross', which has 3 x 6 tokens.",
-            ],
-        ),
-        (
-            {"heads": [0, 2], "tokens": (2, 6), "layers": [1]},
-            ["Encoder", "Decoder", "Cross"],
-            [],
-        ),
-        (  # a layer that is asked for is shown, whichever kinds have one
-            {"layers": [5]},
-            ["Encoder"],
-            [],
-        ),
-        ({"layers": [5], "heads": [3]}, ["Encoder"], []),  # of no other there would be more
+        ({"heads": [3]}, ["Encoder"], [f"--heads leaves out '{line}" for line in HEADS]),
+        ({"tokens": (4, 6)}, ["Encoder"], [f"--tokens leaves out '{line}" for line in SIZES]),
+        ({"heads": [0, 2], "tokens": (2, 6), "layers": [1]}, ["Encoder", "Decoder", "Cross"], []),
+        ({"layers": [5]}, ["Encoder"], []),  # a layer is shown, whichever kinds have it
+        ({"layers": [5], "heads": [3]}, ["Encoder"], []),  # nothing else has this layer
+        ({"layers": [5], "heads": [0], "tokens": (6, 6)}, UsageError, []),
     ],
 )
-def test_what_a_choice_leaves_nothing_of_is_told(
-    part: dict[str, Any], shown: list[str], warnings: list[str], tmp_path: Path
+def test_parts_and_what_they_leave_out(
+    part: dict[str, Any], shown: Any, warnings: list[str], tmp_path: Path
 ) -> None:
-    places = [("e.1.attn", 1, "encoder", weights(1, 4, 6, 6))]
-    places += [("e.5.attn", 5, "encoder", weights(1, 4, 6, 6))]
+    places = [(f"e.{i}.attn", i, "encoder", weights(1, 4, 6, 6)) for i in (1, 5)]
     places += [("d.1.attn", 1, "decoder", weights(1, 2, 3, 3))]
     places += [("d.1.cross", 1, "cross", weights(1, 2, 3, 6))]
     stacks, _ = read(tmp_path, *places, decoder_tokens=list("xyz"))
     told: list[str] = []
-    assert [stack.name for stack in take(stacks, **part, warn=told.append)] == shown
+    if shown is UsageError:
+        with pytest.raises(UsageError, match="--tokens 6:6 is outside the text: there are tokens"):
+            take(stacks, **part)
+    else:
+        assert [stack.name for stack in take(stacks, **part, warn=told.append)] == shown
     assert told == warnings
 
 

@@ -26,6 +26,7 @@ from activations import load
 from activations.document.format import FORMAT
 from activations.document.writer import write_document
 from activations.errors import ToolkitError, nearest
+from activations.model.vocabulary import tokens_of
 from activations.views.content import read_content
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -113,49 +114,38 @@ def deep(depth: int) -> Any:
     return value
 
 
-TEXT = "it has to be a text"
 ENTRY = "an entry of 'attention_weights' does not say module, element, layer and kind"
+NO_TEXTS = {"model": 1, "prompt": [[]], "text_pair": {}, "target": True, "image": 0.5, "tensors": 1}
+NO_LISTS_OF_TEXTS = [("tokens", "ab"), ("tokens", ["a", 1]), ("vision_tokens", {})]
+NO_IDS = [("input_ids", [[1], 2]), ("input_ids", [True]), ("decoder_input_ids", [-1])]
+NO_POSITIONS = {"sentence_b_start": True, "continuation_start": -1}
+NO_ENTRIES = [
+    *({"element": element} for element in ([10**30], [[]], "01", [-1])),
+    *({"layer": layer} for layer in ("0", True, 10**7)),
+    *({"module": deep(900)}, {"axes": 3}, {"kind": None}),
+]
 
 
 @pytest.mark.parametrize(
-    ("header", "message"),
+    ("key", "value", "message"),
     [
-        ({"model": 1}, f"'model': {TEXT}"),
-        ({"prompt": [[]]}, f"'prompt': {TEXT}"),
-        ({"prompt": deep(900)}, f"'prompt': {TEXT}"),
-        ({"text_pair": {}}, f"'text_pair': {TEXT}"),
-        ({"target": True}, f"'target': {TEXT}"),
-        ({"image": 0.5}, f"'image': {TEXT}"),
-        ({"format": ["x"]}, f"'format': {TEXT}"),
-        ({"tensors": 1}, f"'tensors': {TEXT}"),
-        ({"tokens": "ab"}, "'tokens': it has to be a list of texts"),
-        ({"tokens": ["a", 1]}, "'tokens': it has to be a list of texts"),
-        ({"vision_tokens": {}}, "'vision_tokens': it has to be a list of texts"),
-        ({"input_ids": [[1], 2]}, "'input_ids': it has to be a list of token ids"),
-        ({"input_ids": [True]}, "'input_ids': it has to be a list of token ids"),
-        ({"decoder_input_ids": [-1]}, "'decoder_input_ids': it has to be a list of token ids"),
-        ({"sentence_b_start": True}, "'sentence_b_start': it has to be a position"),
-        ({"continuation_start": -1}, "'continuation_start': it has to be a position"),
-        ({"attention_weights": {}}, "'attention_weights': it has to be a list"),
-        ({"attention_weights": [1]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "element": [10**30]}]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "element": [[]]}]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "element": "01"}]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "element": [-1]}]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "layer": "0"}]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "layer": True}]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "layer": 10**7}]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "module": deep(900)}]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "axes": 3}]}, ENTRY),
-        ({"attention_weights": [{**NOTE, "kind": None}]}, ENTRY),
-        ({"attention_weights": [NOTE, {**NOTE, "layer": 1}]}, "it names one tensor twice"),
-        ({"selected_patterns": {"mlp": [deep(900)]}}, "'selected_patterns': it has to be a list"),
+        *((key, value, f"'{key}': it must be a text") for key, value in NO_TEXTS.items()),
+        ("prompt", deep(900), "'prompt': it must be a text"),
+        ("format", ["x"], "'format': it must be a text"),
+        *((k, value, f"'{k}': it must be a list of texts") for k, value in NO_LISTS_OF_TEXTS),
+        *((key, value, f"'{key}': it must be a list of token ids") for key, value in NO_IDS),
+        *((key, value, f"'{key}': it must be a position") for key, value in NO_POSITIONS.items()),
+        ("attention_weights", {}, "'attention_weights': it must be a list"),
+        ("attention_weights", [1], ENTRY),
+        *(("attention_weights", [{**NOTE, **entry}], ENTRY) for entry in NO_ENTRIES),
+        ("attention_weights", [NOTE, {**NOTE, "layer": 1}], "it names one tensor twice"),
+        ("selected_patterns", {"mlp": [deep(900)]}, "'selected_patterns': it must be a list"),
     ],
 )
 def test_keys_of_another_type(
-    workplace: Path, view: Run, header: dict[str, Any], message: str
+    workplace: Path, view: Run, key: str, value: Any, message: str
 ) -> None:
-    Path("x.json").write_text(minimal(**header))
+    Path("x.json").write_text(minimal(**{key: value}))
     outcome = view("--input", "x.json")
     assert (outcome.code, len(outcome.err)) == (1, 1)
     assert message in outcome.err[0]
@@ -167,29 +157,21 @@ def test_null_is_as_good_as_nothing(workplace: Path) -> None:
     document = load("x.json")
     assert document.header == {}
     assert document.model == "model"
-    assert read_content(document).stacks[0].rows == ("#0", "#1")
+    assert read_content(document, tokens_of).stacks[0].rows == ("#0", "#1")
 
 
-@pytest.mark.parametrize("depth", [200, 900])
-def test_deeply_nested_outputs(workplace: Path, depth: int) -> None:
-    Path("x.json").write_text(minimal(deep(depth)))
-    with pytest.raises(ToolkitError, match="damaged at 'm': it is nested too deeply"):
-        load("x.json")["m"]
-
-
-def test_more_dimensions_than_numpy_has(workplace: Path) -> None:
-    Path("x.json").write_text(minimal(deep(70)))
+def test_deep_nesting(workplace: Path) -> None:
+    for depth in (200, 900):
+        Path("x.json").write_text(minimal(deep(depth)))
+        with pytest.raises(ToolkitError, match="damaged at 'm': it is nested too deeply"):
+            load("x.json")["m"]
+    Path("x.json").write_text(minimal(deep(70)))  # more dimensions than numpy has
     found, lists = load("x.json")["m"], 0
     while isinstance(found, list):
         (found,), lists = found, lists + 1
     assert found.ndim + lists == 71
-
-
-def test_deeply_nested_descriptions(workplace: Path) -> None:
-    described = {"shape": deep(900), "dtype": deep(900)}
-    Path("x.json").write_text(minimal(described=described))
-    document = load("x.json")
-    assert document.element_shapes("m") == {}
+    Path("x.json").write_text(minimal(described={"shape": deep(900), "dtype": deep(900)}))
+    assert load("x.json").element_shapes("m") == {}
     assert "no attention weights" in strangers.ask(Path("x.json"), b"", pages=True)
 
 
@@ -210,15 +192,15 @@ def test_a_key_with_a_nul_is_itself(workplace: Path, layout: str) -> None:
 @pytest.mark.parametrize(
     ("dtype", "values", "message"),
     [
-        ("int8", [300], "a tensor of int8 holds a number that is none"),
-        ("int64", [1.5], "no number of int64"),
-        ("int64", [None], "no number of int64"),
-        ("uint8", [-1], "no number of uint8"),
-        ("bool", [2], "no number of bool"),
-        ("bool", ["yes"], "no number of bool"),
-        ("bool", [[True], [True, False]], "no number of bool"),
-        ("float32", [{}], "no number of float32"),
-        ("float32", [[1], [1, 2]], "it says [1] for a tensor that holds "),
+        ("int8", [300], "a tensor of int8 holds a number that does not fit"),
+        ("int64", [1.5], "a tensor of int64 is ragged or holds other values"),
+        ("int64", [None], "a tensor of int64 is ragged or holds other values"),
+        ("uint8", [-1], "a tensor of uint8 is ragged or holds other values"),
+        ("bool", [2], "a tensor of bool is ragged or holds other values"),
+        ("bool", ["yes"], "a tensor of bool is ragged or holds other values"),
+        ("bool", [[True], [True, False]], "a tensor of bool is ragged or holds other values"),
+        ("float32", [{}], "a tensor of float32 is ragged or holds other values"),
+        ("float32", [[1], [1, 2]], "its shape is [1], but it holds "),
     ],
 )
 def test_numbers_that_a_dtype_has_not(
@@ -244,7 +226,7 @@ def test_numbers_beyond_float32_are_infinite(workplace: Path) -> None:
 def test_a_shape_of_many_dimensions(workplace: Path) -> None:
     for sizes in ([1] * 65, [2**39] * 100_000):
         Path("x.json").write_text(minimal([1], described={"shape": sizes, "dtype": "float32"}))
-        with pytest.raises(ToolkitError, match=f"it says that a tensor has {len(sizes)} dim"):
+        with pytest.raises(ToolkitError, match=f"its shape has {len(sizes)} dim"):
             load("x.json").tensor("m")
 
 
@@ -253,7 +235,7 @@ def test_integers_as_attention_weights_have_scores(workplace: Path, view: Run) -
         dtype = "bool" if output[0][0][0][0] is True else "int64"
         described = {"shape": [1, 1, 2, 2], "dtype": dtype}
         Path("x.json").write_text(minimal(output, described=described, tokens=["a", "b"]))
-        stack = read_content(load("x.json")).stacks[0]
+        stack = read_content(load("x.json"), tokens_of).stacks[0]
         assert stack.scores is not None
         np.testing.assert_array_equal(stack.scores[0, 0], [0, np.nan, 1, 0, 0])
         assert view("--input", "x.json").code == 0
@@ -285,7 +267,7 @@ def test_models_that_cannot_be(workplace: Path, view: Run, model: str) -> None:
 def test_ids_that_the_tokenizer_has_not(workplace: Path, checkpoints: Any) -> None:
     model = str(checkpoints("llama"))
     Path("x.json").write_text(minimal(model=model, input_ids=[[1, 9_999_999]]))
-    first, last = read_content(load("x.json")).stacks[0].rows
+    first, last = read_content(load("x.json"), tokens_of).stacks[0].rows
     assert not first.startswith("#")
     assert last == "#9999999"
 
@@ -403,7 +385,7 @@ def test_a_link_that_leads_away_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(ToolkitError, match="leads out of the folder of .* and is not followed"):
         load(theirs).tensor("m")
     with pytest.raises(ToolkitError, match="leads out of the folder"):
-        read_content(load(theirs))
+        read_content(load(theirs), tokens_of)
 
 
 def test_nothing_is_written_where_it_would_not_be_read(tmp_path: Path) -> None:
@@ -455,7 +437,7 @@ def test_many_tensors_are_refused(tmp_path: Path) -> None:
     outputs = {f"m{i}": {"output": SQUARE} for i in range(10_001)}
     (tmp_path / "x.json").write_text(json.dumps({"captured": {"attention_outputs": outputs}}))
     with pytest.raises(ToolkitError, match="holds 10001 tensors of attention weights"):
-        read_content(load(tmp_path / "x.json"))
+        read_content(load(tmp_path / "x.json"), tokens_of)
 
 
 MEASURED = """

@@ -176,7 +176,7 @@ def _folder(path: Path) -> None:
         ),
         (
             lambda path: _changed(path, "shape", [[1], [2, 2], None]),
-            "'{0}/x.json' is damaged at 'm.0.self_attn': it says [2, 2] for a tensor that holds "
+            "'{0}/x.json' is damaged at 'm.0.self_attn': its shape is [2, 2], but it holds "
             "18 numbers. Capture again.",
         ),
     ],

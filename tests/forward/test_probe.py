@@ -40,7 +40,7 @@ def where_the_models_own_attentions_are(model: Any, inputs: dict[str, Any]) -> s
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_weights_are_found_where_the_model_hands_them_out(family: str) -> None:
+def test_weights_are_found_where_the_model_returns_them(family: str) -> None:
     model = tiny.model(family)
     observation = observe(model)
     found = {(s.module, s.element[0]) for s in observation.weights}
@@ -49,7 +49,7 @@ def test_weights_are_found_where_the_model_hands_them_out(family: str) -> None:
         inputs["decoder_input_ids"] = inputs["input_ids"][:, :3]
     expected = where_the_models_own_attentions_are(tiny.model(family), inputs)
     layers = {name for name, _ in expected if name.rpartition(".")[2].isdecimal()}
-    # T5's blocks hand on what their attention modules hand out
+    # T5's blocks return the weights of their attention modules again
     assert found >= {(name, i) for name, i in expected if name not in layers}
     kinds = {s.kind for s in observation.weights}
     assert kinds == ({"encoder", "decoder", "cross"} if family in ("t5", "bart") else {"self"})
@@ -80,7 +80,7 @@ def test_the_probe_leaves_no_hooks() -> None:
     assert [hook for hook in hooks if hook.__module__.startswith("activations")] == []
 
 
-def test_sdpa_hands_out_no_weights() -> None:
+def test_sdpa_returns_no_weights() -> None:
     model = tiny.model("llama")
     model.set_attn_implementation("sdpa")
     assert observe(model).weights == ()
@@ -103,7 +103,7 @@ def test_weights_of_a_model_whose_configuration_asks_for_tuples(family: str) -> 
     assert observe(model).weights == observe(tiny.model(family)).weights != ()
 
 
-def test_attentions_whose_axes_a_model_turns_on_their_way_out() -> None:
+def test_attentions_that_a_model_returns_with_other_axes() -> None:
     model = tiny.model("xlnet")
     catalog = build_catalog(observe(model))
     first = catalog.of("attention")[0]
@@ -121,7 +121,7 @@ def test_attentions_whose_axes_a_model_turns_on_their_way_out() -> None:
 
 
 @pytest.mark.parametrize("family", ["longformer", "cpmant"])
-def test_attentions_handed_out_nowhere(family: str) -> None:
+def test_attentions_that_no_module_returns(family: str) -> None:
     """They are sliced or padded afterwards; only the stack that collects them returns them."""
     observation = observe(tiny.model(family))
     assert observation.weights == ()
@@ -143,7 +143,7 @@ def test_the_skeleton_calls_what_the_model_calls() -> None:
         assert light.weights == heavy.weights
 
 
-def test_what_a_module_puts_out_in_words() -> None:
+def test_outputs_in_words() -> None:
     observation: Observation = observe(tiny.model("t5"))
     words = {name: in_words(output) for name, output in observation.outputs.items()}
     assert words["encoder.block.0.layer.0"] == "([1,S,32], [1,4,S,S], [1,4,S,S])"

@@ -1,8 +1,7 @@
-"""Weights computed beside SDPA: the model stays what it is, the weights are an eager run's."""
+"""Weights next to SDPA: the model stays as it is, the weights are those of an eager run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ def weights_of(capture: Capture) -> dict[tuple[Any, ...], np.ndarray]:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("family", MODELS)
-def test_weights_beside_sdpa(family: str, backend: str) -> None:
+def test_weights_with_sdpa(family: str, backend: str) -> None:
     auto = (tiny.FAMILIES | tiny.ODD_FAMILIES).get(family, "AutoModelForCausalLM")
     request = Request(TEXT, target="Ein Satz." if family in ("t5", "bart") else None)
     opened = open_loaded(tiny.model(family, auto), tiny.tokenizer(), request=request)
@@ -43,12 +42,12 @@ def test_weights_beside_sdpa(family: str, backend: str) -> None:
     last = [p.text for p in opened.catalog.of("other") if p.outputs.startswith("[")][-1]
     selection = select(opened.catalog, {"attention": "weights", "other": last})
     eager = run(opened, selection)
-    beside = run(opened, selection, Options(attn_implementation="sdpa", backend=backend))
-    expected, found = weights_of(eager), weights_of(beside)
+    sdpa = run(opened, selection, Options(attn_implementation="sdpa", backend=backend))
+    expected, found = weights_of(eager), weights_of(sdpa)
     assert list(found) == list(expected)
     for key, weights in expected.items():
         np.testing.assert_allclose(found[key], weights, atol=1e-5)
-    assert beside.header["environment"]["attn_implementation"] == "sdpa"
+    assert sdpa.header["environment"]["attn_implementation"] == "sdpa"
 
     # What the model goes on with is an ordinary run's with SDPA, bit for bit.
     model = opened.model
@@ -61,7 +60,7 @@ def test_weights_beside_sdpa(family: str, backend: str) -> None:
     with torch.no_grad():
         plain = model(**inputs)
     assert plain.get("attentions") is None
-    np.testing.assert_array_equal(beside.captured["other"][name].numbers(), seen[0].numpy())
+    np.testing.assert_array_equal(sdpa.captured["other"][name].numbers(), seen[0].numpy())
 
 
 def test_only_the_chosen_layers_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,28 +105,34 @@ def test_a_model_that_does_not_change_its_attention() -> None:
         run(opened, selection, Options(attn_implementation="sdpa"))
 
 
-def test_a_model_with_attention_of_its_own(
-    checkpoints: Callable[[str], Path], workplace: Path, capture: Run
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        (
+            "falcon",  # with attention of its own
+            "attention weights are not available under the attention implementation 'sdpa'. Use "
+            "--attn-implementation eager, or choose other modules.",
+        ),
+        ("gpt_neo", "'{0}' does not run with attention 'sdpa'. Use --attn-implementation eager."),
+    ],
+)
+def test_models_without_such_an_attention(
+    family: str, message: str, workplace: Path, capture: Run
 ) -> None:
-    done = capture(
-        *("--model", checkpoints("falcon"), "--prompt", TEXT, "--auto-select", "attn:0"),
-        *("--attn-implementation", "sdpa", "--quiet"),
-    )
-    assert (done.code, done.err) == (
-        1,
-        [
-            "error: attention weights are not available under the attention implementation "
-            "'sdpa'. Use --attn-implementation eager, or choose other modules."
-        ],
-    )
-    assert list(workplace.iterdir()) == []
+    folder = tiny.checkpoint(workplace / family, family)
+    argv = ("--model", folder, "--prompt", TEXT, "--quiet", "--auto-select")
+    done = capture(*argv, "attn:0", "--attn-implementation", "sdpa")
+    assert (done.code, done.err) == (1, [f"error: {message.format(folder)}"])
+    assert [path.name for path in workplace.iterdir()] == [family]
+    # Falcon's layers return weights too; nobody asked for attention, so the model keeps its own.
+    assert capture(*argv, "other:all").code == 0
 
 
 @pytest.mark.parametrize(("family", "windows"), [("llama", 0), ("mistral", 3), ("gemma3_text", 2)])
-def test_weights_beside_an_attention_that_is_given_no_mask(
+def test_weights_of_an_attention_that_gets_no_mask(
     family: str, windows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Flash attention is told the width of its window, not given a mask. A stand-in for it."""
+    """Flash attention gets the width of its window, no mask. This is a stand-in for it."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_attention_mask
     from transformers.modeling_utils import AttentionInterface
@@ -156,23 +161,3 @@ def test_weights_beside_an_attention_that_is_given_no_mask(
     assert len(expected) == len(found) > 2
     for key, weights in expected.items():
         np.testing.assert_allclose(found[key], weights, atol=1e-5)
-
-
-def test_layers_that_hand_weights_on_can_be_captured_without_them(
-    checkpoints: Callable[[str], Path], workplace: Path, capture: Run
-) -> None:
-    """Falcon's layers do; nobody asked for attention, so the model keeps its own."""
-    argv = ("--model", checkpoints("falcon"), "--prompt", TEXT, "--auto-select", "other:all")
-    assert capture(*argv, "--quiet").code == 0
-
-
-def test_a_checkpoint_without_such_an_attention(workplace: Path, capture: Run) -> None:
-    folder = tiny.checkpoint(workplace / "gpt_neo", "gpt_neo")
-    done = capture(
-        *("--model", folder, "--prompt", TEXT, "--auto-select", "attn:0"),
-        *("--attn-implementation", "sdpa", "--quiet"),
-    )
-    assert (done.code, done.err) == (
-        1,
-        [f"error: '{folder}' does not run with attention 'sdpa'. Use --attn-implementation eager."],
-    )

@@ -28,6 +28,7 @@ from activations import load
 from activations.document.format import SECTIONS
 from activations.document.reader import Document
 from activations.errors import ToolkitError
+from activations.model.vocabulary import tokens_of
 from activations.outputs.tree import walk
 from activations.views.content import read_content
 
@@ -75,7 +76,7 @@ def ask(path: Path, data: bytes, pages: bool) -> str:
             assert "<" in document._repr_html_()
             _answer(lambda: document.view("model").page)
         try:
-            read_content(document)
+            read_content(document, tokens_of)
         except ToolkitError as error:
             return _line(error)
     return "shown"

@@ -14,7 +14,7 @@ from activations.selection.observation import Module, Observation, WeightsSource
 
 
 def small_catalog() -> Catalog:
-    """Two layers, each with an outer and an inner attention that hand out the same weights."""
+    """Two layers, each with an outer and an inner attention that return the same weights."""
     modules = [Module("embed", "Embedding"), Module("m.layers", "ModuleList")]
     weights = []
     for i in range(2):
@@ -74,60 +74,28 @@ def test_answers(answer: str, chosen: list[int]) -> None:
     assert [pattern.text for pattern in found] == [ATTENTION[i] for i in chosen]
 
 
+UNKNOWN = "Module not found: no attention pattern is called"
+NO_INDEX = "there is no {0} pattern {1}. The indices go from 0 to {2}; --list shows them."
+AMBIGUOUS = "'attn' is ambiguous: it fits 2 attention patterns. Write more of the name:"
+TWO = "'m.layers.{layer}.attn' or 'm.layers.{layer}.cross.attn'"
+LIKE_ATN = "'m.layers.{layer}.attn', 'm.layers.{layer}.cross.attn' or 'm.layers.{layer}.attn.self'"
+ONE_MODULE = "It is one module of 'm.layers.{layer}.attn'; select that, with --layers 1."
+NO_WEIGHTS = "no mlp pattern of this model returns attention weights, so 'weights' selects nothing."
+
+
 @pytest.mark.parametrize(
     ("answer", "category", "message"),
     [
-        (
-            "atn",
-            "attention",
-            "Module not found: no attention pattern is called 'atn'. Did you mean "
-            "'m.layers.{layer}.attn', 'm.layers.{layer}.cross.attn' or "
-            "'m.layers.{layer}.attn.self'?",
-        ),
-        (
-            "zzzz",
-            "attention",
-            "Module not found: no attention pattern is called 'zzzz'. --list shows what there is.",
-        ),
-        (
-            "attn",
-            "attention",
-            "'attn' is ambiguous: it fits 2 attention patterns. Write more of the name: "
-            "'m.layers.{layer}.attn' or 'm.layers.{layer}.cross.attn'.",
-        ),
-        (
-            "4",
-            "attention",
-            "there is no attention pattern 4. The indices go from 0 to 3; --list shows them.",
-        ),
-        (
-            "2-4",
-            "attention",
-            "there is no attention pattern 4. The indices go from 0 to 3; --list shows them.",
-        ),
+        ("atn", "attention", f"{UNKNOWN} 'atn'. Did you mean {LIKE_ATN}?"),
+        ("zzzz", "attention", f"{UNKNOWN} 'zzzz'. --list shows what there is."),
+        ("attn", "attention", f"{AMBIGUOUS} {TWO}."),
+        ("4", "attention", NO_INDEX.format("attention", 4, 3)),
+        ("2-4", "attention", NO_INDEX.format("attention", 4, 3)),
         ("2-1", "attention", "'2-1' is an empty range. Write the smaller index first."),
-        (
-            "-1",
-            "mlp",
-            "there is no mlp pattern -1. The indices go from 0 to 1; --list shows them.",
-        ),
-        (
-            "up",
-            "attention",
-            "Module not found: no attention pattern is called 'up'. It is in the category mlp.",
-        ),
-        (
-            "m.layers.1.attn",
-            "attention",
-            "Module not found: no attention pattern is called 'm.layers.1.attn'. It is one module "
-            "of 'm.layers.{layer}.attn'; select that, with --layers 1.",
-        ),
-        (
-            "weights",
-            "mlp",
-            "no mlp pattern of this model returns attention weights, so 'weights' selects "
-            "nothing. --list shows what there is.",
-        ),
+        ("-1", "mlp", NO_INDEX.format("mlp", -1, 1)),
+        ("up", "attention", f"{UNKNOWN} 'up'. It is in the category mlp."),
+        ("m.layers.1.attn", "attention", f"{UNKNOWN} 'm.layers.1.attn'. {ONE_MODULE}"),
+        ("weights", "mlp", f"{NO_WEIGHTS} --list shows what there is."),
     ],
 )
 def test_bad_answers_say_why(answer: str, category: str, message: str) -> None:

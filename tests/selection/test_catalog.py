@@ -12,7 +12,7 @@ from activations.selection.catalog import Catalog, build_catalog
 from activations.selection.observation import Module, Observation, WeightsSource, weights_sources
 
 
-def catalog_of(*modules: tuple[str, str], weights: tuple[WeightsSource, ...] = ()) -> Catalog:
+def catalog_of(*modules: tuple[str, ...], weights: tuple[WeightsSource, ...] = ()) -> Catalog:
     listed = tuple(Module(name, class_name) for name, class_name in modules)
     calls = {module.name: 1 for module in listed}
     return build_catalog(Observation(listed, calls=calls, weights=weights))
@@ -22,8 +22,8 @@ def texts(catalog: Catalog, category: str) -> list[str]:
     return [pattern.text for pattern in catalog.of(category)]
 
 
-def layers_of(*names_and_classes: tuple[str, str], count: int = 2) -> list[tuple[str, str]]:
-    found = [("model.layers", "ModuleList")]
+def layers_of(*names_and_classes: tuple[str, ...], count: int = 2) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = [("model.layers", "ModuleList")]
     for i in range(count):
         found.append((f"model.layers.{i}", "Layer"))
         found += [(f"model.layers.{i}.{name}", cls) for name, cls in names_and_classes]
@@ -58,49 +58,45 @@ def test_category_by_class_and_name(name: str, class_name: str, category: str) -
     assert f"model.layers.{{layer}}.{name}" in texts(catalog, category)
 
 
-def test_what_lies_inside_belongs_to_it() -> None:
-    catalog = catalog_of(
-        *layers_of(
-            ("self_attn", "A_Attention"),
-            ("self_attn.q_norm", "RMSNorm"),
-            ("mlp", "A_MLP"),
-            ("mlp.act", "SiLU"),
-        )
+@pytest.mark.parametrize(
+    ("parts", "attention", "mlp"),
+    [
+        (  # what is inside gets the category
+            "self_attn:A_Attention self_attn.q_norm:RMSNorm mlp:A_MLP mlp.act:SiLU",
+            "self_attn self_attn.q_norm",
+            "mlp mlp.act",
+        ),
+        (  # an output is MLP next to an intermediate, attention inside attention
+            "attention:BertAttention attention.output:BertSelfOutput "
+            "intermediate:BertIntermediate output:BertOutput",
+            "attention attention.output",
+            "intermediate output",
+        ),
+        (  # whatever its class
+            "intermediate:ConvActivation output:ConvDropoutLayerNorm output_norm:LayerNorm "
+            "intermediate_query:QFormerIntermediate output_query:QFormerOutput",
+            "",
+            "intermediate output intermediate_query output_query",
+        ),
+    ],
+)
+def test_categories_by_place(parts: str, attention: str, mlp: str) -> None:
+    catalog = catalog_of(*layers_of(*(tuple(part.split(":")) for part in parts.split())))
+    for category, expected in (("attention", attention), ("mlp", mlp)):
+        names = [text.removeprefix("model.layers.{layer}.") for text in texts(catalog, category)]
+        assert names == expected.split()
+
+
+def test_a_layer_is_not_attention_whatever_its_class_is_called() -> None:
+    modules = (
+        "layers:ModuleList layers.0:JambaMambaDecoderLayer layers.0.mamba:JambaMambaMixer "
+        "layers.0.feed_forward:JambaMLP layers.1:JambaAttentionDecoderLayer "
+        "layers.1.self_attn:JambaAttention layers.1.feed_forward:JambaMLP"
     )
-    assert texts(catalog, "attention") == [
-        "model.layers.{layer}.self_attn",
-        "model.layers.{layer}.self_attn.q_norm",
-    ]
-    assert texts(catalog, "mlp") == ["model.layers.{layer}.mlp", "model.layers.{layer}.mlp.act"]
-
-
-def test_a_layer_is_no_attention_whatever_its_class_is_called() -> None:
-    modules = [
-        ("layers", "ModuleList"),
-        ("layers.0", "JambaMambaDecoderLayer"),
-        ("layers.0.mamba", "JambaMambaMixer"),
-        ("layers.0.feed_forward", "JambaMLP"),
-        ("layers.1", "JambaAttentionDecoderLayer"),
-        ("layers.1.self_attn", "JambaAttention"),
-        ("layers.1.feed_forward", "JambaMLP"),
-    ]
-    catalog = catalog_of(*modules)
+    catalog = catalog_of(*(tuple(module.split(":")) for module in modules.split()))
     assert texts(catalog, "attention") == ["layers.{layer}.self_attn"]
     assert catalog.of("attention")[0].layers == (1,)  # the real layer number
     assert "layers.{layer}" in texts(catalog, "other")  # unlike classes, still the layers
-
-
-def test_output_is_mlp_beside_intermediate_and_attention_inside_attention() -> None:
-    catalog = catalog_of(
-        *layers_of(
-            ("attention", "BertAttention"),
-            ("attention.output", "BertSelfOutput"),
-            ("intermediate", "BertIntermediate"),
-            ("output", "BertOutput"),
-        )
-    )
-    assert "model.layers.{layer}.attention.output" in texts(catalog, "attention")
-    assert "model.layers.{layer}.output" in texts(catalog, "mlp")
 
 
 def test_the_probe_overrules_the_class() -> None:
@@ -111,136 +107,72 @@ def test_the_probe_overrules_the_class() -> None:
         *layers_of(("looks_plain", "Mystery"), ("linear_attn", "LightningAttention")),
         weights=weights,
     )
-    # handing out the model's attentions makes it attention; called and handing out none, while
-    # others do, makes a class called Attention something else (linear attention)
+    # A module that returns the model's attentions is attention. One that is called and returns none
+    # while others do is not, even if its class is called Attention (linear attention).
     assert texts(catalog, "attention") == ["model.layers.{layer}.looks_plain"]
     assert "model.layers.{layer}.linear_attn" in texts(catalog, "other")
 
 
-def test_attention_that_a_model_keeps_to_itself_is_attention() -> None:
+def test_attention_that_a_model_does_not_return_is_attention() -> None:
     weights = (WeightsSource("decoder.layers.0.self_attn", 0, (1,), "decoder", 0),)
     modules = []
     for side in ("encoder", "decoder"):
         modules += [(f"{side}.layers", "ModuleList"), (f"{side}.layers.0", "Layer")]
         modules += [(f"{side}.layers.0.self_attn", f"{side.title()}Attention")]
-    # LED hands its encoder's out in another form, so none of that list's is found
+    # LED returns its encoder's in another form, so none of that list is found
     assert texts(catalog_of(*modules, weights=weights), "attention") == [
         "decoder.layers.{layer}.self_attn",
         "encoder.layers.{layer}.self_attn",
     ]
 
 
-def test_an_output_beside_its_intermediate_is_mlp_whatever_its_class() -> None:
-    parts = [
-        ("intermediate", "ConvActivation"),
-        ("output", "ConvDropoutLayerNorm"),
-        ("intermediate_query", "QFormerIntermediate"),
-        ("output_query", "QFormerOutput"),
-    ]
-    catalog = catalog_of(*layers_of(*parts, ("output_norm", "LayerNorm")))
-    assert texts(catalog, "mlp") == [f"model.layers.{{layer}}.{name}" for name, _ in parts]
-
-
-def test_patterns_that_hold_weights_come_first() -> None:
+def test_patterns_that_return_weights_come_first() -> None:
+    modules = [("layers", "ModuleList"), ("layers.0", "Layer")]
+    modules += [("layers.0.a", "OuterAttn"), ("layers.0.b", "InnerAttn")]
     weights = (WeightsSource("layers.0.b", 0, (1,), "self", 0),)
-    modules = [
-        ("layers", "ModuleList"),
-        ("layers.0", "Layer"),
-        ("layers.0.a", "OuterAttn"),
-        ("layers.0.b", "InnerAttn"),
-    ]
-    observation = Observation(
-        tuple(Module(*module) for module in modules),
-        calls={"layers.0.a": 0, "layers.0.b": 1},
-        weights=weights,
-    )
-    assert texts(build_catalog(observation), "attention") == [
-        "layers.{layer}.b",
-        "layers.{layer}.a",
-    ]
+    calls = {"layers.0.a": 0, "layers.0.b": 1}
+    observation = Observation(tuple(Module(*m) for m in modules), calls=calls, weights=weights)
+    expected = ["layers.{layer}.b", "layers.{layer}.a"]
+    assert texts(build_catalog(observation), "attention") == expected
 
 
 @pytest.mark.parametrize(
     ("modules", "expected"),
     [
-        (  # T5: the inner numbers tell attention from feed-forward, so they stay
-            [
-                ("encoder.block", "ModuleList"),
-                ("encoder.block.0", "T5Block"),
-                ("encoder.block.0.layer", "ModuleList"),
-                ("encoder.block.0.layer.0", "T5LayerSelfAttention"),
-                ("encoder.block.0.layer.0.SelfAttention", "T5Attention"),
-                ("encoder.block.0.layer.1", "T5LayerFF"),
-            ],
-            {
-                "encoder.block.{layer}",
-                "encoder.block.{layer}.layer.0",
-                "encoder.block.{layer}.layer.0.SelfAttention",
-                "encoder.block.{layer}.layer.1",
-            },
+        # T5: the inner numbers tell attention from feed-forward, so they stay
+        (
+            "block:ModuleList block.0:T5Block block.0.layer:ModuleList "
+            "block.0.layer.0:T5LayerSelfAttention block.0.layer.0.Self:T5Attention "
+            "block.0.layer.1:T5LayerFF",
+            "block.{layer} block.{layer}.layer.0 block.{layer}.layer.0.Self block.{layer}.layer.1",
         ),
-        (  # XLM: the number comes last
-            [
-                ("transformer.attentions", "ModuleList"),
-                ("transformer.attentions.0", "MultiHeadAttention"),
-                ("transformer.attentions.1", "MultiHeadAttention"),
-            ],
-            {"transformer.attentions.{layer}"},
+        # XLM: the number comes last
+        ("t.att:ModuleList t.att.0:MultiHeadAttention t.att.1:MultiHeadAttention", "t.att.{layer}"),
+        # experts get a name of their own; digits inside a part stay
+        (
+            "h:ModuleList h.0:Layer h.0.experts:ModuleList h.0.experts.0:Expert "
+            "h.0.experts.1:Expert h.0.experts.1.fc1:Linear h.0.ln_1:LayerNorm",
+            "h.{layer} h.{layer}.experts.{expert} h.{layer}.experts.{expert}.fc1 h.{layer}.ln_1",
         ),
-        (  # experts get a name of their own; digits inside a part stay
-            [
-                ("layers", "ModuleList"),
-                ("layers.0", "Layer"),
-                ("layers.0.experts", "ModuleList"),
-                ("layers.0.experts.0", "Expert"),
-                ("layers.0.experts.1", "Expert"),
-                ("layers.0.experts.1.fc1", "Linear"),
-                ("layers.0.ln_1", "LayerNorm"),
-            ],
-            {
-                "layers.{layer}",
-                "layers.{layer}.experts.{expert}",
-                "layers.{layer}.experts.{expert}.fc1",
-                "layers.{layer}.ln_1",
-            },
+        # LongCat: two attentions a layer, in a list called like one
+        (
+            "h:ModuleList h.0:Layer h.0.attn:ModuleList h.0.attn.0:Attention h.0.attn.1:Attention",
+            "h.{layer} h.{layer}.attn.{index}",
         ),
-        (  # LongCat: two attentions a layer, in a list called like one
-            [
-                ("layers", "ModuleList"),
-                ("layers.0", "Layer"),
-                ("layers.0.self_attn", "ModuleList"),
-                ("layers.0.self_attn.0", "Attention"),
-                ("layers.0.self_attn.1", "Attention"),
-            ],
-            {"layers.{layer}", "layers.{layer}.self_attn.{index}"},
+        # Zamba2
+        (
+            "h:ModuleList h.0:Layer h.0.a_list:ModuleList h.0.a_list.0:Linear h.0.a_list.1:Linear",
+            "h.{layer} h.{layer}.a_list.{a}",
         ),
-        (  # Zamba2
-            [
-                ("layers", "ModuleList"),
-                ("layers.0", "Layer"),
-                ("layers.0.adapter_list", "ModuleList"),
-                ("layers.0.adapter_list.0", "Linear"),
-                ("layers.0.adapter_list.1", "Linear"),
-            ],
-            {"layers.{layer}", "layers.{layer}.adapter_list.{adapter}"},
-        ),
-        (  # a number straight after a number
-            [
-                ("blocks", "ModuleList"),
-                ("blocks.0", "ModuleList"),
-                ("blocks.0.0", "FunnelLayer"),
-                ("blocks.0.1", "FunnelLayer"),
-            ],
-            {"blocks.{layer}.{index}"},
-        ),
-        (  # a sequence of unlike modules counts nothing
-            [("head", "Sequential"), ("head.0", "Linear"), ("head.1", "ReLU")],
-            {"head", "head.0", "head.1"},
-        ),
+        # a number straight after a number
+        ("h:ModuleList h.0:ModuleList h.0.0:FunnelLayer h.0.1:FunnelLayer", "h.{layer}.{index}"),
+        # a sequence of unlike modules counts nothing
+        ("head:Sequential head.0:Linear head.1:ReLU", "head head.0 head.1"),
     ],
 )
-def test_patterns(modules: list[tuple[str, str]], expected: set[str]) -> None:
-    assert {pattern.text for pattern in catalog_of(*modules).patterns} == expected
+def test_patterns(modules: str, expected: str) -> None:
+    pairs = [tuple(module.split(":")) for module in modules.split()]
+    assert {pattern.text for pattern in catalog_of(*pairs).patterns} == set(expected.split())
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -266,17 +198,9 @@ def test_patterns_format_back_to_exactly_their_modules(family: str) -> None:
         ("gpt2", "transformer.h.{layer}.attn", "transformer.h.{layer}.mlp"),
         ("gpt_neox", "gpt_neox.layers.{layer}.attention", "gpt_neox.layers.{layer}.mlp"),
         ("opt", "model.decoder.layers.{layer}.self_attn", "model.decoder.layers.{layer}.fc1"),
-        (
-            "bert",
-            "bert.encoder.layer.{layer}.attention",
-            "bert.encoder.layer.{layer}.intermediate",
-        ),
+        ("bert", "bert.encoder.layer.{layer}.attention", "bert.encoder.layer.{layer}.intermediate"),
         ("t5", "encoder.block.{layer}.layer.0", "encoder.block.{layer}.layer.1"),
-        (
-            "bart",
-            "model.encoder.layers.{layer}.self_attn",
-            "model.encoder.layers.{layer}.fc1",
-        ),
+        ("bart", "model.encoder.layers.{layer}.self_attn", "model.encoder.layers.{layer}.fc1"),
     ],
 )
 def test_the_first_of_each_category(family: str, attention: str, mlp: str) -> None:

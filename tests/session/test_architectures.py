@@ -58,7 +58,7 @@ LEFT_OUT = {
     ],
     "minimax": [  # the state of its linear attention
         "model.layers.1.self_attn, element 1 (and 1 more) has the shape (1, 4, 8, 8) for 7 tokens, "
-        "and its values are no attention weights. Left out."
+        "and its values are not attention weights. Left out."
     ],
     "funnel": [  # queries pooled, keys not yet
         f"{_DIMENSIONS}funnel.encoder.blocks.1.0, element 1 has the shape (1, 4, 4, 7), "

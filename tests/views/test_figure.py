@@ -247,7 +247,7 @@ def test_what_is_no_number_is_left_hatched(workplace: Path, view: Run) -> None:
     assert len(read.cells) == 35
     assert b"<pattern" in content
     assert b"<pattern" not in figure_of(stack_of(random_weights(5, 1, 6)[0]))
-    assert done.err == ["warning: 1 attention weights are no finite numbers; they are not drawn."]
+    assert done.err == ["warning: 1 attention weights are not finite; they are not drawn."]
 
 
 def test_nothing_but_what_is_no_number_is_still_a_figure() -> None:

@@ -136,7 +136,7 @@ def test_all_is_shown_as_typed(pages: dict[str, Path], open_page: Open, view: st
     assert title.startswith(f"Attention {view} view: {printable(EVERYTHING)} – ")
     notes = tab.page.locator("#notes li").all_text_contents()
     assert any(printable(INJECTIONS[7]) in note and "Left out." in note for note in notes)
-    assert any("no finite numbers" in note for note in notes)
+    assert any("are not finite" in note for note in notes)
     options = tab.page.evaluate("Array.from(filter.options, e => e.textContent)")
     for injection in INJECTIONS[:6]:
         assert sum(printable(f"m.{injection}.layers") in option for option in options) == 1

@@ -1,0 +1,237 @@
+"""Parsed JSON -> numpy arrays, nested as the module's output was."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import simdjson
+
+from activations.document.json_file import members, plain
+from activations.outputs.tree import Element, at
+
+_MAX_DEPTH = 100  # levels of lists and objects in a module's output
+_MAX_PARTS = 100_000  # tensors, lists, objects and nulls in it
+_MAX_ELEMENTS = 1000  # lists and objects that are searched for tensors
+_MAX_TUPLE = 16  # a longer list is a tensor with its rows, not a tuple
+_MAX_DIMENSIONS = 64  # of a numpy array
+
+
+def node_at(node: Any, path: Element) -> Any:
+    """What is at a path; raises `LookupError`, `TypeError` or `OverflowError` if nothing."""
+    step: Any
+    for step in path:
+        inside = members(node)
+        node = node[step] if inside is None else inside[step]
+    return node
+
+
+# Gets a tensor from the file of tensors, by its name there and its place in the module's output.
+Fetch = Callable[[str, Element], np.ndarray]
+
+
+def reference(node: Any) -> str | None:
+    """The name in `{"tensor": name}`, which stands for a tensor in the file of tensors."""
+    if isinstance(node, (simdjson.Object, dict)) and list(node) == ["tensor"]:
+        key = node["tensor"]
+        return key if isinstance(key, str) else None
+    return None
+
+
+def to_tree(node: Any, shape: Any, dtype: Any, fetch: Fetch) -> Any:
+    """An output's JSON -> arrays nested as the module nested them.
+
+    `dtype` says what is a tensor (a string) and what is a list (a list). Without it (documents of
+    other programs) a list that is rectangular and all numbers is a tensor. Raises `ValueError`.
+    """
+    return _tree(node, shape, dtype, fetch, (), iter(range(_MAX_PARTS)))
+
+
+def _tree(
+    node: Any, shape: Any, dtype: Any, fetch: Fetch, path: Element, places: Iterator[int]
+) -> Any:
+    """A part of it. `places` limits their number: each takes ten times the memory of its text."""
+    if len(path) > _MAX_DEPTH:
+        raise ValueError("it is nested too deeply")
+    if next(places, None) is None:
+        raise ValueError(f"it has more than {_MAX_PARTS} parts that are not tensors")
+    if isinstance(dtype, str) or (dtype is None and reference(node) is not None):
+        return to_array(node, shape, dtype, fetch, path)
+    inside = members(node)
+    if inside is not None:
+        return {
+            key: _tree(value, *_inside(key, shape, dtype), fetch, (*path, key), places)
+            for key, value in inside.items()
+        }
+    if isinstance(node, (simdjson.Array, list)):
+        guess = None if isinstance(dtype, list) else _rectangular(node)
+        if guess is not None:
+            return guess
+        return [
+            _tree(item, *_inside(i, shape, dtype), fetch, (*path, i), places)
+            for i, item in enumerate(node)
+        ]
+    return node
+
+
+def _inside(step: int | str, shape: Any, dtype: Any) -> tuple[Any, Any]:
+    return at(shape, (step,), None), at(dtype, (step,), None)
+
+
+def _rectangular(node: simdjson.Array | list[Any]) -> np.ndarray | None:
+    """The array that nested lists of numbers are; None where they are not one."""
+    if isinstance(node, simdjson.Array) and not isinstance(_first(node), bool):
+        return _rectangular_numbers(node)
+    values = plain(node)
+    try:
+        # As objects first: numpy would make every text as wide as the widest.
+        kinds = set(map(type, np.array(values, dtype=object).ravel()))
+    except ValueError:  # ragged
+        return None
+    if not kinds <= {int, float, bool}:
+        return None
+    found = np.array(values)
+    if found.dtype == np.float64:
+        return _narrowed(found, np.dtype(np.float32))
+    return found if found.dtype.kind in "iub" else None
+
+
+def _rectangular_numbers(node: simdjson.Array) -> np.ndarray | None:
+    """The same without Python lists, which take several times the memory."""
+    sizes = first_shape(node)
+    for name in ("float32",) if 0 in sizes else ("int64", "uint64", "float32"):
+        values = _buffer(node, np.dtype(name))
+        if values is not None:
+            fits = values.size == math.prod(sizes) and _has_sizes(node, sizes)
+            return values.reshape(sizes) if fits else None
+    return None
+
+
+def _has_sizes(node: Any, sizes: tuple[int, ...]) -> bool:
+    """Whether the lists at each depth have the length that `sizes` says."""
+    if not sizes:
+        return not isinstance(node, simdjson.Array)
+    return (
+        isinstance(node, simdjson.Array)
+        and len(node) == sizes[0]
+        and all(_has_sizes(item, sizes[1:]) for item in node)
+    )
+
+
+def _first(node: Any) -> Any:
+    """The first value in nested lists; the list itself where that is empty."""
+    while isinstance(node, simdjson.Array) and len(node):
+        node = node[0]
+    return node
+
+
+def _narrowed(values: np.ndarray, wanted: np.dtype) -> np.ndarray:
+    """The same numbers in a narrower dtype. Raises `ValueError` where an integer does not fit."""
+    with np.errstate(over="ignore"):  # numbers too large for float32 become infinite
+        found = values.astype(wanted)
+    if wanted.kind != "f" and found.dtype != values.dtype and (found != values).any():
+        raise ValueError(f"a tensor of {wanted} holds a number that does not fit")
+    return found
+
+
+_WIDTHS = {"float": (64, 32), "int": (64, 32, 16, 8), "uint": (64, 32, 16, 8), "bool": ("",)}
+_NUMPY_DTYPES = {f"{k}{w}": np.dtype(f"{k}{w}") for k, widths in _WIDTHS.items() for w in widths}
+_NUMPY_DTYPES["complex128"] = np.dtype("float64")  # pairs of numbers
+
+
+def to_array(node: Any, shape: Any, dtype: Any, fetch: Fetch, path: Element = ()) -> np.ndarray:
+    """A JSON array (or number) -> an array of the dtype the document names, else of float32."""
+    wanted = _NUMPY_DTYPES.get(dtype, np.dtype(np.float32))
+    values = _buffer(node, wanted) if isinstance(node, simdjson.Array) else None
+    sizes = to_sizes(shape)
+    key = reference(node)
+    if key is not None:
+        values = fetch(key, path)
+    elif values is None or sizes is None:
+        values = _from_lists(plain(node), wanted)
+    if sizes is None:
+        sizes = values.shape
+    elif isinstance(dtype, str) and dtype.startswith("complex"):
+        sizes = (*sizes, 2)
+    if len(sizes) > _MAX_DIMENSIONS:
+        raise ValueError(f"its shape has {len(sizes)} dimensions")
+    if values.size != math.prod(sizes):
+        raise ValueError(f"its shape is {list(sizes)}, but it holds {values.size} numbers")
+    return values.reshape(sizes)
+
+
+def to_sizes(shape: Any) -> tuple[int, ...] | None:
+    if isinstance(shape, list) and all(
+        isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 2**40 for size in shape
+    ):
+        return tuple(shape)
+    return None
+
+
+def _buffer(node: Any, wanted: np.dtype) -> np.ndarray | None:
+    """All numbers of a JSON array in one buffer; None where it has null, true or false."""
+    if wanted.kind not in "fiu":
+        return None
+    try:
+        raw = node.as_buffer(of_type="d" if wanted.kind == "f" else wanted.kind)
+    except (TypeError, ValueError):
+        return None
+    return _narrowed(np.frombuffer(raw, dtype=f"{wanted.kind}8"), wanted)
+
+
+def _from_lists(values: Any, wanted: np.dtype) -> np.ndarray:
+    """The slow way, for arrays with null (not finite) or booleans."""
+    try:
+        if wanted.kind == "f":
+            return _narrowed(np.array(values, dtype=np.float64), wanted)
+        return _narrowed(np.array(values, dtype=object), wanted)
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError(f"a tensor of {wanted} is ragged or holds other values") from None
+
+
+def first_shape(node: Any) -> tuple[int, ...]:
+    """The lengths of the first lists at each depth: a guess at the shape."""
+    sizes: list[int] = []
+    while isinstance(node, (simdjson.Array, list)) and len(sizes) < _MAX_DIMENSIONS:
+        sizes.append(len(node))
+        if not sizes[-1]:
+            break
+        node = node[0]
+    return tuple(sizes)
+
+
+def guessed_shapes(output: Any) -> dict[Element, tuple[int, ...]]:
+    """The shapes of the tensors in a module's output by element, where the document gives none.
+
+    Searches the output's own elements, then dicts and short lists inside them, at most
+    `_MAX_ELEMENTS`. What may be a tensor or a list of tensors is taken for both.
+    """
+    found: dict[Element, tuple[int, ...]] = {}
+    waiting: deque[tuple[Element, Any]] = deque([((), output)])
+    for _ in range(_MAX_ELEMENTS):
+        if not waiting:
+            break
+        path, node = waiting.popleft()
+        inside = members(node)
+        if inside is not None:
+            waiting += [((*path, key), item) for key, item in inside.items()]
+        elif isinstance(node, (simdjson.Array, list)):
+            found[path] = first_shape(node)
+            if not path or _may_hold_tensors(node):
+                steps = enumerate(islice(node, _MAX_ELEMENTS))
+                waiting += [((*path, i), item) for i, item in steps]
+    return found
+
+
+def _may_hold_tensors(node: Any) -> bool:
+    """Whether a list may hold tensors of four dimensions. The rows of one tensor are all alike."""
+    if len(node) > _MAX_TUPLE:
+        return False
+    items = list(node)
+    sizes = [first_shape(item) for item in items]
+    alike = sizes[1:] == sizes[:-1] and not any(members(item) is not None for item in items)
+    return not alike or max(map(len, sizes), default=0) > 3
