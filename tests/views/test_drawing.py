@@ -530,7 +530,7 @@ def test_a_model_view_of_too_many_lines_shows_a_picture_of_each_head(
     every = sum(len(expected_lines(layer.weights, 0)) for layer in layers)
     assert tab.drawn().startswith(f"{every:,} lines are too many to be drawn at once")
     assert tab.page.locator("line").count() == 0
-    assert tab.page.locator("#summary canvas").count() == 6
+    assert tab.page.locator("#thumbnails canvas").count() == 6
 
     # A picture is the head's matrix, of weights sharing a pixel the strongest.
     step = -(-rows // 64)
@@ -565,7 +565,7 @@ def test_a_model_view_of_too_many_lines_shows_a_picture_of_each_head(
     else:  # the strongest of them
         assert 0 < len(shown) <= 2500
     assert tab.page.inner_text("#opened").startswith("Layer 5, Head 1: see it")
-    pressed = tab.page.locator("#summary button[aria-pressed=true]")
+    pressed = tab.page.locator("#thumbnails button[aria-pressed=true]")
     assert pressed.get_attribute("aria-label") == "Layer 5, Head 1"
 
     press(2, 0)
@@ -727,7 +727,7 @@ def test_a_link_from_a_page_of_another_capture_is_told(tmp_path: Path, open_page
     pages = make_pages(tmp_path, layers)
     make_pages(tmp_path, layers, "--view", "model", "--layers", "8")  # the same, in part
     tab = open_page(pages["head"], "#layer=8&head=1")
-    astray = tab.page.locator("#astray")
+    astray = tab.page.locator("#address-note")
 
     def follow() -> None:
         tab.page.locator("#opened a").click()
@@ -782,9 +782,9 @@ def test_an_address_that_leads_nowhere(
     tab = open_page(make_pages(tmp_path, [layer])["head"], address)
     assert head_view_lines(tab) == expected_lines(layer.weights)
     said = f"The address names {missing}, which this page does not have." if missing else ""
-    expect(tab.page.locator("#astray")).to_have_text(said)
+    expect(tab.page.locator("#address-note")).to_have_text(said)
     tab.page.get_by_role("link", name="Layer 0, Head 1").click()  # it is no longer of interest
-    expect(tab.page.locator("#astray")).to_have_text("")
+    expect(tab.page.locator("#address-note")).to_have_text("")
 
 
 def test_a_new_address_in_an_open_page(tmp_path: Path, open_page: Open) -> None:

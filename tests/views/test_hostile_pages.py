@@ -250,7 +250,7 @@ def test_the_csv(pages: dict[str, Path], open_page: Open) -> None:
     tab = open_page(pages["head"], "#layer=0&head=1")
     tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     tab.page.get_by_role("button", name="Copy as CSV").click()
-    expect(tab.page.locator("#closer-said")).to_contain_text("Copied")
+    expect(tab.page.locator("#head-detail-status")).to_contain_text("Copied")
     text = tab.page.evaluate("navigator.clipboard.readText()")
     header, *rows = csv.reader(io.StringIO(text, newline=""))
     assert header == ["", *(f"{i} {token}" for i, token in enumerate(readable(INJECTIONS)))]
@@ -262,11 +262,11 @@ def test_the_csv(pages: dict[str, Path], open_page: Open) -> None:
 def test_small_pictures(pages: dict[str, Path], open_page: Open) -> None:
     tab = open_page(pages["model"])
     tab.page.set_viewport_size({"width": 390, "height": 800})
-    tab.page.locator("#summary canvas").first.wait_for()
+    tab.page.locator("#thumbnails canvas").first.wait_for()
     tab.drawn()
     _, svg = saved(tab, "Save the picture as SVG")
     assert_plain_picture(svg)
-    tab.page.locator("#summary button").first.click()
+    tab.page.locator("#thumbnails button").first.click()
     tab.page.locator("#vis .detail text.token > title").first.wait_for(state="attached")
     assert tab.texts("#vis .detail text.token > title") == readable(INJECTIONS) * 2
     assert_harmless(tab)

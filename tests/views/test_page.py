@@ -69,14 +69,14 @@ def heat_map(tab: Tab, rows: int, columns: int) -> np.ndarray:
 def test_a_head_on_its_own_is_a_heat_map(tmp_path: Path, open_page: Open, view: str) -> None:
     layers = two_layers()
     tab = open_page(make_pages(tmp_path, layers)[view])
-    assert tab.page.locator("#closer-body").is_hidden()
+    assert tab.page.locator("#head-detail-body").is_hidden()
     assert tab.page.locator("#heat svg").count() == 0
     if view == "head":
         tab.choose("#layer", "5")
         tab.page.get_by_role("button", name="Head 1", exact=True).dblclick()
     else:
         tab.page.get_by_role("button", name="Layer 5, Head 1").click()
-    expect(tab.page.locator("#closer-title")).to_have_text("Layer 5, Head 1")
+    expect(tab.page.locator("#head-detail-title")).to_have_text("Layer 5, Head 1")
     weights = layers[1].weights[1]
     darkness = heat_map(tab, 6, 6)
     # The heavier, the darker: to within a shade.
@@ -143,7 +143,7 @@ def test_copying_as_csv(tmp_path: Path, open_page: Open) -> None:
     tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     copy = tab.page.get_by_role("button", name="Copy as CSV")
     copy.click()
-    expect(tab.page.locator("#closer-said")).to_contain_text("Copied: 6 x 6")
+    expect(tab.page.locator("#head-detail-status")).to_contain_text("Copied: 6 x 6")
 
     def check(text: str) -> None:
         header, *rows = csv.reader(io.StringIO(text, newline=""))
@@ -159,14 +159,14 @@ def test_copying_as_csv(tmp_path: Path, open_page: Open) -> None:
     tab.page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
     tab.page.evaluate("document.addEventListener('copy', () => { window.copied = true; })")
     copy.click()
-    expect(tab.page.locator("#closer-said")).to_contain_text("Copied: 6 x 6")
+    expect(tab.page.locator("#head-detail-status")).to_contain_text("Copied: 6 x 6")
     assert tab.page.evaluate("window.copied")
     tab.page.evaluate("document.execCommand = () => false")
     with tab.page.expect_download() as saved:
         copy.click()
     assert saved.value.suggested_filename.endswith("_layer_5_head_2.csv")
     check(Path(saved.value.path()).read_bytes().decode())
-    expect(tab.page.locator("#closer-said")).to_contain_text("saved as a file")
+    expect(tab.page.locator("#head-detail-status")).to_contain_text("saved as a file")
 
 
 # ------------------------------------------------------------------------------------- the scores
@@ -218,7 +218,7 @@ def test_scores_are_sorted_and_open_heads(tmp_path: Path, open_page: Open, view:
     assert [row[0] for row in table(tab)] == list(rows)
 
     tab.page.get_by_role("link", name="Layer 7, Head 2").click()
-    expect(tab.page.locator("#closer-title")).to_have_text("Layer 7, Head 2")
+    expect(tab.page.locator("#head-detail-title")).to_have_text("Layer 7, Head 2")
     tab.drawn()
     if view == "head":
         assert tab.page.input_value("#layer") == "7"
@@ -259,7 +259,7 @@ def test_the_average_of_the_heads(tmp_path: Path, open_page: Open) -> None:
         tab.drawn()
     close(head_view_lines(head), expected_lines(mean[1].weights))
     assert head.page.locator("#heads").is_hidden()
-    assert told(head, "#closer-title") == "Layer 5, average of the heads"
+    assert told(head, "#head-detail-title") == "Layer 5, average of the heads"
     assert head.page.evaluate("location.hash") == "#layer=5&head=average"
     labels = model.attributes("#vis rect[role=button]", "aria-label")
     assert labels == [["Layer 2, average of the heads"], ["Layer 5, average of the heads"]]
@@ -289,7 +289,7 @@ def test_after_the_average_the_head_is_open_again(
     kinds = [Layer(i, random_weights(i, 4, 6), k) for i in (2, 5) for k in ("encoder", "decoder")]
     tab = open_page(make_pages(tmp_path, kinds)[view], "#layer=5&head=2")
     average = tab.page.get_by_label("Average of the heads", exact=True)
-    title = tab.page.locator("#closer-title")
+    title = tab.page.locator("#head-detail-title")
     average.check()
     expect(title).to_have_text("Layer 5, average of the heads, Encoder")
     average.uncheck()
@@ -334,22 +334,24 @@ def test_another_attention_keeps_the_head_that_is_open(
     tab = open_page(make_pages(tmp_path / "pair", layers, **pair)[view], "#layer=5&head=2")
     for part in ("Sentence A -> Sentence A", "Sentence A -> Sentence B"):
         tab.choose("#filter", part)
-        expect(tab.page.locator("#closer-title")).to_have_text(f"Layer 5, Head 2, {part}")
+        expect(tab.page.locator("#head-detail-title")).to_have_text(f"Layer 5, Head 2, {part}")
     tab.page.get_by_label("Average of the heads", exact=True).check()
     tab.choose("#filter", "All")
     if view == "model":
         assert tab.texts("#vis > svg > text.detail") == ["Layer 5, average"]
-    expect(tab.page.locator("#closer-title")).to_have_text("Layer 5, average of the heads, All")
+    expect(tab.page.locator("#head-detail-title")).to_have_text(
+        "Layer 5, average of the heads, All"
+    )
     # Where it is not there, all are on.
     unlike = [Layer(2, random_weights(0, 2, 6)), Layer(5, random_weights(1, 4, 6))]
     unlike += [Layer(2, random_weights(2, 3, 6), "cross")]
     tab = open_page(make_pages(tmp_path / "unlike", unlike)[view], "#layer=2&head=1")
     tab.choose("#filter", "Cross")
-    expect(tab.page.locator("#closer-title")).to_have_text("Layer 2, Head 1, Cross")
+    expect(tab.page.locator("#head-detail-title")).to_have_text("Layer 2, Head 1, Cross")
     tab.page.get_by_role("link", name="Layer 2, Head 2").click()
     for name in tab.texts("#filter option")[:2]:
         tab.choose("#filter", name)
-        expect(tab.page.locator("#closer-title")).to_have_text("One head")
+        expect(tab.page.locator("#head-detail-title")).to_have_text("One head")
 
 
 def close(found: dict[tuple[int, ...], float], expected: dict[tuple[int, ...], float]) -> None:
@@ -433,7 +435,7 @@ def test_what_is_no_number_is_told_so(tmp_path: Path, open_page: Open) -> None:
     tab.page.keyboard.press("ArrowDown")
     assert told(tab, "#cell") == "t1 (1) to t0 (0): no number"
     tab.page.get_by_role("button", name="Copy as CSV").click()
-    expect(tab.page.locator("#closer-said")).to_contain_text("Copied")
+    expect(tab.page.locator("#head-detail-status")).to_contain_text("Copied")
     copied = tab.page.evaluate("navigator.clipboard.readText()")
     assert copied.splitlines()[2] == '"1 t1",,0.5,0.5,0'
 
@@ -461,7 +463,7 @@ def test_controls_do_not_scroll_the_page(tmp_path: Path, open_page: Open, view: 
     tab.page.get_by_label("Hide the first token").check()
     tab.drawn()
     tab.choose("#theme", "dark")
-    expect(tab.page.locator("#closer-title")).to_have_text(
+    expect(tab.page.locator("#head-detail-title")).to_have_text(
         "Layer 5, Head 1, without the first token"
     )
     assert tab.page.evaluate("scrollY") == 0
@@ -492,7 +494,7 @@ def test_a_head_chosen_while_lines_are_made_is_opened(tmp_path: Path, open_page:
     tab.drawn()
     name = tab.page.locator("#scores-table a").nth(3).inner_text()
     assert tab.texts("#vis > svg > text.detail") == [name]
-    expect(tab.page.locator("#closer-title")).to_have_text(name)
+    expect(tab.page.locator("#head-detail-title")).to_have_text(name)
     tab.wait("() => document.querySelectorAll('#vis .detail line').length > 500")
 
 
@@ -643,7 +645,7 @@ def test_pictures_of_several_kinds_have_names_of_their_own(tmp_path: Path, open_
     ]
     header = {"tokens": list("abcd"), "decoder_tokens": list("wxyz")}
     tab = open_page(make_pages(tmp_path, layers, **header)["head"], "#head=1&layer=0&attention=1")
-    assert told(tab, "#closer-title") == "Layer 0, Head 1, Cross"
+    assert told(tab, "#head-detail-title") == "Layer 0, Head 1, Cross"
     name, svg = saved(tab, "Save the picture as SVG")
     assert name == "attention_head_view_Family_Tiny-1_cross_layer_0_head_1.svg"
     assert "Family/Tiny-1: Layer 0, Head 1, Cross; weights above 0.01" in svg.decode()
@@ -665,7 +667,7 @@ def test_pictures_of_choice(tmp_path: Path, open_page: Open) -> None:
     layers = [Layer(i, random_weights(i, 4, 24)) for i in range(4)]
     tab = open_page(make_pages(tmp_path, layers)["model"])
     choice = tab.page.get_by_label("Pictures")
-    pictures = tab.page.locator("#summary canvas")
+    pictures = tab.page.locator("#thumbnails canvas")
     assert choice.input_value() == "lines"
     assert pictures.count() == 0
     choice.focus()
@@ -673,7 +675,7 @@ def test_pictures_of_choice(tmp_path: Path, open_page: Open) -> None:
     assert tab.drawn().startswith("Each picture shows the weights of a head as a matrix")
     assert pictures.count() == 16
     assert tab.page.locator("#vis").count() == 0
-    box = tab.page.locator("#summary").bounding_box()
+    box = tab.page.locator("#thumbnails").bounding_box()
     assert box
     assert box["height"] < 600  # all of them at a glance
     # It is in the address, and comes back from the other view.
@@ -687,7 +689,7 @@ def test_pictures_of_choice(tmp_path: Path, open_page: Open) -> None:
     tab.page.wait_for_url("**/*model_view*#layer=2&head=1&pictures=matrices")
     tab.drawn()
     assert pictures.count() == 16
-    expect(tab.page.locator("#closer-title")).to_have_text("Layer 2, Head 1")
+    expect(tab.page.locator("#head-detail-title")).to_have_text("Layer 2, Head 1")
     # And back to lines, on a narrow screen too.
     for width in (1280, 390):
         tab.choose("#pictures", "matrices")
@@ -703,7 +705,7 @@ def test_saving_the_small_pictures(tmp_path: Path, open_page: Open) -> None:
     layers = two_layers()
     tab = open_page(make_pages(tmp_path, layers)["model"])
     tab.page.set_viewport_size({"width": 390, "height": 800})
-    tab.page.locator("#summary canvas").first.wait_for()
+    tab.page.locator("#thumbnails canvas").first.wait_for()
     tab.drawn()
     name, svg = saved(tab, "Save the picture as SVG")
     assert name == "attention_model_view_Family_Tiny-1.svg"
@@ -751,7 +753,7 @@ def test_the_colour_switch(tmp_path: Path, open_page: Open, view: str, system: s
     ink = "getComputedStyle(document.querySelector('#vis text')).fill"
     for choice, scheme in ((other, other), ("as the system", system), (other, other)):
         tab.choose("#theme", choice)
-        expect(tab.page.locator("#closer-title")).to_have_text("Layer 5, Head 1")  # still open
+        expect(tab.page.locator("#head-detail-title")).to_have_text("Layer 5, Head 1")  # still open
         assert luminance(tab) == (1 if scheme == "light" else 0)
         assert abs(luminance(tab) - luminance(tab, ink)) > 0.6
         cell = "getComputedStyle(document.querySelector('#heat rect')).fill"
@@ -769,7 +771,7 @@ def resize(tab: Tab, view: str, width: int) -> None:
     """Another window; on a narrow one the model view has pictures instead of lines."""
     tab.page.set_viewport_size({"width": width, "height": 900})
     pictures = str(view == "model" and width <= 640).lower()
-    tab.wait(f"() => (document.getElementById('summary') !== null) === {pictures}")
+    tab.wait(f"() => (document.getElementById('thumbnails') !== null) === {pictures}")
     tab.drawn()
 
 
@@ -782,12 +784,12 @@ def test_readable_on_narrow_and_wide_screens(
     tab = open_page(make_pages(tmp_path, layers, prompt="word " * 60)[view])
     resize(tab, view, width)
     tab.page.locator("#scores-table a").first.click()
-    expect(tab.page.locator("#closer-body")).to_be_visible()
+    expect(tab.page.locator("#head-detail-body")).to_be_visible()
     tab.drawn()
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
     out = tab.page.evaluate(
         """() => Array.from(document.querySelectorAll('h1, h2, dd, #how, #controls > *, #status, '
-                + '#bar > *, #closer-actions > *, #heat svg, #scores th, #scores td'),
+                + '#bar > *, #head-detail-actions > *, #heat svg, #scores th, #scores td'),
             e => [e.id || e.tagName, e.getBoundingClientRect().right])
             .filter(([, right]) => right > innerWidth)"""
     )
@@ -818,7 +820,7 @@ def test_by_touch(tmp_path: Path, chromium: Browser) -> None:
     expect(page.locator("#readout")).to_contain_text("t3 (token 3) attends to")
     for _ in range(2):
         page.get_by_role("button", name="Head 1", exact=True).tap()
-    expect(page.locator("#closer-title")).to_have_text("Layer 2, Head 1")
+    expect(page.locator("#head-detail-title")).to_have_text("Layer 2, Head 1")
     context.close()
 
 
@@ -830,7 +832,7 @@ def test_printing(tmp_path: Path, open_page: Open, view: str) -> None:
     assert luminance(tab) == 1
     assert luminance(tab, "getComputedStyle(document.querySelector('#vis text')).fill") == 0
     assert luminance(tab, "getComputedStyle(document.querySelector('#heat rect')).fill") == 1
-    for hidden in ("#controls", "#theme-label", "#how", "#closer-actions"):
+    for hidden in ("#controls", "#theme-label", "#how", "#head-detail-actions"):
         assert tab.page.locator(hidden).is_hidden()
     tab.page.set_viewport_size({"width": 718, "height": 1000})  # A4 without margins
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= 718
@@ -897,7 +899,7 @@ def test_the_address_follows_what_is_shown(tmp_path: Path, open_page: Open) -> N
     assert picture.get_attribute("aria-expanded") == "true"
     picture.click()
     model.wait("() => location.hash === ''")
-    assert model.page.locator("#closer-body").is_hidden()
+    assert model.page.locator("#head-detail-body").is_hidden()
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -910,7 +912,7 @@ def test_back_and_forth(tmp_path: Path, open_page: Open, view: str) -> None:
         tab.wait(f"() => location.hash === '{address}'")
         tab.drawn()
         assert tab.page.evaluate("location.hash") == address
-        expect(tab.page.locator("#closer-title")).to_have_text(title)
+        expect(tab.page.locator("#head-detail-title")).to_have_text(title)
 
     now("", "One head")
     tab.page.get_by_label("Hide lines up to").fill("30")  # is no step
