@@ -315,6 +315,8 @@ def test_only_the_chosen_heads_and_tokens(tmp_path: Path, open_page: Open) -> No
         for i, head in enumerate((1, 3))
     }
     assert "tokens 2 to 5" in head.page.inner_text("#notes")
+    head.page.locator(LEFT).first.hover()
+    assert head.read("#readout").startswith("t2 (token 2) attends to")
 
 
 def test_kinds_that_are_left_out_are_noted(

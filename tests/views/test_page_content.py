@@ -195,6 +195,7 @@ def test_a_page_too_large_to_open_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_library_that_would_end_its_element_is_refused(script: str) -> None:
     with pytest.raises(ToolkitError, match="cannot be put into a page"):
         assets.checked(script, "library.js")
+    assert assets.checked("a\r\nb\rc", "library.js") == "a\nb\nc"  # as a browser hashes it
 
 
 def test_a_missing_library_is_named() -> None:
