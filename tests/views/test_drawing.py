@@ -744,7 +744,7 @@ def test_two_changes_in_a_row_keep_the_last(tmp_path: Path, open_page: Open) -> 
 
 
 def test_many_heads(tmp_path: Path, open_page: Open) -> None:
-    # bertviz has ten colours: heads beyond them share one, and are told apart by their numbers.
+    # bertviz has ten colours; heads beyond them share one, and differ by their numbers.
     layer = Layer(0, random_weights(0, 23, 4))
     pages = make_pages(tmp_path, [layer])
     tab = open_page(pages["head"])

@@ -53,7 +53,7 @@ BOTH_SIDES = [
 
 
 def figure_of(stack: Stack, form: str = "svg", model: str = MODEL) -> bytes:
-    """The only figure of a stack of one head; nothing is told meanwhile."""
+    """The only figure of a stack of one head; there is no warning."""
     warnings: list[str] = []
     found = build_figures([HeadName(0, 0)], Caption(model, "p"), [stack], form, warnings.append)
     assert warnings == []
