@@ -14,21 +14,20 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from activations.cli.command import Console, Parser, run_command
-from activations.errors import UsageError, unknown_value
+from activations.errors import UsageError
 from activations.version import __version__
+from activations.views.choices import FIGURE_FORMATS, SUMMARY_FORMATS, VIEWS
 
 if TYPE_CHECKING:
     from activations.attention.heads import HeadName
     from activations.views.content import Content
 
-FORMATS = ("svg", "png", "pdf")  # of figures
-SUMMARIES = ("table", "csv")
+_VIEW_CHOICES = f"{', '.join(VIEWS)} or {','.join(VIEWS)}"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,21 +52,21 @@ def build_parser() -> Parser:
         "--output-dir",
         metavar="DIR",
         default="bertviz",
-        help="where pages and figures go; made if its parent is there (bertviz)",
+        help="the folder for pages and figures, created if its parent exists (bertviz)",
     )
     add(
         "--view",
         metavar="VIEWS",
-        help="pages: head, model or head,model (default: both; none with --figure or --summary)",
+        help=f"pages: {_VIEW_CHOICES} (default: both; none with --figure or --summary)",
     )
     add("--figure", metavar="HEADS", help="figures of these heads, as in 3.5,cross:0.1")
-    add("--output-format", metavar="FORMAT", help="of the figures: svg, png or pdf (default: svg)")
+    add("--output-format", choices=FIGURE_FORMATS, help="format of the figures (default: svg)")
     add(
         "--summary",
-        metavar="FORMAT",
+        choices=SUMMARY_FORMATS,
         nargs="?",
         const="table",
-        help="print the scores of every head, over the whole text: table or csv (default: table)",
+        help="print the scores of every head over the whole text; without a format: table",
     )
     add("--layers", metavar="LIST", help="only these layers, as in 0,4-7")
     add("--heads", metavar="LIST", help="only these heads, as in 0-3")
@@ -76,10 +75,10 @@ def build_parser() -> Parser:
         "--min-weight",
         metavar="W",
         type=float,
-        help="lines of pages with a weight of W or less are not drawn; the numbers stay "
+        help="do not draw the lines of weights of W or less; the page keeps the numbers "
         "(default: 0.01)",
     )
-    add("--open", action="store_true", help="open what is written in the browser")
+    add("--open", action="store_true", help="open the files in the browser")
     add("--quiet", action="store_true", help="print only results, warnings and errors")
     add("--debug", action="store_true", help="show the traceback of an error")
     add("--version", action="version", version=f"%(prog)s {__version__}")
@@ -88,7 +87,7 @@ def build_parser() -> Parser:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the command line asks for: which files to make of which part, and how."""
+    """What the command line asks for: which files, of which part of the document, and how."""
 
     views: list[str]
     figures: list[HeadName]
@@ -113,39 +112,39 @@ def show_attention(args: argparse.Namespace, console: Console) -> None:
     if wanted.views or wanted.figures:
         check_output_folder(args.output_dir)
     with Document(args.input) as document:
-        shown = read_content(
+        content = read_content(
             document, tokens_of, wanted.layers, wanted.heads, wanted.tokens, console.warn
         )
-    files = {**make_pages(wanted, shown), **make_figures(wanted, shown, console)}
+    files = {**make_pages(wanted, content), **make_figures(wanted, content, console)}
     paths = write_together(Path(args.output_dir), files) if files else []
     if wanted.summary:
         from activations.views.score_table import show_summary
 
-        show_summary(shown.stacks, wanted.summary, sys.stdout, console.warn)
+        show_summary(content.stacks, wanted.summary, sys.stdout, console.warn)
     for path in paths:
         console.result(str(path))
         if args.open:
             _open(path, console)
 
 
-def make_pages(wanted: Wanted, shown: Content) -> dict[str, bytes]:
+def make_pages(wanted: Wanted, content: Content) -> dict[str, bytes]:
     """{file name: its content} of the pages that are wanted."""
     if not wanted.views:
         return {}
     from activations.views.page import build_pages, page_name
 
-    pages = build_pages(wanted.views, shown.caption, shown.stacks, wanted.min_weight)
-    return {page_name(view, shown.caption.model): page for view, page in pages.items()}
+    pages = build_pages(wanted.views, content.caption, content.stacks, wanted.min_weight)
+    return {page_name(view, content.caption.model): page for view, page in pages.items()}
 
 
-def make_figures(wanted: Wanted, shown: Content, console: Console) -> dict[str, bytes]:
+def make_figures(wanted: Wanted, content: Content, console: Console) -> dict[str, bytes]:
     """{file name: its content} of the figures that are wanted."""
     if not wanted.figures:
         return {}
     from activations.views.figure import build_figures
 
     return build_figures(
-        wanted.figures, shown.caption, shown.stacks, wanted.output_format, console.warn
+        wanted.figures, content.caption, content.stacks, wanted.output_format, console.warn
     )
 
 
@@ -159,10 +158,10 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
 
     pages_too = args.view is not None or (args.figure is None and args.summary is None)
     wanted = Wanted(
-        views=_views("head,model" if args.view is None else args.view) if pages_too else [],
+        views=_views(args.view) if pages_too else [],
         figures=[] if args.figure is None else parse_heads(args.figure, "--figure"),
-        output_format=_one_of(FORMATS, args.output_format, "--output-format") or "svg",
-        summary=_one_of(SUMMARIES, args.summary, "--summary"),
+        output_format=args.output_format or "svg",
+        summary=args.summary,
         min_weight=0.01 if args.min_weight is None else args.min_weight,
         layers=None if args.layers is None else parse_numbers(args.layers, "--layers"),
         heads=None if args.heads is None else parse_numbers(args.heads, "--heads"),
@@ -172,39 +171,34 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
         if not name:
             raise UsageError(f"{flag} is empty. Leave it out, or name one.")
     if not 0 <= wanted.min_weight < 1:
-        raise UsageError("--min-weight takes a number from 0 up to, but not, 1.")
-    _refuse_what_has_no_meaning(args, wanted)
+        raise UsageError("--min-weight takes a number of at least 0 and less than 1.")
+    _refuse_unused_options(args, wanted)
     return wanted
 
 
-def _refuse_what_has_no_meaning(args: argparse.Namespace, wanted: Wanted) -> None:
+def _refuse_unused_options(args: argparse.Namespace, wanted: Wanted) -> None:
     if args.output_format is not None and not wanted.figures:
         raise UsageError("--output-format is for figures. Leave it out, or add --figure.")
     if args.min_weight is not None and not wanted.views:
         raise UsageError("--min-weight is for pages. Leave it out, or add --view.")
     if wanted.tokens is not None and not (wanted.views or wanted.figures):
         raise UsageError(
-            "--tokens: scores are those of the whole text. Leave it out, or add --view or --figure."
+            "--tokens: scores are of the whole text. Leave it out, or add --view or --figure."
         )
     if args.open and not (wanted.views or wanted.figures):
         raise UsageError("--open: --summary only prints. Leave it out, or add --view or --figure.")
     if wanted.summary == "csv" and (wanted.views or wanted.figures):
         raise UsageError(
-            "--summary csv prints nothing but the CSV. Write pages and figures by a command of "
-            "their own."
+            "--summary csv cannot be combined with --view or --figure. Run them as two commands."
         )
 
 
-def _one_of(known: Sequence[str], text: str | None, flag: str) -> str | None:
-    if text is not None and text not in known:
-        raise unknown_value(flag, text, known)
-    return text
-
-
-def _views(text: str) -> list[str]:
+def _views(text: str | None) -> list[str]:
+    if text is None:
+        return list(VIEWS)
     views = [view.strip() for view in text.split(",") if view.strip()]
-    if not views or any(view not in ("head", "model") for view in views):
-        raise UsageError(f"--view does not know '{text}'. Write head, model or head,model.")
+    if not views or not set(views) <= set(VIEWS):
+        raise UsageError(f"--view does not know '{text}'. Write {_VIEW_CHOICES}.")
     return list(dict.fromkeys(views))
 
 
@@ -221,7 +215,7 @@ def _open(path: Path, console: Console) -> None:
     import webbrowser
 
     if not webbrowser.open(path.resolve().as_uri()):
-        console.warn(f"no browser could be started; open '{path}' yourself.")
+        console.warn(f"no browser could be started. Open '{path}' yourself.")
 
 
 if __name__ == "__main__":

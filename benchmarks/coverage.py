@@ -48,8 +48,9 @@ from activations.selection.answers import select
 from activations.selection.catalog import CATEGORIES, Catalog, build_catalog
 from activations.session.opening import OpenedModel, with_request
 from activations.session.run import Capture, run
+from activations.views.choices import VIEWS
 from activations.views.content import Caption
-from activations.views.page import VIEWS, build_pages
+from activations.views.page import build_pages
 
 PROMPT = "The cat sat on the mat and looked at the moon."
 TARGET = "Ein Satz, noch ein Satz."
@@ -231,7 +232,7 @@ def view(row: Row, capture: Capture) -> None:
         capture.save(path)
         told: list[str] = []
         stacks = weights.read_attention(load(path), told.append)
-        pages = build_pages(tuple(VIEWS), Caption(row.entry, PROMPT), stacks)
+        pages = build_pages(VIEWS, Caption(row.entry, PROMPT), stacks)
         if all(page.endswith(b"</html>\n") for page in pages.values()):
             row.shown = sum(len(stack.layers) for stack in stacks)
         if row.shown < row.returned:

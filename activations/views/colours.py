@@ -5,7 +5,7 @@ percent, and by the weight itself they would hardly be seen. Raw scores, whose z
 go from the least to the largest.
 
 One hue, so that nobody's colour vision matters; no attention is the paper's own colour. Each list
-is evenly spaced in lightness (CIE L*, reckoned from the luminance of sRGB, IEC 61966-2-1), so that
+is evenly spaced in lightness (CIE L*, computed from the luminance of sRGB, IEC 61966-2-1), so that
 equal steps look equal, in grey too; between its colours it is interpolated in sRGB.
 """
 

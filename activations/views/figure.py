@@ -14,10 +14,10 @@ from activations.errors import UsageError, Warn, ignore
 from activations.system.files import safe_name
 from activations.text import printable
 from activations.views.content import Caption
-from activations.views.heat_map import HeadMap, drawn
+from activations.views.heat_map import HeadMap, figure_files
 from activations.views.tokens import readable
 
-MOST_TOKENS = 3000  # a side; more could not be told apart in print, a dot of 600 dpi each
+MOST_TOKENS = 3000  # a side; in print, at 600 dpi, each is one dot
 _LABEL_WIDTH = 20  # characters, Chinese and its like counted twice
 
 
@@ -30,27 +30,28 @@ def build_figures(
 ) -> dict[str, bytes]:
     """{file name: its content}, a figure for each head in each kind of attention that has it.
 
-    `form` is "svg", "png" or "pdf". `warn` is told of characters that no font here has. Raises
-    `UsageError` for a head that is not there and for more than `MOST_TOKENS` tokens.
+    `form` is one of `choices.FIGURE_FORMATS`. `warn` gets a line about characters that no
+    installed font has. Raises `UsageError` for a head that is not there and for more than
+    `MOST_TOKENS` tokens.
     """
     maps = {
         _file_name(name, caption.model, stack, stacks, form): head_map(name, caption, stack, stacks)
         for name in heads
         for stack in stacks_with(name, stacks, "--figure")
     }
-    return dict(zip(maps, drawn(list(maps.values()), form, warn), strict=True))
+    return dict(zip(maps, figure_files(list(maps.values()), form, warn), strict=True))
 
 
 def head_map(name: HeadName, caption: Caption, stack: Stack, stacks: Sequence[Stack]) -> HeadMap:
-    """What is to be drawn of a head. `stack` has it; it is one of all `stacks` of the document.
+    """What to draw of a head. `stack` has it; it is one of all `stacks` of the document.
 
     Raises `UsageError` where there are more than `MOST_TOKENS` tokens.
     """
     most = max(len(stack.rows), len(stack.columns))
     if most > MOST_TOKENS:
         raise UsageError(
-            f"--figure {name}: {most} tokens cannot be told apart in a figure. Take up to "
-            f"{MOST_TOKENS} of them, as in --tokens 0:{MOST_TOKENS}."
+            f"--figure {name}: a figure of {most} tokens is unreadable. Show at most "
+            f"{MOST_TOKENS}, as in --tokens 0:{MOST_TOKENS}."
         )
     subtitle = _shortened(printable(caption.model), 60)
     if len(stacks) > 1:

@@ -2,7 +2,7 @@
 
 By its object API, never pyplot: no display is needed and no state is shared. The same call gives
 the same bytes on one machine: there are no dates in the files, ids come from what they stand for,
-and a user's own matplotlib settings are left aside. Text stays text in SVG and PDF, so that it can
+and a user's own matplotlib settings are not read. Text stays text in SVG and PDF, so that it can
 be searched and edited.
 """
 
@@ -41,6 +41,7 @@ _LABEL, _SMALLEST_LABEL = 8.0, 5.0  # pt
 _LINE = 1.25  # a label's height in its size
 _TICKS = (0, 0.1, 0.3, 0.6, 1)  # of the range, about evenly apart by the root
 _INK, _FAINT = "#222222", "#999999"
+_DATES = {"svg": "Date", "pdf": "CreationDate"}  # what matplotlib calls the date of a file
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class HeadMap:
     """What one figure shows: `weights` (rows, columns), masked where there is no number to show.
 
     `first` is the position in the text of the first row and column. `is_raw` says that the values
-    are no weights from 0 to 1 but scores before the softmax.
+    are not weights from 0 to 1 but scores before the softmax.
     """
 
     title: str
@@ -79,13 +80,13 @@ class HeadMap:
         return (low, high) if high > low else (low, low + 1.0)
 
 
-def drawn(heads: Sequence[HeadMap], form: str, warn: Warn) -> list[bytes]:
-    """Each as a file of the form "svg", "png" or "pdf".
+def figure_files(heads: Sequence[HeadMap], form: str, warn: Warn) -> list[bytes]:
+    """Each head's figure as a file; `form` is one of `choices.FIGURE_FORMATS`.
 
-    `warn` is told, once, of characters that no font here has.
+    `warn` gets one line about characters that no installed font has.
     """
     with _quiet(), _settings("".join(head.texts for head in heads), form, warn):
-        return [_saved(draw(head), head, form) for head in heads]
+        return [_file(draw(head), head, form) for head in heads]
 
 
 # --------------------------------------------------------------------------------------- drawing
@@ -196,23 +197,19 @@ def _draw_bar(figure: Figure, axes: Axes, cells: ScalarMappable, head: HeadMap) 
 # ---------------------------------------------------------------------------------------- saving
 
 
-def _saved(figure: Figure, head: HeadMap, form: str) -> bytes:
-    """The file's content: as large as what is drawn, and nothing in it that changes by the day."""
-    metadata: dict[str, dict[str, Any]] = {
-        "svg": {"Date": None, "Title": head.title},
-        "pdf": {"CreationDate": None, "Title": head.title},
-        "png": {"Title": head.title},
-    }
+def _file(figure: Figure, head: HeadMap, form: str) -> bytes:
+    """The file's content: as large as what is drawn, and without a date."""
+    metadata: dict[str, str | None] = {"Title": head.title}
+    if form in _DATES:
+        metadata[_DATES[form]] = None
     content = io.BytesIO()
-    figure.savefig(
-        content, format=form, bbox_inches="tight", pad_inches=0.04, metadata=metadata[form]
-    )
+    figure.savefig(content, format=form, bbox_inches="tight", pad_inches=0.04, metadata=metadata)
     return content.getvalue()
 
 
 @contextmanager
 def _settings(characters: str, form: str, warn: Warn) -> Iterator[None]:
-    """matplotlib's own defaults with ours above them, and fonts that have these characters."""
+    """matplotlib's defaults, changed by ours, and fonts that have these characters."""
     import matplotlib
 
     from activations.views.fonts import families_for
@@ -220,8 +217,8 @@ def _settings(characters: str, form: str, warn: Warn) -> Iterator[None]:
     families, missing = families_for(characters)
     if missing and form != "svg":  # whoever opens an SVG draws its text, with fonts of their own
         warn(
-            f"no font installed here has {' '.join(missing[:10])}{' ...' * (len(missing) > 10)}; "
-            "boxes are drawn instead. Install one that has, or write the figure as svg."
+            f"no installed font has {' '.join(missing[:10])}{' ...' * (len(missing) > 10)}; boxes "
+            "are drawn instead. Install a font that does, or use --output-format svg."
         )
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -256,7 +253,7 @@ _STYLE: dict[str, Any] = {
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What matplotlib would say of fonts and caches is either said in our words or no matter."""
+    """Without matplotlib's messages about fonts and caches; ours is about missing fonts."""
     logger = logging.getLogger("matplotlib")
     before = logger.level
     logger.setLevel(logging.ERROR)

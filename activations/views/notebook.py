@@ -2,7 +2,7 @@
 
 The page stands inside the output, in an iframe's `srcdoc`: it draws with the network off, in an
 export too, and several in one notebook do not disturb each other. The frame is sandboxed without
-`allow-same-origin`: whatever a stranger's document brings, it cannot reach the notebook around it.
+`allow-same-origin`: nothing in a document from elsewhere can reach the notebook around it.
 
 What is shown never raises: Jupyter would print a traceback in its place.
 """
@@ -27,10 +27,11 @@ from activations.errors import ToolkitError, UsageError
 from activations.outputs.tree import walk
 from activations.system.atomic import replacing
 from activations.text import html_text, size_text
+from activations.views.choices import VIEWS
 from activations.views.content import TokensOf, read_content
-from activations.views.page import VIEWS, build_pages
+from activations.views.page import build_pages, heading
 
-HEIGHT = 700  # pixels, unless asked otherwise; the frame's lower edge can be drawn
+HEIGHT = 700  # pixels by default; the frame's lower edge can be dragged
 LARGEST = 20_000_000  # bytes of a page that is shown: the notebook's file holds every one of them
 MOST_WEIGHTS = 50_000_000  # of a document that shows itself; the page of more would be larger
 _MANY_MODULES = 12  # more are folded
@@ -42,8 +43,8 @@ _FRAME = (
     'style="width:100%;height:{height}px;border:1px solid #8886;resize:vertical" '
     'srcdoc="{page}">{instead}</iframe>'
 )
-# A frame never shows what is in it. Where frames are taken out (Jupyter does, until a notebook that
-# came from elsewhere is trusted), this is left.
+# What stands inside a frame is never shown. Where frames are removed (Jupyter does so until a
+# notebook from elsewhere is trusted), this text is left.
 _INSTEAD = "The attention is not shown here. Trust the notebook, or run the cell again."
 
 
@@ -70,9 +71,9 @@ class View:
         if len(self.page) <= LARGEST:
             return ""
         return (
-            f"This view takes {size_text(len(self.page))}, more than the {size_text(LARGEST)} that "
-            "are shown in a notebook. Show a part of it, as in document.view(layers=[0, 1]), or "
-            "open a file: document.view().save('attention.html')."
+            f"This view takes {size_text(len(self.page))}, and a notebook shows at most "
+            f"{size_text(LARGEST)}. Show a part of it, as in document.view(layers=[0, 1]), or save "
+            "it and open the file: document.view().save('attention.html')."
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -98,18 +99,19 @@ def make_view(
     height: int | None = None,
 ) -> View:
     """The page of `Document.view`, made at once, so that a wrong argument raises there."""
-    if view not in tuple(VIEWS):
-        raise UsageError(f"view does not know {reprlib.repr(view)}. Write 'head' or 'model'.")
+    if view not in VIEWS:
+        known = " or ".join(map(repr, VIEWS))
+        raise UsageError(f"view does not know {reprlib.repr(view)}. Write {known}.")
     if not 0 <= number(min_weight, "min_weight", float, "0.01") < 1:
-        raise UsageError("min_weight takes a number from 0 up to, but not, 1.")
+        raise UsageError("min_weight takes a number of at least 0 and less than 1.")
     pixels = HEIGHT if height is None else number(height, "height", operator.index, str(HEIGHT))
     if pixels <= 0:
         raise UsageError(f"height takes a number of pixels, as in height={HEIGHT}.")
-    shown = read_content(
+    content = read_content(
         document, tokens_of, numbers(layers, "layers"), numbers(heads, "heads"), _pair(tokens)
     )
-    pages = build_pages([view], shown.caption, shown.stacks, float(min_weight))
-    return View(f"{VIEWS[view]}: {shown.caption.model}", pages[view], pixels)
+    pages = build_pages([view], content.caption, content.stacks, float(min_weight))
+    return View(f"{heading(view)}: {content.caption.model}", pages[view], pixels)
 
 
 def document_html(document: Document, tokens_of: TokensOf) -> str:
@@ -122,26 +124,26 @@ def document_html(document: Document, tokens_of: TokensOf) -> str:
             if not reason:
                 return view._repr_html_()
     except Exception as error:
-        reason = _said(error)
+        reason = _message(error)
     try:
         return _line(reason) + _table(document)
     except Exception as error:
-        return _line(f"{document!r} cannot be shown. {_said(error)}")
+        return _line(f"{document!r} cannot be shown. {_message(error)}")
 
 
 def _too_many(document: Document) -> str:
-    """Why a document is too large even to try; its sizes alone are looked at."""
+    """Why a document is too large to show, judged by its sizes alone; empty where it is not."""
     places = find_weights(document)
     count = sum(math.prod(document.element_shapes(p.module).get(p.element, ())) for p in places)
     if count <= MOST_WEIGHTS:
         return ""
     return (
-        f"These are {count:,} attention weights, too many to be shown in a notebook at once. Show "
-        "a part of them, as in document.view(layers=[0, 1], tokens=(0, 64))."
+        f"The document holds {count:,} attention weights, too many to show at once in a notebook. "
+        "Show a part of them, as in document.view(layers=[0, 1], tokens=(0, 64))."
     )
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error) if isinstance(error, ToolkitError) else f"{type(error).__name__}: {error}"
 
 
@@ -195,5 +197,5 @@ def _row(document: Document, name: str) -> str:
 
 
 def _cells(*texts: str, tag: str = "td") -> str:
-    """Cells of escaped text. Jupyter writes its tables from the right, as suits numbers."""
+    """Cells of escaped text. Jupyter aligns its tables to the right, as suits numbers."""
     return "".join(f'<{tag} style="text-align:left">{text}</{tag}>' for text in texts)

@@ -18,7 +18,7 @@ _STEPS = 10_000  # 4 decimals
 
 
 def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
-    """Stacks -> what the page's script knows of each, and the weights of all as base64 text.
+    """Stacks -> what the page's script knows of each, and all their weights as base64 text.
 
     The weights are little-endian 16-bit integers q, layer by layer, (heads, rows, columns) each; a
     weight is `base + q / steps`. Ordinarily base is 0 and steps 10,000 (4 decimals); scores that
@@ -37,7 +37,7 @@ def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
             "rowTokens": readable(stack.rows),
             "columnTokens": readable(stack.columns),
             "second": stack.split,
-            "written": stack.written,
+            "generated": stack.written,
             "start": stack.start,
             "wholeRows": stack.has_whole_rows,
             "cross": stack.is_cross,

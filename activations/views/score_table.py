@@ -1,6 +1,6 @@
 """The scores of every head as a table: for people (`table`) or for programs (`csv`).
 
-What the scores mean stands in `activations.attention.scores`. On a terminal rich draws the table;
+`activations.attention.scores` says what the scores mean. On a terminal rich draws the table;
 over a pipe or on a dumb terminal it is plain text in columns.
 """
 
@@ -39,16 +39,16 @@ class HeadScores:
     scores: tuple[float, ...]
 
     def cells(self, form: str, undefined: str) -> list[str]:
-        """The row's texts, scores written by `form`."""
+        """The row's texts, scores formatted by `form`."""
         scores = [undefined if np.isnan(score) else format(score, form) for score in self.scores]
         return [self.attention, str(self.name.layer), str(self.name.head), *scores]
 
 
 def show_summary(stacks: Sequence[Stack], form: str, file: TextIO, warn: Warn = ignore) -> None:
-    """Print the scores of all heads of these stacks, which have them, as a "table" or as "csv".
+    """Print the scores of all heads of these stacks; `form` is one of `choices.SUMMARY_FORMATS`.
 
-    The table is followed by the strongest heads. Values that are no attention weights have no
-    scores; `warn` is told of them.
+    The table is followed by the strongest heads. Values that are not attention weights have no
+    scores; `warn` gets a line about each such stack.
     """
     heads = list(scored_heads(stacks))
     if form == "csv":
@@ -72,7 +72,7 @@ def scored_heads(stacks: Sequence[Stack]) -> Iterator[HeadScores]:
     """The heads in the order of the stacks, their layers and heads."""
     several = len({stack.kind for stack in stacks}) > 1
     for stack in stacks:
-        assert stack.scores is not None, "read_content reckons them"
+        assert stack.scores is not None, "read_content computes them"
         kind = stack.kind if several else None
         for layer, of_layer in zip(stack.layers, stack.scores, strict=True):
             for head, scores in zip(stack.heads, of_layer, strict=True):
@@ -101,7 +101,7 @@ def strongest(heads: Sequence[HeadScores]) -> list[str]:
 
 def _warn_of_raw_scores(stacks: Sequence[Stack], warn: Warn) -> None:
     for stack in stacks:
-        assert stack.scores is not None, "read_content reckons them"
+        assert stack.scores is not None, "read_content computes them"
         without = [
             layer
             for layer, scores in zip(stack.layers, stack.scores, strict=True)
@@ -110,8 +110,8 @@ def _warn_of_raw_scores(stacks: Sequence[Stack], warn: Warn) -> None:
         if without:
             layers = f"layer{'s' if len(without) > 1 else ''} {describe_numbers(without)}"
             warn(
-                f"{stack.name}: the values of {layers} are no attention weights from 0 to 1, so "
-                "they have no scores."
+                f"{stack.name}: the values of {layers} are not attention weights between 0 "
+                "and 1, so they have no scores."
             )
 
 
@@ -119,7 +119,7 @@ def _warn_of_raw_scores(stacks: Sequence[Stack], warn: Warn) -> None:
 
 
 def _write_csv(heads: Sequence[HeadScores], file: TextIO) -> None:
-    """As RFC 4180 has it: a header, lines ended by CR LF, quotes where they are needed."""
+    """As in RFC 4180: a header, lines ended by CR LF, quotes where they are needed."""
     writer = csv.writer(file)
     writer.writerow(_HEADER)
     writer.writerows(head.cells(".6f", "") for head in heads)

@@ -37,11 +37,11 @@ def readable(tokens: Sequence[str]) -> list[str]:
 def is_byte_level(tokens: Sequence[str]) -> bool:
     """Whether these tokens are spelled in bytes.
 
-    Told by the marks of space and newline, which are letters too (of Maltese): not where a word
-    is then no UTF-8, or a token is spelled in another way. What is no word may be a part of a
-    character, as a model writes them that was cut short or makes no sense. In a text without
-    marks, told by characters that only together make UTF-8; there `ā` or `č` are letters, not
-    control characters.
+    The marks of space and newline show it. They are letters too (of Maltese), so they do not count
+    where a word would not be UTF-8, or where a token is spelled in another way. What is no word may
+    be a part of a character, as a model generates it that was cut short or makes no sense. In a
+    text without marks, characters that only together make UTF-8 show it; there `ā` or `č` are
+    letters, not control characters.
     """
     if any(map(_OTHER_SPELLING.match, tokens)):
         return False

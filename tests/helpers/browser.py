@@ -7,6 +7,7 @@ the data the page was made of.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from playwright.sync_api import Browser, Playwright, Route
+import pytest
+from playwright.sync_api import Browser, Frame, Locator, Playwright, Route, expect
 
 import bertviz_head_model_view
+from activations.attention.stack import Stack
 from activations.document.format import FORMAT
 from activations.document.writer import write_document
 from activations.outputs.tensor import Tensor
+from activations.views.choices import VIEWS
 
 FLAGS = [
     "--no-sandbox",
@@ -32,24 +36,14 @@ FLAGS = [
 ]
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 MODEL = "Family/Tiny-1"
+TITLE = "#head-detail-title"  # of the head that is open
+TIMEOUT = 60_000  # ms; a page that hangs fails, a slow machine does not
+BOTH_VIEWS = pytest.mark.parametrize("view", VIEWS)
 Lines = dict[tuple[int, ...], float]
 
-# ------------------------------------------------------------------------------------- the browser
+expect.set_options(timeout=TIMEOUT)
 
-# Tokens that would run, or break the page, if they were not escaped.
-HOSTILE = [
-    "</script><script>window.hacked=1</script>",
-    "<!--<script>window.hacked=1",
-    "<img src=x onerror=window.hacked=1>",
-    "\"'`${window.hacked=1}",
-    "&lt;b&gt; &amp;amp; &#60;",
-    "🙂 \u2028 and \u2029\n new\r\nlines\rand\ttabs\x0b\x0c\x00\x01\x85",
-    "\u202eright to left\u2066\ufeff",
-    "__proto__",
-    "*/ }; window.hacked=1; /*",
-    "$data$weights$$PYTHON_PARAMS",
-    "  ",
-]
+# ------------------------------------------------------------------------------------- the browser
 
 
 def launch(playwright: Playwright) -> Browser:
@@ -66,8 +60,9 @@ class Tab:
     kept in `requests`. Messages and errors are kept in `complaints`.
     """
 
-    def __init__(self, browser: Browser) -> None:
-        self.context = browser.new_context()
+    def __init__(self, browser: Browser, **options: Any) -> None:
+        self.context = browser.new_context(**options)
+        self.context.set_default_timeout(TIMEOUT)
         self.page = self.context.new_page()
         self.complaints: list[str] = []
         self.requests: list[str] = []
@@ -103,6 +98,8 @@ class Tab:
     def leave(self) -> tuple[list[str], list[str]]:
         """Make ready for the next page; the complaints and requests until now."""
         self.page.mouse.move(0, 0)
+        self.page.set_viewport_size({"width": 1280, "height": 720})
+        self.page.emulate_media(media="null")
         self.page.goto("about:blank")
         found = self.complaints, self.requests
         self.complaints, self.requests = [], []
@@ -117,7 +114,7 @@ class Tab:
         # Not page.wait_for_function: that evaluates strings, which the page's policy refuses.
         held = self.page.evaluate(
             f"""async () => {{
-                const end = performance.now() + 20000;
+                const end = performance.now() + {TIMEOUT};
                 while (!({condition})()) {{
                     if (performance.now() > end) return false;
                     await new Promise(done => setTimeout(done, 5));
@@ -125,11 +122,57 @@ class Tab:
                 return true;
             }}"""
         )
-        assert held, f"after 20 seconds still not: {condition}"
+        assert held, f"after {TIMEOUT} ms still not: {condition}"
 
     def choose(self, selector: str, label: str) -> str:
         self.page.select_option(selector, label=label)
         return self.drawn()
+
+    def button(self, name: str) -> Locator:
+        """The button of exactly this name: a head, a picture of the model view."""
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    def row(self, head: str) -> Locator:
+        """The link of a head in the table of scores."""
+        return self.page.get_by_role("link", name=head, exact=True)
+
+    def read(self, selector: str) -> str:
+        """What a person reads there, without empty lines."""
+        return re.sub(r"\n+", "\n", self.page.locator(selector).inner_text())
+
+    def reads(self, selector: str, text: str) -> None:
+        """Wait until exactly this is read there."""
+        expect(self.page.locator(selector)).to_have_text(text)
+
+    def hash(self) -> str:
+        return str(self.page.evaluate("location.hash"))
+
+    def follow(self, selector: str, address: str) -> None:
+        """Click a link to another page, whose address ends so."""
+        self.page.locator(selector).click()
+        self.page.wait_for_url(f"**{address}")
+        self.drawn()
+
+    def resize(self, width: int, height: int = 900) -> None:
+        """Another window; at 640 pixels and less the model view has pictures instead of lines."""
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.page.evaluate(
+            "() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))"
+        )
+        self.drawn()
+
+    def saved(self, button: str) -> tuple[str, bytes]:
+        """The name and the content of the file that this button saves."""
+        with self.page.expect_download() as download:
+            self.button(button).click()
+        return download.value.suggested_filename, Path(download.value.path()).read_bytes()
+
+    def luminance(self, selector: str = "body", style: str = "backgroundColor") -> float:
+        """How light a colour is, 0 to 1."""
+        colour = self.page.evaluate(
+            "([s, p]) => getComputedStyle(document.querySelector(s))[p]", [selector, style]
+        )
+        return luminance(colour)
 
     def texts(self, selector: str) -> list[str]:
         """The texts as drawn: without the <title> a text holds for pointing at it."""
@@ -152,6 +195,11 @@ class Tab:
     def pressed(self) -> list[bool]:
         """Which head buttons say that their head is on."""
         return [value == "true" for (value,) in self.attributes("#heads button", "aria-pressed")]
+
+
+def luminance(colour: str) -> float:
+    red, green, blue = (int(number) for number in re.findall(r"\d+", colour)[:3])
+    return (0.299 * red + 0.587 * green + 0.114 * blue) / 255
 
 
 Open = Callable[..., Tab]  # the fixture open_page
@@ -178,6 +226,22 @@ def random_weights(
         scores[:, *np.triu_indices(rows, 1)] = -np.inf
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     return (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def stack_of(
+    *weights: np.ndarray,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    split: int | None = None,
+) -> Stack:
+    """A stack of these layers, each (heads, rows, columns); tokens are named t0, t1, ..."""
+    heads, height, width = weights[0].shape
+    row_tokens = tuple(rows) or tuple(f"t{i}" for i in range(height))
+    column_tokens = tuple(columns) or tuple(f"t{i}" for i in range(width))
+    layers = tuple(range(len(weights)))
+    return Stack(
+        "Self", "self", layers, tuple(range(heads)), weights, row_tokens, column_tokens, split
+    )
 
 
 def write_capture(path: Path, layers: Sequence[Layer], **header: Any) -> None:
@@ -273,3 +337,14 @@ def expected_pictures(
         for layer in layers
         for head, matrix in enumerate(layer.weights)
     }
+
+
+def open_outputs(open_page: Open, path: Path, outputs: Sequence[str]) -> tuple[Tab, list[Frame]]:
+    """A page with these outputs of a notebook one below the other; its frames, all drawn."""
+    path.write_text(f"<!doctype html><meta charset=utf-8>{''.join(outputs)}", encoding="utf-8")
+    tab = open_page(path, quiet=False)
+    frames = tab.page.frames[1:]
+    for frame in frames:
+        frame.frame_element().scroll_into_view_if_needed()  # out of sight it does not draw
+        expect(frame.locator("#status")).to_contain_text("are drawn")
+    return tab, frames

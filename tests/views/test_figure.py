@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from browser import MODEL, Layer, Open, make_pages, random_weights, write_capture
+from browser import MODEL, Layer, Open, make_pages, random_weights, stack_of, write_capture
 from conftest import Run
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
@@ -26,12 +26,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.font_manager import fontManager
 from PIL import Image
 
-from activations.attention.heads import HeadName, parse_heads
+from activations.attention.heads import HeadName
 from activations.attention.stack import Stack
 from activations.document.format import FORMAT
 from activations.document.writer import write_document
 from activations.outputs.tensor import Tensor
 from activations.text import printable
+from activations.views.choices import FIGURE_FORMATS
 from activations.views.colours import DARK, LIGHT, STRONG
 from activations.views.content import Caption
 from activations.views.figure import build_figures, head_map
@@ -39,6 +40,7 @@ from activations.views.fonts import families_for
 from activations.views.heat_map import draw
 from activations.views.tokens import readable
 
+EVERY_FORMAT = pytest.mark.parametrize("form", FIGURE_FORMATS)
 ROOT = Path(__file__).parent.parent.parent
 SVG = "{http://www.w3.org/2000/svg}"
 NAME = "attention_figure_Family_Tiny-1"
@@ -50,17 +52,8 @@ BOTH_SIDES = [
 ]
 
 
-def stack_of(
-    weights: np.ndarray, rows: list[str] | None = None, columns: list[str] | None = None
-) -> Stack:
-    """One layer of one head, (rows, columns)."""
-    row_tokens = rows or [f"r{i}" for i in range(weights.shape[0])]
-    column_tokens = columns or [f"c{i}" for i in range(weights.shape[1])]
-    return Stack("Self", "self", (0,), (0,), (weights[None],), (*row_tokens,), (*column_tokens,))
-
-
 def figure_of(stack: Stack, form: str = "svg", model: str = MODEL) -> bytes:
-    """The only figure of a stack of one head; nothing is told meanwhile."""
+    """The only figure of a stack of one head; there is no warning."""
     warnings: list[str] = []
     found = build_figures([HeadName(0, 0)], Caption(model, "p"), [stack], form, warnings.append)
     assert warnings == []
@@ -121,19 +114,19 @@ def _shape(path: ElementTree.Element) -> tuple[float, float, str]:
 # --------------------------------------------------------------------------------- what is drawn
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 9), (24, 24), (40, 5), (100, 100)])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 9), (24, 24), (40, 5)])
 def test_colours_are_the_weights(rows: int, columns: int) -> None:
     """By the colour bar of the same figure, which goes from 0 to 1 by the root of the weight."""
-    weights = random_weights(rows, 1, rows, columns, causal=rows == columns)[0]
+    weights = random_weights(rows, 1, rows, columns, causal=rows == columns)
     read = read_svg(figure_of(stack_of(weights)))
-    np.testing.assert_allclose(read.weights(rows, columns), weights, atol=2 / 256)
+    np.testing.assert_allclose(read.weights(rows, columns), weights[0], atol=2 / 256)
     assert len(read.bar) == 256
     assert {"Attending token", "Attended token", "Attention weight"} <= set(read.texts)
 
 
 def test_lightness_falls_evenly() -> None:
-    """Figures are printed in grey too: luma as pillow reckons it, from light to dark."""
-    bar = read_svg(figure_of(stack_of(random_weights(1, 1, 3)[0]))).bar
+    """Figures are printed in grey too: luma as pillow computes it, from light to dark."""
+    bar = read_svg(figure_of(stack_of(random_weights(1, 1, 3)))).bar
     strip = Image.new("RGB", (256, 1))
     strip.putdata([tuple(bytes.fromhex(colour[1:])) for colour in bar])
     grey = np.asarray(strip.convert("L"), int)[0]
@@ -144,7 +137,7 @@ def test_lightness_falls_evenly() -> None:
 
 
 def test_the_colour_bar_tells_the_weights() -> None:
-    stack = stack_of(random_weights(1, 1, 9)[0])
+    stack = stack_of(random_weights(1, 1, 9))
     figure = draw(head_map(HeadName(0, 0), Caption("m", "p"), stack, [stack]))
     FigureCanvasAgg(figure).draw()
     bar = figure.axes[1]
@@ -171,7 +164,7 @@ def test_the_page_has_the_same_colours(tmp_path: Path, open_page: Open) -> None:
         for x, y in re.findall(r"M([\d.e-]+) ([\d.e-]+)", data)
     }
     theirs = [fills[place] for place in sorted(fills)]
-    cells = sorted(read_svg(figure_of(stack_of(weights[0]))).cells, key=lambda cell: cell[1::-1])
+    cells = sorted(read_svg(figure_of(stack_of(weights))).cells, key=lambda cell: cell[1::-1])
     # Its faintest shades the page draws as none: it has 48.
     seen = np.sqrt(weights[0].ravel()) * 48 >= 0.5
     ours = [colour for (_, _, colour), there in zip(cells, seen, strict=True) if there]
@@ -201,20 +194,14 @@ def luminance(rgb: np.ndarray) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("form", ["png", "pdf", "svg"])
-def test_the_same_bytes_every_time(form: str) -> None:
-    stack = stack_of(random_weights(1, 1, 14)[0])
-    assert figure_of(stack, form) == figure_of(stack, form)
-
-
 def test_png_cells_lie_where_rows_and_columns_are() -> None:
     """Two figures of one strong cell each differ in these two cells, and nowhere else."""
     size, cell = 16, 4.5 / 25.4 * 600  # dots
     places = [(3, 5), (11, 9)]
     pictures = []
     for place in places:
-        weights = np.zeros((size, size), np.float32)
-        weights[place] = 1
+        weights = np.zeros((1, size, size), np.float32)
+        weights[0][place] = 1
         picture = Image.open(BytesIO(figure_of(stack_of(weights), "png")))
         assert picture.info["dpi"] == pytest.approx((600, 600), abs=0.1)
         pictures.append(np.asarray(picture.convert("L"), int))
@@ -228,12 +215,12 @@ def test_png_cells_lie_where_rows_and_columns_are() -> None:
 
 
 def test_values_are_written_into_few_cells() -> None:
-    weights = random_weights(1, 1, 12)[0]
+    weights = random_weights(1, 1, 12)
     texts = read_svg(figure_of(stack_of(weights))).texts
     written = [text for text in texts if re.fullmatch(r"[01]\.\d\d", text)]
     assert written == [f"{weight:.2f}" for weight in weights.ravel() if weight]
     assert texts.count("0") == np.count_nonzero(weights == 0) + 1  # and one at the colour bar
-    more = read_svg(figure_of(stack_of(random_weights(1, 1, 13)[0]))).texts
+    more = read_svg(figure_of(stack_of(random_weights(1, 1, 13)))).texts
     assert not any(re.fullmatch(r"\d\.\d\d", text) for text in more)
 
 
@@ -246,31 +233,26 @@ def test_what_is_no_number_is_left_hatched(workplace: Path, view: Run) -> None:
     read = read_svg(content)
     assert len(read.cells) == 35
     assert b"<pattern" in content
-    assert b"<pattern" not in figure_of(stack_of(random_weights(5, 1, 6)[0]))
+    assert b"<pattern" not in figure_of(stack_of(random_weights(5, 1, 6)))
     assert done.err == ["warning: 1 attention weights are not finite; they are not drawn."]
-
-
-def test_nothing_but_what_is_no_number_is_still_a_figure() -> None:
-    read = read_svg(figure_of(stack_of(np.full((3, 3), np.nan))))
-    assert read.cells == []
-    assert "r0" in read.texts
+    read = read_svg(figure_of(stack_of(np.full((1, 3, 3), np.nan))))  # still a figure
+    assert (read.cells, read.texts[0]) == ([], "t0")
 
 
 def test_raw_scores_have_a_range_of_their_own() -> None:
     scores = np.linspace(-7.5, 31.5, 16 * 16).reshape(16, 16).astype(np.float32)
     scores[0, 1:] = -1e9  # a mask
-    read = read_svg(figure_of(stack_of(scores)))
+    read = read_svg(figure_of(stack_of(scores[None])))
     assert "Raw attention score" in read.texts
     assert len(read.cells) == 16 * 16 - 15
     colours = [colour for _, _, colour in read.cells]
     assert (colours[0], colours[-1]) == (read.bar[0], read.bar[-1])
-    few = read_svg(figure_of(stack_of(np.array([[-3.26, -0.01], [2.5, 0.125]]))))
+    few = read_svg(figure_of(stack_of(np.array([[[-3.26, -0.01], [2.5, 0.125]]]))))
     assert {"−3.3", "0.0", "2.5", "0.1"} <= set(few.texts)
 
 
 def test_more_cells_than_can_be_shapes_are_one_picture() -> None:
-    weights = random_weights(1, 1, 150)[0]
-    content = figure_of(stack_of(weights))
+    content = figure_of(stack_of(random_weights(1, 1, 150)))
     assert read_svg(content).cells == []
     assert content.count(b"<image") == 1
     assert len(content) < 300_000
@@ -284,23 +266,23 @@ TRICKY = [
 ]
 
 
-@pytest.mark.parametrize("form", ["svg", "pdf", "png"])
+@EVERY_FORMAT
 def test_tokens_are_taken_as_typed(form: str) -> None:
-    count = len(TRICKY)
-    weights = random_weights(1, 1, count)[0]
-    content = figure_of(stack_of(weights, TRICKY, TRICKY), form, "a $model$ & <more>")
-    assert content == figure_of(stack_of(weights, TRICKY, TRICKY), form, "a $model$ & <more>")
+    """And the same bytes every time."""
+    stack = stack_of(random_weights(1, 1, len(TRICKY)), rows=TRICKY, columns=TRICKY)
+    content = figure_of(stack, form, "a $model$ & <more>")
+    assert content == figure_of(stack, form, "a $model$ & <more>")
     if form == "svg":
         texts = read_svg(content).texts
-        assert texts[:count] == TRICKY
+        assert texts[: len(TRICKY)] == TRICKY
         assert [text for text in texts if text in TRICKY] == TRICKY * 2
         assert "a $model$ & <more>" in texts
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=6), st.text(max_size=70))
 def test_any_text_makes_a_sound_svg(tokens: list[str], model: str) -> None:
-    stack = stack_of(np.full((len(tokens),) * 2, 0.25), tokens, tokens)
+    stack = stack_of(np.full((1, len(tokens), len(tokens)), 0.25), rows=tokens, columns=tokens)
     texts = read_svg(figure_of(stack, model=model)).texts
     labels = [printable(token) for token in readable(tokens)]
     for found, label in zip(texts, labels, strict=False):
@@ -311,16 +293,16 @@ def test_any_text_makes_a_sound_svg(tokens: list[str], model: str) -> None:
 
 def test_texts_are_cut_short_to_fit() -> None:
     tokens = ["x" * 20, "y" * 21, "猫" * 10, "犬" * 11]
-    weights = np.full((4, 4), 0.25)
-    texts = read_svg(figure_of(stack_of(weights, tokens, tokens), model="m" * 99)).texts
+    stack = stack_of(np.full((1, 4, 4), 0.25), rows=tokens, columns=tokens)
+    texts = read_svg(figure_of(stack, model="m" * 99)).texts
     assert texts[:4] == ["x" * 20, "y" * 19 + "…", "猫" * 10, "犬" * 9 + "…"]
     assert "m" * 59 + "…" in texts
 
 
-@pytest.mark.parametrize("count", [1, 8, 13, 27, 40, 58, 59, 75, 101, 390, 3000])
+@pytest.mark.parametrize("count", [1, 13, 40, 59, 390, 3000])
 def test_labels_never_overlap_and_the_figure_fits_a_page(count: int) -> None:
     tokens = ["Ånghöjgq" * 3] * count
-    stack = stack_of(np.zeros((count, count), np.float32), tokens, tokens)
+    stack = stack_of(np.zeros((1, count, count), np.float32), rows=tokens, columns=tokens)
     figure = draw(head_map(HeadName(0, 0), Caption("m", "p"), stack, [stack]))
     figure.dpi = 100
     canvas = FigureCanvasAgg(figure)
@@ -403,9 +385,9 @@ def test_a_token_in_a_second_font_is_drawn_without_a_word(
     form: str, new_font: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     new_font("Toolkit Many", "猫犬")
-    weights = np.full((2, 2), 0.5)
-    content = figure_of(stack_of(weights, ["猫", "犬"], ["a猫", "b"]), form)
-    assert content != figure_of(stack_of(weights, ["猫", "猫"], ["b", "b"]), form)
+    weights = np.full((1, 2, 2), 0.5)
+    content = figure_of(stack_of(weights, rows="猫犬", columns=["a猫", "b"]), form)
+    assert content != figure_of(stack_of(weights, rows="猫猫", columns="bb"), form)
     if form == "pdf":
         assert b"+ToolkitMany" in content
         assert b"/FontFile2" in content  # TrueType outlines, no bitmaps
@@ -413,10 +395,8 @@ def test_a_token_in_a_second_font_is_drawn_without_a_word(
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("form", "told"), [("png", 1), ("pdf", 1), ("svg", 0)])
-def test_characters_that_no_font_has_are_told_once(
-    form: str, told: int, workplace: Path, view: Run
-) -> None:
+@EVERY_FORMAT
+def test_one_warning_for_characters_that_no_font_has(form: str, workplace: Path, view: Run) -> None:
     """An SVG leaves them to the fonts of whoever opens it."""
     odd = "\U00013000"  # a hieroglyph
     write_capture(Path("x.json"), [Layer(0, random_weights(1, 2, 3))], tokens=["a", odd, "b"])
@@ -425,9 +405,9 @@ def test_characters_that_no_font_has_are_told_once(
     assert (
         done.err
         == [
-            f"warning: no font installed here has {odd}; boxes are drawn instead. Install one that "
-            "has, or write the figure as svg."
-        ][:told]
+            f"warning: no installed font has {odd}; boxes are drawn instead. Install a font that "
+            "does, or use --output-format svg."
+        ][: form != "svg"]
     )
 
 
@@ -475,20 +455,10 @@ def test_two_modules_of_a_kind_in_a_layer_get_two_figures(workplace: Path, view:
     assert "Family/Tiny-1, Self, m.{layer}.b" in read_svg(second).texts
 
 
-@pytest.mark.parametrize(
-    ("model", "name"),
-    [
-        ("../../etc/passwd", ".._.._etc_passwd"),
-        ("a b\n\x1b[1mc", "a_b_1mc"),
-        ("模型", "_"),
-        ("x" * 400, "x" * 180),
-    ],
-)
-def test_names_never_leave_the_folder(model: str, name: str, workplace: Path, view: Run) -> None:
-    write_capture(Path("x.json"), [Layer(0, random_weights(1, 1, 2))], model=model)
-    done = view("--input", "x.json", "--figure", "0.0", "--output-dir", "out")
-    assert done.out == [f"out/attention_figure_{name}_layer_0_head_0.svg"]
-    assert os.listdir("out") == [Path(done.out[0]).name]
+def test_a_model_called_like_a_path(workplace: Path, view: Run) -> None:
+    write_capture(Path("x.json"), [Layer(0, random_weights(1, 1, 2))], model="../a b\x1b[1m/模型")
+    done = view("--input", "x.json", "--figure", "0.0")
+    assert done.out == ["bertviz/attention_figure_.._a_b_1m__layer_0_head_0.svg"]
     assert "\x1b" not in Path(done.out[0]).read_text()
 
 
@@ -526,28 +496,34 @@ def test_open_opens_figures(workplace: Path, view: Run, monkeypatch: pytest.Monk
 
 
 def test_neither_settings_nor_a_missing_home_change_a_figure(workplace: Path) -> None:
-    """matplotlib would take a file of settings here, and speak of its font cache."""
+    """matplotlib would read a file of settings here, and write of its font cache."""
     write_capture(Path("x.json"), [Layer(0, random_weights(1, 1, 14))])
-    command = [sys.executable, str(ROOT / "bertviz_head_model_view.py"), "--input", "x.json"]
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import bertviz_head_model_view as view\n"
+        f"for form in {FIGURE_FORMATS}:\n"
+        "    view.main(['--input', 'x.json', '--figure', '0.0', '--output-format', form])\n"
+    )
+    paths = [Path(f"bertviz/{NAME}_layer_0_head_0.{form}") for form in FIGURE_FORMATS]
     contents = []
-    for form in ("svg", "pdf", "png") * 2:
-        environment = {**os.environ, "PYTHONHASHSEED": str(len(contents))}
-        if len(contents) == 3:
+    for odd in ({}, {"MPLCONFIGDIR": "/proc/nowhere", "SOURCE_DATE_EPOCH": "1"}):
+        environment = {**os.environ, "PYTHONHASHSEED": str(len(odd)), **odd}
+        if odd:
             Path("matplotlibrc").write_text("axes.grid: True\nxtick.major.pad: 9\nnonsense: 1\n")
-        if len(contents) >= 3:
-            environment |= {"MPLCONFIGDIR": "/proc/nowhere", "SOURCE_DATE_EPOCH": "1"}
-        done = subprocess.run(
-            [*command, "--figure", "0.0", "--output-format", form],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        path = f"bertviz/{NAME}_layer_0_head_0.{form}"
-        assert (done.returncode, done.stdout, done.stderr) == (0, f"{path}\n", "")
-        contents.append(Path(path).read_bytes())
-    assert contents[:3] == contents[3:]
+        done = run_python(code, environment)
+        assert done.stdout == "".join(f"{path}\n" for path in paths)
+        contents.append([path.read_bytes() for path in paths])
+    assert contents[0] == contents[1]
+
+
+def run_python(
+    code: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A process of its own, which writes nothing to stderr."""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done
 
 
 def test_nothing_heavy_that_is_not_needed(workplace: Path) -> None:
@@ -561,18 +537,4 @@ def test_nothing_heavy_that_is_not_needed(workplace: Path) -> None:
         "assert b.main(['--input', 'x.json', '--figure', '0.0']) == 0\n"
         "assert not {'matplotlib.pyplot', 'torch', 'tkinter'} & set(sys.modules)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_heads_by_name() -> None:
-    assert parse_heads("3.5, cross:0.12,3.5", "--figure") == [
-        HeadName(3, 5),
-        HeadName(0, 12, "cross"),
-    ]
-    assert [str(name) for name in parse_heads("3.5,q_former:0.1", "--figure")] == [
-        "3.5",
-        "q_former:0.1",
-    ]
+    run_python(code)

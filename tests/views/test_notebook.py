@@ -6,7 +6,6 @@ import ast
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,14 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import HOSTILE, Layer, Tab, launch, make_pages, random_weights, write_capture
+from browser import Layer, Open, make_pages, open_outputs, random_weights, write_capture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from playwright.sync_api import Frame, expect, sync_playwright
+from playwright.sync_api import expect
 
 from activations import Document, ToolkitError, UsageError, load
 from activations.document.format import FORMAT
 from activations.document.writer import write_document
+from activations.model.vocabulary import tokens_of
 from activations.outputs.tensor import Tensor
 from activations.views import content, notebook
 from activations.views.content import read_content
@@ -122,14 +122,14 @@ def test_the_frame_is_kept_from_the_notebook(document: Document) -> None:
     assert "height:321px" in str(frame["style"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.text(max_size=20), min_size=3, max_size=3))
 def test_any_text_leaves_one_frame(document: Document, texts: list[str]) -> None:
     model, prompt, token = texts
     tokens = [token, *document.header["tokens"][1:]]
     again = load(document.path)
     again.header |= {"model": model, "prompt": prompt, "tokens": tokens}
-    shown = read_content(again)
+    shown = read_content(again, tokens_of)
     page = build_pages(["head"], shown.caption, shown.stacks)["head"].decode("utf-8")
     html = again._repr_html_()
     assert frame_of(html)["srcdoc"] == page
@@ -225,7 +225,7 @@ def test_a_document_of_another_program(tmp_path: Path) -> None:
     assert parts.cells == ["mlp", "not stated", ""]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(texts=st.lists(st.text(max_size=20), min_size=3, max_size=3, unique=True))
 def test_any_text_stays_text_in_the_table(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str]
@@ -245,12 +245,12 @@ def test_a_page_too_large_is_a_line(
     view = document.view("model")
     parts = Parts(view._repr_html_())
     assert parts.tags == ["p"]
-    assert "more than the 100.0 kB that are shown in a notebook" in parts.text
+    assert "and a notebook shows at most 100.0 kB" in parts.text
     assert "document.view(layers=[0, 1])" in parts.text
     view.save(tmp_path / "page.html")  # as the line advises
     assert (tmp_path / "page.html").read_bytes() == view.page
     parts = Parts(document._repr_html_())
-    assert "more than the 100.0 kB" in parts.text
+    assert "at most 100.0 kB" in parts.text
     assert "iframe" not in parts.tags
     assert parts.cells[0] == "model.self.layers.0.attn"
 
@@ -263,7 +263,7 @@ def test_too_many_weights_are_not_even_read(
     monkeypatch.setattr(notebook, "MOST_WEIGHTS", 2 * 3 * 36 - 1)
     monkeypatch.setattr(content, "read_content", None)
     parts = Parts(document._repr_html_())
-    assert "These are 216 attention weights, too many" in parts.text
+    assert "The document holds 216 attention weights, too many" in parts.text
     assert parts.cells
 
 
@@ -325,46 +325,21 @@ def run_notebook(path: Path) -> tuple[list[str], dict[str, Any]]:
     return shown, names
 
 
-@pytest.fixture
-def tab() -> Iterator[Tab]:
-    """A tab of its own. At the end: no message, no error, no request."""
-    with sync_playwright() as playwright:
-        browser = launch(playwright)
-        tab = Tab(browser)
-        yield tab
-        complaints, requests = tab.complaints, tab.requests
-        browser.close()
-    assert requests == []
-    assert complaints == []
-
-
-def open_outputs(tab: Tab, folder: Path, outputs: list[str]) -> list[Frame]:
-    """A page with these outputs one below the other; their frames, when they have drawn."""
-    path = folder / "notebook.html"
-    path.write_text(f"<!doctype html><meta charset=utf-8>{''.join(outputs)}", encoding="utf-8")
-    tab.page.set_viewport_size({"width": 900, "height": 800})
-    tab.open(path.as_uri())
-    frames = tab.page.frames[1:]
-    for frame in frames:
-        frame.frame_element().scroll_into_view_if_needed()  # out of sight it does not draw
-        expect(frame.locator("#status")).to_contain_text("are drawn", timeout=20_000)
-    return frames
-
-
 @pytest.mark.browser
 def test_the_example_notebook_runs_and_draws(
-    workplace: Path, tab: Tab, capsys: pytest.CaptureFixture[str]
+    workplace: Path, open_page: Open, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown, names = run_notebook(EXAMPLE)
     assert capsys.readouterr().out.splitlines()[0] == "layer 3, head 1: 0.66"
     assert names["tokens"][names["second"]] == "·Z"
     assert (workplace / "story.html").read_bytes() == names["document"].view("model").page
-    whole, head, model = open_outputs(tab, workplace, shown)
+    tab, (whole, head, model) = open_outputs(open_page, workplace / "notebook.html", shown)
     assert whole.locator("#layer option").all_inner_texts() == ["0", "1", "2", "3"]
     assert whole.locator("#vis line").count() > 200
     assert head.locator("#heads button").all_inner_texts() == ["1"]
     assert model.locator("#vis [role=button]").count() == 8
     assert tab.page.locator("td").first.inner_text() == "model.layers.0.mlp"
+    assert tab.complaints == []
 
 
 def test_the_example_notebook_is_clean() -> None:
@@ -378,9 +353,11 @@ def test_the_example_notebook_is_clean() -> None:
 
 
 @pytest.mark.browser
-def test_frames_are_strangers_to_each_other(document: Document, tab: Tab, tmp_path: Path) -> None:
-    outputs = [view._repr_html_() for view in (document.view(), document.view())]
-    one, two = open_outputs(tab, tmp_path, outputs)
+def test_frames_are_strangers_to_each_other(
+    document: Document, open_page: Open, tmp_path: Path
+) -> None:
+    outputs = [document.view()._repr_html_()] * 2
+    tab, (one, two) = open_outputs(open_page, tmp_path / "notebook.html", outputs)
     one.select_option("#layer", label="2")
     one.locator("#heads button").first.dblclick()
     pressed = "[aria-pressed=true]"
@@ -391,26 +368,7 @@ def test_frames_are_strangers_to_each_other(document: Document, tab: Tab, tmp_pa
         found = one.evaluate(f"() => {{ try {{ {reach}; }} catch (e) {{ return e.name; }} }}")
         assert found == "SecurityError", reach
     assert one.evaluate("origin") == "null"
-
-
-@pytest.mark.browser
-def test_hostile_strings_are_only_text(tab: Tab, tmp_path: Path) -> None:
-    text = "\n".join(HOSTILE)
-    weights = [Layer(0, random_weights(0, 2, len(HOSTILE), causal=False))]
-    write_capture(tmp_path / "a.json", weights, model=text, prompt=text, tokens=HOSTILE)
-    mlp = modules_only(tmp_path / "b.json", HOSTILE, text, text)
-    (frame,) = open_outputs(
-        tab, tmp_path, [load(tmp_path / "a.json")._repr_html_(), mlp._repr_html_()]
-    )
-    shown = text.replace("\0", "\ufffd")
-    assert frame.locator("#prompt").text_content() == shown
-    assert frame.locator("#model").text_content() == shown
-    assert frame.locator("#prompt *, #model *").count() == 0
-    cells = tab.page.locator("td:first-child").all_text_contents()
-    assert cells == [name.replace("\0", "\ufffd") for name in HOSTILE]
-    for place in (frame, tab.page.main_frame):
-        assert place.evaluate("window.hacked") is None
-    assert tab.page.locator("script, img").count() == 0
+    assert tab.complaints == []
 
 
 def test_where_frames_are_taken_out_a_line_is_left(document: Document) -> None:

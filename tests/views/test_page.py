@@ -6,40 +6,40 @@ import csv
 import io
 import re
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from browser import (
+    BOTH_VIEWS,
+    TITLE,
     Layer,
     Open,
     Tab,
     expected_lines,
     expected_pictures,
     head_view_lines,
+    luminance,
     make_pages,
     model_view_lines,
     random_weights,
+    stack_of,
 )
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from activations.attention.scores import SCORES, with_scores
-from activations.attention.stack import Stack
 
 pytestmark = pytest.mark.browser
 
-VIEWS = ["head", "model"]
+SPACE = "{http://www.w3.org/2000/svg}"
+OPENED = "#vis > svg > text.detail"  # the name of the picture that is open
 
 
 def two_layers(heads: int = 3, rows: int = 6) -> list[Layer]:
     return [Layer(i, random_weights(i, heads, rows)) for i in (2, 5)]
-
-
-def told(tab: Tab, selector: str) -> str:
-    """What is read there, without empty lines."""
-    return re.sub(r"\n+", "\n", tab.page.locator(selector).inner_text())
 
 
 # ------------------------------------------------------------------------------ one head, closely
@@ -65,18 +65,18 @@ def heat_map(tab: Tab, rows: int, columns: int) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@BOTH_VIEWS
 def test_a_head_on_its_own_is_a_heat_map(tmp_path: Path, open_page: Open, view: str) -> None:
     layers = two_layers()
     tab = open_page(make_pages(tmp_path, layers)[view])
-    assert tab.page.locator("#closer-body").is_hidden()
+    assert tab.page.locator("#head-detail-body").is_hidden()
     assert tab.page.locator("#heat svg").count() == 0
     if view == "head":
         tab.choose("#layer", "5")
-        tab.page.get_by_role("button", name="Head 1", exact=True).dblclick()
+        tab.button("Head 1").dblclick()
     else:
-        tab.page.get_by_role("button", name="Layer 5, Head 1").click()
-    expect(tab.page.locator("#closer-title")).to_have_text("Layer 5, Head 1")
+        tab.button("Layer 5, Head 1").click()
+    tab.reads(TITLE, "Layer 5, Head 1")
     weights = layers[1].weights[1]
     darkness = heat_map(tab, 6, 6)
     # The heavier, the darker: to within a shade.
@@ -93,7 +93,7 @@ def test_a_head_on_its_own_is_a_heat_map(tmp_path: Path, open_page: Open, view: 
     assert tab.page.locator("#heat text.on-strong").count() == 0
 
 
-def test_the_cell_pointed_at_is_told(tmp_path: Path, open_page: Open) -> None:
+def test_the_cell_pointed_at_is_named(tmp_path: Path, open_page: Open) -> None:
     layers = two_layers()
     tab = open_page(make_pages(tmp_path, layers)["head"], "#layer=2&head=0")
     frame = tab.page.locator("#heat svg > rect").first
@@ -103,14 +103,14 @@ def test_the_cell_pointed_at_is_told(tmp_path: Path, open_page: Open) -> None:
     cell = box["width"] / 6
     tab.page.mouse.move(box["x"] + 1.5 * cell, box["y"] + 4.5 * cell)
     weight = layers[0].weights[0, 4]
-    assert told(tab, "#cell") == f"t4 (4) to t1 (1): {round(float(weight[1]), 4):g}"
+    assert tab.read("#cell") == f"t4 (4) to t1 (1): {round(float(weight[1]), 4):g}"
     tab.page.locator("#heat svg").focus()
     for key in ("ArrowRight", "ArrowUp", "ArrowUp"):
         tab.page.keyboard.press(key)
-    assert told(tab, "#cell") == f"t2 (2) to t2 (2): {layers[0].weights[0, 2, 2].round(4):g}"
+    assert tab.read("#cell") == f"t2 (2) to t2 (2): {layers[0].weights[0, 2, 2].round(4):g}"
     for _ in range(9):  # not beyond the edge
         tab.page.keyboard.press("ArrowLeft")
-    assert told(tab, "#cell").startswith("t2 (2) to t0 (0): ")
+    assert tab.read("#cell").startswith("t2 (2) to t0 (0): ")
 
 
 def test_a_long_text_shares_cells(tmp_path: Path, open_page: Open) -> None:
@@ -127,55 +127,50 @@ def test_a_long_text_shares_cells(tmp_path: Path, open_page: Open) -> None:
     assert np.diff(rows).min() > 9  # names are left out rather than written over each other
 
 
-def test_a_shared_cell_tells_its_strongest_weight(tmp_path: Path, open_page: Open) -> None:
+def test_a_shared_cell_has_its_strongest_weight(tmp_path: Path, open_page: Open) -> None:
     weights = np.full((1, 500, 500), 0.001, np.float32)
     weights[0, 1, 2] = 0.75
     tab = open_page(make_pages(tmp_path, [Layer(0, weights)])["head"])
     tab.page.locator("#heat svg").focus()
     tab.page.keyboard.press("ArrowRight")
-    assert told(tab, "#cell") == "t1 (1) to t2 (2): 0.75 (the strongest of 2 x 2)"
+    assert tab.read("#cell") == "t1 (1) to t2 (2): 0.75 (the strongest of 2 x 2)"
 
 
 def test_copying_as_csv(tmp_path: Path, open_page: Open) -> None:
-    tokens = ["=1+1", 'say "x"', "a,b", "Ġsp", "line\nbreak", "€"]
+    tokens = ["=1+1", 'say "x"', "a,b", "Ġsp", "line\nbreak", "@€"]
     layers = two_layers()
     tab = open_page(make_pages(tmp_path, layers, tokens=tokens)["model"], "#layer=5&head=2")
     tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    copy = tab.page.get_by_role("button", name="Copy as CSV")
-    copy.click()
-    expect(tab.page.locator("#closer-said")).to_contain_text("Copied: 6 x 6")
 
     def check(text: str) -> None:
         header, *rows = csv.reader(io.StringIO(text, newline=""))
-        names = [f"{i} {t}" for i, t in enumerate(tab.texts("#vis #left text") or shown)]
-        assert header == ["", *names]
-        assert [row[0] for row in rows] == names
+        shown = ["=1+1", 'say·"x"', "a,b", "·sp", "line↵break", "@€"]
+        # No cell begins as a formula.
+        assert header == ["", *(f"{i} {token}" for i, token in enumerate(shown))]
+        assert [row[0] for row in rows] == header[1:]
         found = np.array([row[1:] for row in rows], float)
         assert np.array_equal(found, layers[1].weights[2].round(4).astype(float).round(4))
 
-    shown = ["=1+1", 'say·"x"', "a,b", "·sp", "line↵break", "€"]
+    tab.button("Copy as CSV").click()
+    expect(tab.page.locator("#head-detail-status")).to_contain_text("Copied: 6 x 6")
     check(tab.page.evaluate("navigator.clipboard.readText()"))
     # Where pages may not use the clipboard, as in a frame: by selection, else as a file.
     tab.page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
     tab.page.evaluate("document.addEventListener('copy', () => { window.copied = true; })")
-    copy.click()
-    expect(tab.page.locator("#closer-said")).to_contain_text("Copied: 6 x 6")
-    assert tab.page.evaluate("window.copied")
+    tab.button("Copy as CSV").click()
+    tab.wait("() => window.copied")
     tab.page.evaluate("document.execCommand = () => false")
-    with tab.page.expect_download() as saved:
-        copy.click()
-    assert saved.value.suggested_filename.endswith("_layer_5_head_2.csv")
-    check(Path(saved.value.path()).read_bytes().decode())
-    expect(tab.page.locator("#closer-said")).to_contain_text("saved as a file")
+    name, content = tab.saved("Copy as CSV")
+    assert name.endswith("_layer_5_head_2.csv")
+    check(content.decode())
+    expect(tab.page.locator("#head-detail-status")).to_contain_text("saved as a file")
 
 
 # ------------------------------------------------------------------------------------- the scores
 
 
 def scores_of(layers: list[Layer], tokens: list[str]) -> np.ndarray:
-    numbers, heads = [layer.layer for layer in layers], range(len(layers[0].weights))
-    weights = tuple(layer.weights for layer in layers)
-    stack = Stack("Self", "self", tuple(numbers), tuple(heads), weights, *(tuple(tokens),) * 2)
+    stack = stack_of(*(layer.weights for layer in layers), rows=tokens, columns=tokens)
     scores = with_scores([stack])[0].scores
     assert scores is not None
     return scores
@@ -186,7 +181,7 @@ def table(tab: Tab) -> list[list[str]]:
     return [row.locator("th, td").all_inner_texts() for row in rows.all()]
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@BOTH_VIEWS
 def test_scores_are_sorted_and_open_heads(tmp_path: Path, open_page: Open, view: str) -> None:
     tokens = ["a", "b", "c", "a", "b", "c"]
     layers = [Layer(i, random_weights(i, 4, 6)) for i in (1, 2, 7)]
@@ -217,19 +212,19 @@ def test_scores_are_sorted_and_open_heads(tmp_path: Path, open_page: Open, view:
     tab.page.get_by_role("button", name="Head", exact=True).click()
     assert [row[0] for row in table(tab)] == list(rows)
 
-    tab.page.get_by_role("link", name="Layer 7, Head 2").click()
-    expect(tab.page.locator("#closer-title")).to_have_text("Layer 7, Head 2")
+    tab.row("Layer 7, Head 2").click()
+    tab.reads(TITLE, "Layer 7, Head 2")
     tab.drawn()
     if view == "head":
         assert tab.page.input_value("#layer") == "7"
         assert tab.pressed() == [False, False, True, False]
     else:
-        assert tab.texts("#vis > svg > text.detail") == ["Layer 7, Head 2"]
-    assert tab.page.evaluate("location.hash") == "#layer=7&head=2"
-    whole = tab.page.get_by_text("Over the whole text:")
+        assert tab.texts(OPENED) == ["Layer 7, Head 2"]
+    assert tab.hash() == "#layer=7&head=2"
+    whole = tab.page.get_by_text("Scores over the whole text:")
     assert whole.is_visible()
     names = [score.replace("_", " ").capitalize() for score in SCORES]
-    assert told(tab, "#head-scores").split("\n") == [
+    assert tab.read("#head-scores").split("\n") == [
         part for pair in zip(names, rows["Layer 7, Head 2"], strict=True) for part in pair
     ]
 
@@ -237,13 +232,13 @@ def test_scores_are_sorted_and_open_heads(tmp_path: Path, open_page: Open, view:
 def test_scores_that_are_not_defined(tmp_path: Path, open_page: Open) -> None:
     tab = open_page(make_pages(tmp_path, two_layers())["head"])  # no token twice
     assert {row[2] for row in table(tab)} == {"–"}
-    assert told(tab, "#scores-table th[aria-sort]").startswith("Previous token")
+    assert tab.read("#scores-table th[aria-sort]").startswith("Previous token")
     scores = np.random.default_rng(0).normal(0, 30, (2, 6, 6)).astype(np.float32)
     raw = open_page(make_pages(tmp_path / "raw", [Layer(0, scores)])["head"], "#layer=0&head=1")
     assert raw.page.locator("#scores").is_hidden()
     assert raw.page.locator("#without-first-label").is_hidden()
-    assert told(raw, "#head-scores") == ""
-    assert raw.page.get_by_text("Over the whole text:").is_hidden()
+    assert raw.read("#head-scores") == ""
+    assert raw.page.get_by_text("Scores over the whole text:").is_hidden()
 
 
 # ---------------------------------------------------------------------------------- ways of looking
@@ -259,22 +254,20 @@ def test_the_average_of_the_heads(tmp_path: Path, open_page: Open) -> None:
         tab.drawn()
     close(head_view_lines(head), expected_lines(mean[1].weights))
     assert head.page.locator("#heads").is_hidden()
-    assert told(head, "#closer-title") == "Layer 5, average of the heads"
-    assert head.page.evaluate("location.hash") == "#layer=5&head=average"
+    assert head.read(TITLE) == "Layer 5, average of the heads"
+    assert head.hash() == "#layer=5&head=average"
     labels = model.attributes("#vis rect[role=button]", "aria-label")
     assert labels == [["Layer 2, average of the heads"], ["Layer 5, average of the heads"]]
     model.page.get_by_role("button", name="Layer 5, average").click()
-    assert model.texts("#vis > svg > text.detail") == ["Layer 5, average"]
+    assert model.texts(OPENED) == ["Layer 5, average"]
     drawn = model.attributes("#vis .detail line", "stroke-opacity")
     expected = list(expected_lines(mean[1].weights).values())
     assert np.allclose([float(o or 0) for (o,) in drawn], expected, atol=1.5e-4)
     # The link to the other view leads to the average too; a row of the table back to a head.
-    model.page.locator("#opened a").click()
-    model.page.wait_for_url("**/*head_view*#layer=5&head=average")
-    model.drawn()
+    model.follow("#opened a", "/*head_view*#layer=5&head=average")
     assert model.page.get_by_label("Average of the heads", exact=True).is_checked()
     close(head_view_lines(model), expected_lines(mean[1].weights))
-    model.page.get_by_role("link", name="Layer 2, Head 3").click()
+    model.row("Layer 2, Head 3").click()
     expect(model.page.get_by_label("Average of the heads", exact=True)).not_to_be_checked()
     model.drawn()
     assert head_view_lines(model) == {
@@ -282,74 +275,64 @@ def test_the_average_of_the_heads(tmp_path: Path, open_page: Open) -> None:
     }
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_after_the_average_the_head_is_open_again(
-    tmp_path: Path, open_page: Open, view: str
-) -> None:
+@BOTH_VIEWS
+def test_back_from_the_average(tmp_path: Path, open_page: Open, view: str) -> None:
     kinds = [Layer(i, random_weights(i, 4, 6), k) for i in (2, 5) for k in ("encoder", "decoder")]
     tab = open_page(make_pages(tmp_path, kinds)[view], "#layer=5&head=2")
     average = tab.page.get_by_label("Average of the heads", exact=True)
-    title = tab.page.locator("#closer-title")
+    for _ in range(2):
+        average.check()
+        tab.reads(TITLE, "Layer 5, average of the heads, Encoder")
+        average.uncheck()
+        tab.reads(TITLE, "Layer 5, Head 2, Encoder")
     average.check()
-    expect(title).to_have_text("Layer 5, average of the heads, Encoder")
-    average.uncheck()
-    expect(title).to_have_text("Layer 5, Head 2, Encoder")
-    average.check()
-    expect(title).to_have_text("Layer 5, average of the heads, Encoder")
     if view == "head":  # another layer
         tab.choose("#layer", "2")
     else:
-        tab.page.get_by_role("button", name="Layer 2, average").click()
-    expect(title).to_have_text("Layer 2, average of the heads, Encoder")
+        tab.button("Layer 2, average of the heads").click()
+    tab.reads(TITLE, "Layer 2, average of the heads, Encoder")
     average.uncheck()
-    expect(title).to_have_text("Layer 2, Head 2, Encoder")
+    tab.reads(TITLE, "Layer 2, Head 2, Encoder")
     average.check()
     tab.drawn()
     tab.choose("#filter", "Decoder")  # whose heads are others
     average.uncheck()
     tab.drawn()
-    expect(title).to_have_text("One head")
-    assert tab.texts("#vis > svg > text.detail") == []
+    tab.reads(TITLE, "One head")
+    assert tab.texts(OPENED) == []
+    if view == "head":  # of several heads, the same are on
+        tab.button("Head 1").click()
+        tab.button("Head 2").click()
+        average.check()
+        tab.drawn()
+        average.uncheck()
+        tab.drawn()
+        assert tab.pressed() == [True, False, False, True]
 
 
-def test_after_the_average_the_same_heads_are_on(tmp_path: Path, open_page: Open) -> None:
-    layers = two_layers(heads=4)
-    tab = open_page(make_pages(tmp_path, layers)["head"])
-    average = tab.page.get_by_label("Average of the heads", exact=True)
-    for head in (1, 2):
-        tab.page.get_by_role("button", name=f"Head {head}").click()
-    average.check()
-    tab.drawn()
-    average.uncheck()
-    tab.drawn()
-    assert tab.pressed() == [True, False, False, True]
-
-
-@pytest.mark.parametrize("view", VIEWS)
-def test_another_attention_keeps_the_head_that_is_open(
-    tmp_path: Path, open_page: Open, view: str
-) -> None:
+@BOTH_VIEWS
+def test_another_attention_keeps_the_head(tmp_path: Path, open_page: Open, view: str) -> None:
     layers = [Layer(i, random_weights(i, 4, 6, causal=False)) for i in (2, 5)]
     pair = {"tokens": list("abcdef"), "sentence_b_start": 4}
     tab = open_page(make_pages(tmp_path / "pair", layers, **pair)[view], "#layer=5&head=2")
     for part in ("Sentence A -> Sentence A", "Sentence A -> Sentence B"):
         tab.choose("#filter", part)
-        expect(tab.page.locator("#closer-title")).to_have_text(f"Layer 5, Head 2, {part}")
+        tab.reads(TITLE, f"Layer 5, Head 2, {part}")
     tab.page.get_by_label("Average of the heads", exact=True).check()
     tab.choose("#filter", "All")
     if view == "model":
-        assert tab.texts("#vis > svg > text.detail") == ["Layer 5, average"]
-    expect(tab.page.locator("#closer-title")).to_have_text("Layer 5, average of the heads, All")
+        assert tab.texts(OPENED) == ["Layer 5, average"]
+    tab.reads(TITLE, "Layer 5, average of the heads, All")
     # Where it is not there, all are on.
     unlike = [Layer(2, random_weights(0, 2, 6)), Layer(5, random_weights(1, 4, 6))]
     unlike += [Layer(2, random_weights(2, 3, 6), "cross")]
     tab = open_page(make_pages(tmp_path / "unlike", unlike)[view], "#layer=2&head=1")
     tab.choose("#filter", "Cross")
-    expect(tab.page.locator("#closer-title")).to_have_text("Layer 2, Head 1, Cross")
-    tab.page.get_by_role("link", name="Layer 2, Head 2").click()
+    tab.reads(TITLE, "Layer 2, Head 1, Cross")
+    tab.row("Layer 2, Head 2").click()
     for name in tab.texts("#filter option")[:2]:
         tab.choose("#filter", name)
-        expect(tab.page.locator("#closer-title")).to_have_text("One head")
+        tab.reads(TITLE, "One head")
 
 
 def close(found: dict[tuple[int, ...], float], expected: dict[tuple[int, ...], float]) -> None:
@@ -391,56 +374,47 @@ def test_hiding_the_first_token(tmp_path: Path, open_page: Open) -> None:
     assert head_view_lines(head) == expected_lines(layers[0].weights)
 
 
-def test_the_first_token_of_the_encoder_is_hidden_in_cross_attention(
-    tmp_path: Path, open_page: Open
-) -> None:
-    layer = Layer(0, random_weights(0, 2, 3, 5, causal=False), "cross")
+def test_where_the_first_token_can_be_hidden(tmp_path: Path, open_page: Open) -> None:
+    label = "#without-first-label"
+    # Of a causal text a part from the start has whole rows; of another text it has not.
+    causal, both = two_layers(), [Layer(0, random_weights(0, 2, 6, causal=False))]
+    for layers, part, can in ((causal, "0:4", True), (causal, "2:6", False), (both, "0:4", False)):
+        folder = tmp_path / f"{part[0]}_{can}_{len(layers)}"
+        tab = open_page(make_pages(folder, layers, "--tokens", part)["head"], "#first=hidden")
+        assert tab.page.locator(label).is_visible() == can
+        if can:
+            kept = without_first(layers[0].weights)[:, 1:4, :3]
+            close(head_view_lines(tab), expected_lines(kept))
+    # In cross attention it is the encoder's first.
+    cross = Layer(0, random_weights(0, 2, 3, 5, causal=False), "cross")
     header = {"tokens": list("abcde"), "decoder_tokens": list("xyz")}
-    tab = open_page(make_pages(tmp_path, [layer], **header)["head"])
-    tab.page.get_by_label("Hide the first token").check()
-    tab.drawn()
+    tab = open_page(make_pages(tmp_path / "cross", [cross], **header)["head"], "#first=hidden")
     assert tab.texts("#vis #left text") == list("xyz")
     assert tab.texts("#vis #right text") == list("bcde")
-    close(head_view_lines(tab), expected_lines(without_first(layer.weights)))
-
-
-def test_the_first_token_cannot_be_hidden_where_it_is_not(tmp_path: Path, open_page: Open) -> None:
-    tab = open_page(make_pages(tmp_path, two_layers(), "--tokens", "2:6")["head"])
-    assert tab.page.locator("#without-first-label").is_hidden()
+    close(head_view_lines(tab), expected_lines(without_first(cross.weights)))
+    # And not in a sentence that begins later.
     pair = {"tokens": list("abcdef"), "sentence_b_start": 3}
-    tab = open_page(make_pages(tmp_path / "pair", two_layers(), **pair)["head"])
-    assert tab.page.locator("#without-first-label").is_visible()
+    tab = open_page(make_pages(tmp_path / "pair", causal, **pair)["head"])
+    assert tab.page.locator(label).is_visible()
     tab.choose("#filter", "Sentence B -> Sentence B")
-    assert tab.page.locator("#without-first-label").is_hidden()
+    assert tab.page.locator(label).is_hidden()
 
 
-def test_the_first_token_of_a_part(tmp_path: Path, open_page: Open) -> None:
-    # Of a causal text a part from the start has whole rows; of another it has not.
-    causal = make_pages(tmp_path / "causal", two_layers(), "--tokens", "0:4")
-    tab = open_page(causal["head"], "#first=hidden")
-    close(head_view_lines(tab), expected_lines(without_first(two_layers()[0].weights)[:, 1:4, :3]))
-    layers = [Layer(0, random_weights(0, 2, 6, causal=False))]
-    tab = open_page(make_pages(tmp_path / "both", layers, "--tokens", "0:4")["head"])
-    assert tab.page.locator("#without-first-label").is_hidden()
-
-
-def test_what_is_no_number_is_told_so(tmp_path: Path, open_page: Open) -> None:
+def test_what_is_no_number(tmp_path: Path, open_page: Open) -> None:
     weights = random_weights(0, 1, 4, causal=False)
     weights[0, 1] = [np.nan, 0.5, 0.5, 0]
     tab = open_page(make_pages(tmp_path, [Layer(0, weights)])["head"])
     tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     tab.page.locator("#heat svg").focus()
     tab.page.keyboard.press("ArrowDown")
-    assert told(tab, "#cell") == "t1 (1) to t0 (0): no number"
-    tab.page.get_by_role("button", name="Copy as CSV").click()
-    expect(tab.page.locator("#closer-said")).to_contain_text("Copied")
+    assert tab.read("#cell") == "t1 (1) to t0 (0): no number"
+    tab.button("Copy as CSV").click()
+    expect(tab.page.locator("#head-detail-status")).to_contain_text("Copied")
     copied = tab.page.evaluate("navigator.clipboard.readText()")
     assert copied.splitlines()[2] == '"1 t1",,0.5,0.5,0'
 
 
-def test_raw_scores_are_coloured_from_the_least_to_the_most(
-    tmp_path: Path, open_page: Open
-) -> None:
+def test_raw_scores_have_colours_too(tmp_path: Path, open_page: Open) -> None:
     scores = -1 - np.arange(25, dtype=np.float32).reshape(1, 5, 5)
     tab = open_page(make_pages(tmp_path, [Layer(0, scores)])["head"])
     assert "raw scores" in tab.drawn()
@@ -451,7 +425,7 @@ def test_raw_scores_are_coloured_from_the_least_to_the_most(
     assert darkness[-1] == 0
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@BOTH_VIEWS
 def test_controls_do_not_scroll_the_page(tmp_path: Path, open_page: Open, view: str) -> None:
     layers = [Layer(i, random_weights(i, 2, 30)) for i in range(6)]
     tab = open_page(make_pages(tmp_path, layers)[view], "#layer=5&head=1")
@@ -461,22 +435,18 @@ def test_controls_do_not_scroll_the_page(tmp_path: Path, open_page: Open, view: 
     tab.page.get_by_label("Hide the first token").check()
     tab.drawn()
     tab.choose("#theme", "dark")
-    expect(tab.page.locator("#closer-title")).to_have_text(
-        "Layer 5, Head 1, without the first token"
-    )
+    tab.reads(TITLE, "Layer 5, Head 1, without the first token")
     assert tab.page.evaluate("scrollY") == 0
     # All of it is in the address, and so in the link to the other view.
     ways = "#layer=5&head=1&first=hidden&above=0.09&theme=dark"
-    assert tab.page.evaluate("location.hash") == ways
-    tab.page.locator("#opened a").click()
-    tab.page.wait_for_url(f"**{ways}")
-    tab.drawn()
+    assert tab.hash() == ways
+    tab.follow("#opened a", f"{ways}")
     assert tab.page.get_by_label("Hide the first token").is_checked()
-    assert told(tab, "#threshold-value") == "0.09"
+    assert tab.read("#threshold-value") == "0.09"
 
 
 def test_a_head_chosen_while_lines_are_made_is_opened(tmp_path: Path, open_page: Open) -> None:
-    layers = [Layer(i, random_weights(i, 12, 60)) for i in range(6)]
+    layers = [Layer(i, random_weights(i, 6, 60)) for i in range(4)]
     tab = open_page(make_pages(tmp_path, layers, "--min-weight", "0")["model"])
     tab.page.evaluate(
         """() => new Promise(done => {
@@ -491,22 +461,22 @@ def test_a_head_chosen_while_lines_are_made_is_opened(tmp_path: Path, open_page:
     )
     tab.drawn()
     name = tab.page.locator("#scores-table a").nth(3).inner_text()
-    assert tab.texts("#vis > svg > text.detail") == [name]
-    expect(tab.page.locator("#closer-title")).to_have_text(name)
+    assert tab.texts(OPENED) == [name]
+    tab.reads(TITLE, name)
     tab.wait("() => document.querySelectorAll('#vis .detail line').length > 500")
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@BOTH_VIEWS
 def test_the_threshold(tmp_path: Path, open_page: Open, view: str) -> None:
     layers = two_layers()
     tab = open_page(make_pages(tmp_path, layers, "--min-weight", "0.02")[view])
-    assert told(tab, "#threshold-value") == "0.02"
+    assert tab.read("#threshold-value") == "0.02"
     for value, cut in ((50, 0.25), (0, 0.0), (10, 0.01), (20, 0.04)):
         tab.page.get_by_label("Hide lines up to").fill(str(value))
         tab.wait(
             f"() => document.getElementById('status').textContent.includes('of {cut:g} or less')"
         )
-        assert told(tab, "#threshold-value") == f"{cut:g}"
+        assert tab.read("#threshold-value") == f"{cut:g}"
         if view == "head":
             assert head_view_lines(tab) == expected_lines(layers[0].weights, cut)
         else:
@@ -516,7 +486,7 @@ def test_the_threshold(tmp_path: Path, open_page: Open, view: str) -> None:
 # ------------------------------------------------------------------------------------- the tokens
 
 
-def test_pointing_at_a_token_tells_its_weights(tmp_path: Path, open_page: Open) -> None:
+def test_pointing_at_a_token_shows_its_weights(tmp_path: Path, open_page: Open) -> None:
     layers = two_layers()
     pages = make_pages(tmp_path, layers)
     tab = open_page(pages["head"], "#layer=2")
@@ -533,11 +503,11 @@ def test_pointing_at_a_token_tells_its_weights(tmp_path: Path, open_page: Open) 
         return found
 
     heads = ["Head 0", "Head 1", "Head 2"]
-    assert told(tab, "#readout").split("\n") == ["t4 (token 4) attends to", *lines(weights, heads)]
-    tab.page.get_by_role("button", name="Head 1", exact=True).dblclick()
+    assert tab.read("#readout").split("\n") == ["t4 (token 4) attends to", *lines(weights, heads)]
+    tab.button("Head 1").dblclick()
     tab.page.locator("#vis #right text").nth(1).hover()
     column = layers[0].weights[1:2, :, 1].round(4)
-    assert told(tab, "#readout").split("\n") == [
+    assert tab.read("#readout").split("\n") == [
         "t1 (token 1) is attended to by",
         *lines(column, ["Head 1"]),
     ]
@@ -546,7 +516,7 @@ def test_pointing_at_a_token_tells_its_weights(tmp_path: Path, open_page: Open) 
     tab.page.locator("#vis #left [role=option]").first.focus()
     tab.page.keyboard.press("ArrowDown")
     tab.page.keyboard.press("ArrowDown")
-    assert told(tab, "#readout").startswith("t2 (token 2) attends to")
+    assert tab.read("#readout").startswith("t2 (token 2) attends to")
     marked = tab.attributes("#vis line[visibility='visible']", "left-token-index")
     assert {value for (value,) in marked} == {"2"}
     tab.page.keyboard.press("Tab")
@@ -555,7 +525,7 @@ def test_pointing_at_a_token_tells_its_weights(tmp_path: Path, open_page: Open) 
 
     model = open_page(pages["model"], "#layer=5&head=0")
     model.page.locator("#vis .detail text.token").nth(3).hover()
-    assert told(model, "#readout").split("\n") == [
+    assert model.read("#readout").split("\n") == [
         "t3 (token 3) attends to",
         *lines(layers[1].weights[:1, 3].round(4), ["Head 0"]),
     ]
@@ -576,8 +546,8 @@ def test_a_long_prompt_is_folded(tmp_path: Path, open_page: Open) -> None:
     tab = open_page(make_pages(tmp_path, two_layers(), prompt=prompt)["head"])
     assert tab.page.locator("#prompt").is_hidden()
     summary = tab.page.locator("summary")
-    assert told(tab, "summary").endswith("… (1,400 characters)")
-    assert len(told(tab, "summary")) < 150
+    assert tab.read("summary").endswith("… (1,400 characters)")
+    assert len(tab.read("summary")) < 150
     summary.click()
     assert tab.page.locator("#prompt").is_visible()
     assert tab.page.locator("#prompt").text_content() == prompt
@@ -586,86 +556,66 @@ def test_a_long_prompt_is_folded(tmp_path: Path, open_page: Open) -> None:
 # -------------------------------------------------------------------------------------- what leaves
 
 
-def saved(tab: Tab, name: str) -> tuple[str, bytes]:
-    with tab.page.expect_download() as download:
-        tab.page.get_by_role("button", name=name).click()
-    return download.value.suggested_filename, Path(download.value.path()).read_bytes()
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@BOTH_VIEWS
+def test_saving_pictures(tmp_path: Path, open_page: Open, view: str, scheme: str) -> None:
+    """The drawing and the matrix: SVG and PNG show the same, in the page's colours."""
+    tokens = ["<&>", "Ġb", "c", "d", "e", "f"]
+    pages = make_pages(tmp_path, two_layers(), tokens=tokens)
+    tab = open_page(pages[view], "#layer=5&head=1", color_scheme=scheme)
+    lines = tab.page.locator("#vis line").count()
+    paper = 255 if scheme == "light" else 0
+    for button, end, expected in (("the picture", "", lines), ("matrix", "_matrix", 0)):
+        name, svg = tab.saved(f"Save {button} as SVG")
+        assert name == f"attention_{view}_view_Family_Tiny-1_layer_5_head_1{end}.svg"
+        root = ET.fromstring(svg)
+        assert len(root.findall(f".//{SPACE}line")) == expected
+        assert {"<&>", "c", "f"} <= {element.text for element in root.iter(f"{SPACE}text")}
+        kept = {name for element in root.iter() for name in element.attrib}
+        assert not kept & {"class", "style", "id"}
+        name, png = tab.saved(f"Save {button} as PNG")
+        assert name == f"attention_{view}_view_Family_Tiny-1_layer_5_head_1{end}.png"
+        assert_same_picture(open_page, tmp_path / "saved.svg", svg, png, paper)
 
 
-def alone(open_page: Open, path: Path, text: bytes) -> Any:
-    """How Chromium shows a saved SVG: the page, and its picture."""
-    path.write_bytes(text)
+def assert_same_picture(open_page: Open, path: Path, svg: bytes, png: bytes, paper: int) -> None:
+    """As Chromium shows the saved SVG alone; the PNG has twice the size."""
+    path.write_bytes(svg)
     tab = open_page(path, quiet=False)
     box = tab.page.evaluate(
         "(e => [e.width.baseVal.value, e.height.baseVal.value])(document.documentElement)"
     )
     tab.page.set_viewport_size({"width": int(box[0]), "height": int(box[1])})
     shot = Image.open(io.BytesIO(tab.page.screenshot()))
-    tab.page.set_viewport_size({"width": 1280, "height": 720})
-    return tab, np.asarray(shot.convert("L")).astype(int)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("view", VIEWS)
-def test_saving_the_picture(tmp_path: Path, open_page: Open, view: str, scheme: str) -> None:
-    layers = two_layers()
-    pages = make_pages(tmp_path, layers, tokens=["<&>", "Ġb", "c", "d", "e", "f"])
-    tab = open_page(pages[view], "#layer=5&head=1", color_scheme=scheme)
-    lines = tab.page.locator("#vis line").count()
-    name, svg = saved(tab, "Save the picture as SVG")
-    assert name == f"attention_{view}_view_Family_Tiny-1_layer_5_head_1.svg"
-    root = ET.fromstring(svg)
-    space = "{http://www.w3.org/2000/svg}"
-    assert len(root.findall(f".//{space}line")) == lines
-    texts = [element.text for element in root.iter(f"{space}text")]
-    assert "<&>" in texts
-    assert not any(
-        name in element.attrib for element in root.iter() for name in ("class", "style", "id")
-    )
-
-    name, png = saved(tab, "Save the picture as PNG")
+    pixels = np.asarray(shot.convert("L")).astype(int)
     picture = Image.open(io.BytesIO(png))
-    assert name.endswith(".png")
-    # Both show the same, in the page's colours; the PNG in twice the size.
-    assert picture.width == pytest.approx(2 * float(root.attrib["width"]), abs=2)
-    shown, pixels = alone(open_page, tmp_path / "saved.svg", svg)
+    assert picture.width == pytest.approx(2 * box[0], abs=2)
     small = np.asarray(picture.convert("L").resize(pixels.shape[::-1])).astype(int)
-    paper = 255 if scheme == "light" else 0
     assert np.median(small) == np.median(pixels) == paper
     assert (abs(pixels - paper) > 60).mean() > 0.005
-    assert abs(small - pixels).mean() < 6
-    assert shown.complaints == []
+    assert abs(small - pixels).mean() < 8
+    assert tab.complaints == []
 
 
-def test_pictures_of_several_kinds_have_names_of_their_own(tmp_path: Path, open_page: Open) -> None:
+def test_names_of_pictures_of_several_kinds(tmp_path: Path, open_page: Open) -> None:
     layers = [
         Layer(0, random_weights(i, 2, 4), kind) for i, kind in enumerate(("encoder", "cross"))
     ]
     header = {"tokens": list("abcd"), "decoder_tokens": list("wxyz")}
     tab = open_page(make_pages(tmp_path, layers, **header)["head"], "#head=1&layer=0&attention=1")
-    assert told(tab, "#closer-title") == "Layer 0, Head 1, Cross"
-    name, svg = saved(tab, "Save the picture as SVG")
+    assert tab.read(TITLE) == "Layer 0, Head 1, Cross"
+    name, svg = tab.saved("Save the picture as SVG")
     assert name == "attention_head_view_Family_Tiny-1_cross_layer_0_head_1.svg"
     assert "Family/Tiny-1: Layer 0, Head 1, Cross; weights above 0.01" in svg.decode()
-    link = tab.page.get_by_role("link", name="Layer 0, Head 0").get_attribute("href")
+    link = tab.row("Layer 0, Head 0").get_attribute("href")
     assert link == "#layer=0&head=0&attention=1"
-
-
-def test_all_lines_on_a_narrow_screen(tmp_path: Path, open_page: Open) -> None:
-    # 302,400 lines, of which all are asked for.
-    layers = [Layer(i, np.full((14, 60, 60), 1 / 60, np.float32)) for i in range(6)]
-    tab = open_page(make_pages(tmp_path, layers)["model"])
-    tab.page.set_viewport_size({"width": 390, "height": 800})
-    tab.page.get_by_role("button", name="Draw all 302,400 lines").click()
-    assert tab.drawn().startswith("302,400 lines are drawn.")
-    tab.page.set_viewport_size({"width": 1280, "height": 720})
 
 
 def test_pictures_of_choice(tmp_path: Path, open_page: Open) -> None:
     layers = [Layer(i, random_weights(i, 4, 24)) for i in range(4)]
     tab = open_page(make_pages(tmp_path, layers)["model"])
     choice = tab.page.get_by_label("Pictures")
-    pictures = tab.page.locator("#summary canvas")
+    pictures = tab.page.locator("#thumbnails canvas")
     assert choice.input_value() == "lines"
     assert pictures.count() == 0
     choice.focus()
@@ -673,121 +623,97 @@ def test_pictures_of_choice(tmp_path: Path, open_page: Open) -> None:
     assert tab.drawn().startswith("Each picture shows the weights of a head as a matrix")
     assert pictures.count() == 16
     assert tab.page.locator("#vis").count() == 0
-    box = tab.page.locator("#summary").bounding_box()
+    box = tab.page.locator("#thumbnails").bounding_box()
     assert box
     assert box["height"] < 600  # all of them at a glance
     # It is in the address, and comes back from the other view.
-    tab.page.get_by_role("button", name="Layer 2, Head 1").click()
+    tab.button("Layer 2, Head 1").click()
     tab.wait("() => location.hash === '#layer=2&head=1&pictures=matrices'")
-    tab.page.locator("#opened a").click()
-    tab.page.wait_for_url("**/*head_view*#layer=2&head=1&pictures=matrices")
-    tab.drawn()
+    tab.follow("#opened a", "/*head_view*#layer=2&head=1&pictures=matrices")
     assert choice.is_hidden()
-    tab.page.locator("#opened a").click()
-    tab.page.wait_for_url("**/*model_view*#layer=2&head=1&pictures=matrices")
-    tab.drawn()
+    tab.follow("#opened a", "/*model_view*#layer=2&head=1&pictures=matrices")
     assert pictures.count() == 16
-    expect(tab.page.locator("#closer-title")).to_have_text("Layer 2, Head 1")
+    tab.reads(TITLE, "Layer 2, Head 1")
     # And back to lines, on a narrow screen too.
     for width in (1280, 390):
         tab.choose("#pictures", "matrices")
         tab.page.set_viewport_size({"width": width, "height": 900})
         assert "lines are drawn." in tab.choose("#pictures", "lines")
-        tab.page.get_by_role("button", name="Layer 2, Head 1").click()  # closed: it hides others
+        tab.button("Layer 2, Head 1").click()  # closed: it hides others
         assert model_view_lines(tab) == expected_pictures(layers)
-        tab.page.get_by_role("button", name="Layer 2, Head 1").click()
-    tab.page.set_viewport_size({"width": 1280, "height": 720})
+        tab.button("Layer 2, Head 1").click()
 
 
 def test_saving_the_small_pictures(tmp_path: Path, open_page: Open) -> None:
-    layers = two_layers()
-    tab = open_page(make_pages(tmp_path, layers)["model"])
-    tab.page.set_viewport_size({"width": 390, "height": 800})
-    tab.page.locator("#summary canvas").first.wait_for()
-    tab.drawn()
-    name, svg = saved(tab, "Save the picture as SVG")
+    tab = open_page(make_pages(tmp_path, two_layers())["model"])
+    tab.resize(390)
+    name, svg = tab.saved("Save the picture as SVG")
     assert name == "attention_model_view_Family_Tiny-1.svg"
-    root = ET.fromstring(svg)
-    assert len(root.findall(".//{http://www.w3.org/2000/svg}image")) == 6
-    _, png = saved(tab, "Save the picture as PNG")
-    shown, pixels = alone(open_page, tmp_path / "saved.svg", svg)
-    picture = np.asarray(Image.open(io.BytesIO(png)).convert("L").resize(pixels.shape[::-1]))
-    assert (pixels < 200).mean() > 0.02
-    assert abs(picture.astype(int) - pixels).mean() < 8
-    assert shown.complaints == []
-    tab.page.set_viewport_size({"width": 1280, "height": 720})
-
-
-def test_saving_the_matrix(tmp_path: Path, open_page: Open) -> None:
-    tab = open_page(make_pages(tmp_path, two_layers())["head"], "#layer=2&head=1")
-    name, svg = saved(tab, "Save matrix as SVG")
-    assert name == "attention_head_view_Family_Tiny-1_layer_2_head_1_matrix.svg"
-    texts = [e.text for e in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
-    assert texts[:12] == [f"t{i}" for i in range(6)] * 2
-    name, png = saved(tab, "Save matrix as PNG")
-    _, pixels = alone(open_page, tmp_path / "saved.svg", svg)
-    picture = np.asarray(Image.open(io.BytesIO(png)).convert("L").resize(pixels.shape[::-1]))
-    assert abs(picture.astype(int) - pixels).mean() < 6
-    assert picture.min() < 90
+    assert len(ET.fromstring(svg).findall(f".//{SPACE}image")) == 6
+    _, png = tab.saved("Save the picture as PNG")
+    assert_same_picture(open_page, tmp_path / "saved.svg", svg, png, 255)
 
 
 # ------------------------------------------------------------------------- colours, sizes, printing
 
 
-def luminance(
-    tab: Tab, expression: str = "getComputedStyle(document.body).backgroundColor"
-) -> float:
-    red, green, blue = (int(n) for n in re.findall(r"\d+", tab.page.evaluate(expression))[:3])
-    return (0.299 * red + 0.587 * green + 0.114 * blue) / 255
+INKS = """() => [
+    ...Array.from(document.querySelectorAll('#vis text'), e => getComputedStyle(e).fill),
+    ...Array.from(document.querySelectorAll('h1, dt, dd, #how, #status, label'),
+        e => getComputedStyle(e).color)]"""
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@BOTH_VIEWS
 @pytest.mark.parametrize("system", ["light", "dark"])
 def test_the_colour_switch(tmp_path: Path, open_page: Open, view: str, system: str) -> None:
-    tab = open_page(
-        make_pages(tmp_path, two_layers())[view], "#layer=5&head=1", color_scheme=system
-    )
-    other = "dark" if system == "light" else "light"
-    ink = "getComputedStyle(document.querySelector('#vis text')).fill"
+    layers = two_layers()
+    pages = make_pages(tmp_path, layers)
+    tab = open_page(pages[view], "#layer=5&head=1", color_scheme=system)
+    other: Any = "dark" if system == "light" else "light"
+
+    def now(scheme: str) -> None:
+        tab.drawn()
+        tab.reads(TITLE, "Layer 5, Head 1")  # still open
+        if view == "model":
+            assert tab.texts(OPENED) == ["Layer 5, Head 1"]
+            paper = tab.luminance("#vis .attn_background", "fill")
+            assert abs(paper - tab.luminance()) < 0.2
+        else:
+            assert tab.pressed() == [False, True, False]
+        assert tab.luminance() == (1 if scheme == "light" else 0)
+        assert tab.luminance("#heat rect", "fill") == tab.luminance()
+        inks = tab.page.evaluate(INKS)
+        assert len(inks) > 15
+        assert all(abs(luminance(ink) - tab.luminance()) > 0.5 for ink in inks)
+
+    now(system)
+    tab.page.emulate_media(color_scheme=other)  # the system's own switch
+    tab.page.wait_for_selector(f":root{'[data-dark]' if other == 'dark' else ':not([data-dark])'}")
+    now(other)
+    tab.page.emulate_media(color_scheme=system)  # type: ignore[arg-type]
     for choice, scheme in ((other, other), ("as the system", system), (other, other)):
         tab.choose("#theme", choice)
-        expect(tab.page.locator("#closer-title")).to_have_text("Layer 5, Head 1")  # still open
-        assert luminance(tab) == (1 if scheme == "light" else 0)
-        assert abs(luminance(tab) - luminance(tab, ink)) > 0.6
-        cell = "getComputedStyle(document.querySelector('#heat rect')).fill"
-        assert luminance(tab, cell) == luminance(tab)
+        now(scheme)
     # The other view opens in the same colours.
-    assert tab.page.evaluate("location.hash") == f"#layer=5&head=1&theme={other}"
-    tab.page.locator("#opened a").click()
-    tab.page.wait_for_url(f"**#layer=5&head=1&theme={other}")
-    tab.drawn()
+    assert tab.hash() == f"#layer=5&head=1&theme={other}"
+    tab.follow("#opened a", f"#layer=5&head=1&theme={other}")
     assert tab.page.input_value("#theme") == other
-    assert luminance(tab) == (1 if other == "light" else 0)
-
-
-def resize(tab: Tab, view: str, width: int) -> None:
-    """Another window; on a narrow one the model view has pictures instead of lines."""
-    tab.page.set_viewport_size({"width": width, "height": 900})
-    pictures = str(view == "model" and width <= 640).lower()
-    tab.wait(f"() => (document.getElementById('summary') !== null) === {pictures}")
-    tab.drawn()
+    assert tab.luminance() == (1 if other == "light" else 0)
 
 
 @pytest.mark.parametrize("width", [390, 1600])
-@pytest.mark.parametrize("view", VIEWS)
-def test_readable_on_narrow_and_wide_screens(
-    tmp_path: Path, open_page: Open, view: str, width: int
-) -> None:
+@BOTH_VIEWS
+def test_narrow_and_wide_screens(tmp_path: Path, open_page: Open, view: str, width: int) -> None:
     layers = [Layer(i, random_weights(i, 14, 20)) for i in (0, 1, 23)]
     tab = open_page(make_pages(tmp_path, layers, prompt="word " * 60)[view])
-    resize(tab, view, width)
+    tab.resize(width)
     tab.page.locator("#scores-table a").first.click()
-    expect(tab.page.locator("#closer-body")).to_be_visible()
+    expect(tab.page.locator("#head-detail-body")).to_be_visible()
     tab.drawn()
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
     out = tab.page.evaluate(
         """() => Array.from(document.querySelectorAll('h1, h2, dd, #how, #controls > *, #status, '
-                + '#bar > *, #closer-actions > *, #heat svg, #scores th, #scores td'),
+                + '#bar > *, #head-detail-actions > *, #heat svg, #scores th, #scores td'),
             e => [e.id || e.tagName, e.getBoundingClientRect().right])
             .filter(([, right]) => right > innerWidth)"""
     )
@@ -803,104 +729,67 @@ def test_readable_on_narrow_and_wide_screens(
         assert drawing
         assert side
         assert side["x"] >= drawing["x"] + drawing["width"]
-    tab.page.set_viewport_size({"width": 1280, "height": 720})
 
 
 def test_by_touch(tmp_path: Path, chromium: Browser) -> None:
-    path = make_pages(tmp_path, two_layers())["head"]
-    context = chromium.new_context(
-        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
-    )
-    page = context.new_page()
-    page.goto(path.as_uri())
-    page.locator("#vis [role=option]").first.wait_for(state="attached")
-    page.locator("#vis #left [role=option]").nth(3).tap()
-    expect(page.locator("#readout")).to_contain_text("t3 (token 3) attends to")
+    size = {"width": 390, "height": 844}
+    tab = Tab(chromium, viewport=size, has_touch=True, is_mobile=True)
+    tab.open(make_pages(tmp_path, two_layers())["head"].as_uri())
+    tab.page.locator("#vis #left [role=option]").nth(3).tap()
+    expect(tab.page.locator("#readout")).to_contain_text("t3 (token 3) attends to")
     for _ in range(2):
-        page.get_by_role("button", name="Head 1", exact=True).tap()
-    expect(page.locator("#closer-title")).to_have_text("Layer 2, Head 1")
-    context.close()
+        tab.button("Head 1").tap()
+    tab.reads(TITLE, "Layer 2, Head 1")
+    tab.context.close()
+    assert (tab.complaints, tab.requests) == ([], [])
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@BOTH_VIEWS
 def test_printing(tmp_path: Path, open_page: Open, view: str) -> None:
-    layers = [Layer(i, random_weights(i, 12, 8)) for i in range(2)]
-    tab = open_page(make_pages(tmp_path, layers)[view], "#layer=1&head=3", color_scheme="dark")
-    tab.page.emulate_media(media="print", color_scheme="dark")
-    assert luminance(tab) == 1
-    assert luminance(tab, "getComputedStyle(document.querySelector('#vis text')).fill") == 0
-    assert luminance(tab, "getComputedStyle(document.querySelector('#heat rect')).fill") == 1
-    for hidden in ("#controls", "#theme-label", "#how", "#closer-actions"):
-        assert tab.page.locator(hidden).is_hidden()
-    tab.page.set_viewport_size({"width": 718, "height": 1000})  # A4 without margins
-    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 718
-    for part in ("#vis svg", "#heat svg"):
-        box = tab.page.locator(part).bounding_box()
-        assert box
-        assert box["x"] + box["width"] <= 718
-    assert len(tab.page.pdf()) > 10_000
-    tab.page.emulate_media(media="screen")
-    tab.page.set_viewport_size({"width": 1280, "height": 720})
-
-
-def test_a_long_picture_is_printed_layer_by_layer(tmp_path: Path, open_page: Open) -> None:
+    """On white paper, no wider than a sheet; the model view layer by layer, each on one sheet."""
     layers = [Layer(i, random_weights(i, 4, 24)) for i in (1, 2, 4, 7)]
-    tab = open_page(make_pages(tmp_path, layers)["model"], "#layer=2&head=1")
-    tab.page.emulate_media(media="print")
+    pages = make_pages(tmp_path, layers, prompt="A long story. " * 100)
+    tab = open_page(pages[view], "#layer=2&head=1", color_scheme="dark")
     tab.page.set_viewport_size({"width": 718, "height": 1047})  # A4 without margins
     tab.drawn()
+    tab.page.emulate_media(media="print", color_scheme="dark")
     tab.page.evaluate("dispatchEvent(new Event('beforeprint'))")
     tab.page.evaluate("scrollTo(0, 0)")
-    assert tab.page.locator("#vis > svg").first.is_hidden()
-    bottom = 0.0
-    for i, picture in enumerate(tab.page.locator("#vis > svg.layer").all()):
-        box = picture.bounding_box()
-        assert box
-        assert box["y"] >= bottom  # after the one before
-        bottom = box["y"] + box["height"]
-        assert box["height"] < 500
-        assert bottom < 1047 or i  # the first stands on the first sheet
-        assert picture.evaluate("e => getComputedStyle(e).breakInside") == "avoid"
-        texts = picture.locator("text").all_text_contents()
-        assert texts == (["Heads", "0", "1", "2", "3"] if i == 0 else []) + [str(layers[i].layer)]
-        lines = picture.locator("line").count()
-        assert lines == sum(len(expected_lines(weights)) for weights in layers[i].weights)
-    tab.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert tab.luminance() == tab.luminance("#heat rect", "fill") == 1
+    assert tab.luminance("#vis text", "fill") == 0
+    for hidden in ("#controls", "#theme-label", "#how", "#head-detail-actions"):
+        assert tab.page.locator(hidden).is_hidden()
+    assert tab.page.locator("#prompt").is_visible()  # which is folded on the screen
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 718
+    boxes = tab.page.evaluate(
+        "Array.from(document.querySelectorAll('#heat svg, #vis > svg'), e => "
+        "[e.className.baseVal, getComputedStyle(e).breakInside, e.getBoundingClientRect()])"
+    )
+    pictures = [box for name, avoid, box in boxes if name == "layer" and avoid == "avoid"]
+    assert all(box["right"] <= 718 for _, _, box in boxes)
+    if view == "model":
+        assert boxes[0][2]["height"] == 0  # the whole picture
+        assert all(0 < box["height"] < 500 for box in pictures)
+        assert all(a["bottom"] <= b["top"] for a, b in pairwise(pictures))
+        assert pictures[0]["bottom"] < 1047  # on the first sheet
+        for i, picture in enumerate(tab.page.locator("#vis > svg.layer").all()):
+            texts = picture.locator("text").all_text_contents()
+            above = ["Heads", "0", "1", "2", "3"] if i == 0 else []
+            assert texts == [*above, str(layers[i].layer)]
+            lines = [len(expected_lines(weights)) for weights in layers[i].weights]
+            assert picture.locator("line").count() == sum(lines)
+    assert len(tab.page.pdf()) > 10_000  # which fires both events
     tab.page.emulate_media(media="screen")
-    tab.page.set_viewport_size({"width": 1280, "height": 720})
+    tab.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert len(pictures) == (4 if view == "model" else 0)
     assert tab.page.locator("#vis > svg").count() == 1
-    assert tab.texts("#vis > svg > text.detail") == ["Layer 2, Head 1"]
-    tab.page.get_by_role("button", name="Layer 2, Head 1").click()
-    assert model_view_lines(tab) == expected_pictures(layers)
+    tab.reads(TITLE, "Layer 2, Head 1")
 
 
 # -------------------------------------------------------------------------- the address, and people
 
 
-def test_the_address_follows_what_is_shown(tmp_path: Path, open_page: Open) -> None:
-    layers = two_layers()
-    pages = make_pages(tmp_path, layers)
-    head, model = open_page(pages["head"]), open_page(pages["model"])
-    where = "location.hash"
-    assert head.page.evaluate(where) == ""
-    head.choose("#layer", "5")
-    assert head.page.evaluate(where) == "#layer=5"
-    head.page.get_by_role("button", name="Head 2", exact=True).dblclick()
-    head.wait("() => location.hash === '#layer=5&head=2'")
-    head.page.get_by_role("button", name="All heads").click()
-    head.wait("() => location.hash === '#layer=5'")
-    head.drawn()
-    assert head.pressed() == [True] * 3
-    picture = model.page.get_by_role("button", name="Layer 2, Head 1")
-    picture.click()
-    model.wait("() => location.hash === '#layer=2&head=1'")
-    assert picture.get_attribute("aria-expanded") == "true"
-    picture.click()
-    model.wait("() => location.hash === ''")
-    assert model.page.locator("#closer-body").is_hidden()
-
-
-@pytest.mark.parametrize("view", VIEWS)
+@BOTH_VIEWS
 def test_back_and_forth(tmp_path: Path, open_page: Open, view: str) -> None:
     layers = [Layer(i, random_weights(i, 2, 6, causal=False)) for i in (2, 5)]
     pair = {"tokens": list("abcdef"), "sentence_b_start": 4}
@@ -909,18 +798,18 @@ def test_back_and_forth(tmp_path: Path, open_page: Open, view: str) -> None:
     def now(address: str, title: str) -> None:
         tab.wait(f"() => location.hash === '{address}'")
         tab.drawn()
-        assert tab.page.evaluate("location.hash") == address
-        expect(tab.page.locator("#closer-title")).to_have_text(title)
+        assert tab.hash() == address
+        tab.reads(TITLE, title)
 
     now("", "One head")
     tab.page.get_by_label("Hide lines up to").fill("30")  # is no step
     now("#above=0.09", "One head")
     if view == "head":
-        tab.page.get_by_role("button", name="Head 1", exact=True).dblclick()  # is one
+        tab.button("Head 1").dblclick()  # is one
     else:
-        tab.page.get_by_role("button", name="Layer 2, Head 1").click()
+        tab.button("Layer 2, Head 1").click()
     now("#layer=2&head=1&above=0.09", "Layer 2, Head 1, All")
-    tab.page.get_by_role("link", name="Layer 5, Head 0").click()
+    tab.row("Layer 5, Head 0").click()
     now("#layer=5&head=0&above=0.09", "Layer 5, Head 0, All")
     tab.page.get_by_label("Hide lines up to").fill("20")
     now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
@@ -939,11 +828,23 @@ def test_back_and_forth(tmp_path: Path, open_page: Open, view: str) -> None:
         now("#layer=5&head=0&attention=3&above=0.04", part)
     tab.page.go_back()
     now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
-    if view == "head":  # another layer is a step
+    if view == "head":  # a double click is one step, and so is another layer
+        tab.button("Head 1").dblclick()
+        now("#layer=5&head=1&above=0.04", "Layer 5, Head 1, All")
         tab.choose("#layer", "2")
-        now("#layer=2&head=0&above=0.04", "Layer 2, Head 0, All")
+        now("#layer=2&head=1&above=0.04", "Layer 2, Head 1, All")
+        tab.button("All heads").click()
+        now("#above=0.04", "One head")
+        assert tab.pressed() == [True, True]
+        tab.choose("#layer", "5")
+        now("#layer=5&above=0.04", "One head")
+        for _ in range(4):
+            tab.page.go_back()
+    else:  # to close a picture is a step
+        tab.button("Layer 5, Head 0").click()
+        now("#above=0.04", "One head")
         tab.page.go_back()
-        now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
+    now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
     for _ in range(3):  # to load the page was none
         tab.page.go_back()
     assert tab.page.url == "about:blank"
@@ -951,18 +852,16 @@ def test_back_and_forth(tmp_path: Path, open_page: Open, view: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("view", VIEWS)
-def test_no_serious_accessibility_violation(
-    tmp_path: Path, open_page: Open, view: str, width: int, scheme: str
-) -> None:
+@BOTH_VIEWS
+def test_accessibility(tmp_path: Path, open_page: Open, view: str, width: int, scheme: str) -> None:
     from axe_playwright_python.base import AXE_FILE_PATH
 
     layers = [Layer(i, random_weights(i, 3, 6, causal=False)) for i in range(2)]
     tokens = ["[CLS]", "a", "b", "[SEP]", "a", "[SEP]"]
     header = {"tokens": tokens, "sentence_b_start": 4, "prompt": "word " * 200}
     tab = open_page(make_pages(tmp_path, layers, **header)[view], color_scheme=scheme)
-    resize(tab, view, width)
-    tab.page.get_by_role("link", name="Layer 1, Head 2").click()
+    tab.resize(width)
+    tab.row("Layer 1, Head 2").click()
     tab.wait("() => document.querySelector('#vis [role=option]') !== null")
     tab.page.locator("#vis [role=option]").first.focus()
     tab.page.evaluate(AXE_FILE_PATH.read_text(encoding="utf-8"))
@@ -975,4 +874,3 @@ def test_no_serious_accessibility_violation(
     ]
     assert serious == []
     assert passes > 20
-    tab.page.set_viewport_size({"width": 1280, "height": 720})

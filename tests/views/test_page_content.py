@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import stack_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers.pre_tokenizers import ByteLevel
@@ -20,27 +21,11 @@ from tokenizers.pre_tokenizers import ByteLevel
 from activations.attention.stack import Stack
 from activations.errors import ToolkitError
 from activations.text import printable
-from activations.views import page
+from activations.views import assets, page
 from activations.views.content import Caption
 from activations.views.packing import NOT_A_NUMBER, pack_weights
 from activations.views.page import build_pages, page_name
 from activations.views.tokens import readable
-
-
-def stack(*weights: np.ndarray, tokens: list[str] | None = None, split: int | None = None) -> Stack:
-    heads, rows, columns = weights[0].shape
-    names = tokens or [f"t{i}" for i in range(max(rows, columns))]
-    return Stack(
-        "Self",
-        "self",
-        tuple(range(len(weights))),
-        tuple(range(heads)),
-        tuple(weights),
-        tuple(names[:rows]),
-        tuple(names[:columns]),
-        split,
-    )
-
 
 patient = settings(deadline=None)  # the machine may be busy with a browser
 
@@ -129,22 +114,8 @@ def hashes(texts: list[str]) -> list[str]:
 
 # Any text, and text made of what is dangerous in a page.
 PIECES = ["</script>", "<script>", "<!--", "-->", "]]>", "</style>", "</title>", "</dd>", "<", ">"]
-PIECES += [
-    "&",
-    "&lt;",
-    "&#0;",
-    '"',
-    "'",
-    "\\",
-    "\\u003c",
-    "$data",
-    "${x}",
-    "\0",
-    "\r",
-    "\r\n",
-    "\n",
-]
-PIECES += ["\u2028", "\u2029", "\u202e", "\ufeff", "\ud800", "🙂", "Ġ", "Ċ", "▁", "ð", "Ł", "a"]
+PIECES += ["&", "&lt;", "&#0;", '"', "'", "\\", "\\u003c", "$data", "${x}", "\0", "\r", "\r\n"]
+PIECES += ["\n", "\u2028", "\u2029", "\u202e", "\ufeff", "\ud800", "🙂", "Ġ", "Ċ", "▁", "ð", "Ł"]
 TEXT = st.text() | st.lists(st.sampled_from(PIECES)).map("".join)
 
 
@@ -157,9 +128,11 @@ def test_any_text_stays_text(
 ) -> None:
     weights = np.full((1, len(tokens), len(tokens)), 1 / len(tokens))
     caption = Caption(model, prompt, (note,))
-    pages = build_pages(["head", "model"], caption, [stack(weights, tokens=tokens)])
+    pages = build_pages(
+        ["head", "model"], caption, [stack_of(weights, rows=tokens, columns=tokens)]
+    )
     parsed = Parsed(pages[view])
-    plain = Parsed(build_pages([view], Caption("m", "p", ("n",)), [stack(weights)])[view])
+    plain = Parsed(build_pages([view], Caption("m", "p", ("n",)), [stack_of(weights)])[view])
     assert [tag for tag, _ in parsed.elements] == [tag for tag, _ in plain.elements]
     assert parsed.by_id("prompt") == as_html_keeps_it(prompt)
     assert parsed.by_id("model") == as_html_keeps_it(model)
@@ -200,13 +173,13 @@ def test_any_text_stays_text(
     ],
 )
 def test_a_page_is_named_by_what_it_shows(caption: Caption, title: str) -> None:
-    pages = build_pages(["head", "model"], caption, [stack(np.ones((1, 1, 1)))])
+    pages = build_pages(["head", "model"], caption, [stack_of(np.ones((1, 1, 1)))])
     for view, content in pages.items():
         assert Parsed(content).of("title") == [({}, f"Attention {view} view: {title}")]
 
 
 def test_nothing_in_a_page_points_outside() -> None:
-    page = build_pages(["head"], Caption("m", "p"), [stack(np.ones((1, 1, 1)))])["head"]
+    page = build_pages(["head"], Caption("m", "p"), [stack_of(np.ones((1, 1, 1)))])["head"]
     for tag, attributes in Parsed(page).elements:
         assert not {"src", "href", "srcset", "action", "style", "onload"} & set(attributes), tag
 
@@ -215,20 +188,21 @@ def test_a_page_too_large_to_open_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(page, "_LARGEST_PAGE", 100)
     weights = np.random.default_rng(0).random((2, 20, 20))
     with pytest.raises(ToolkitError, match="--layers, --heads or --tokens"):
-        build_pages(["head"], Caption("m", "p"), [stack(weights)])
+        build_pages(["head"], Caption("m", "p"), [stack_of(weights)])
 
 
 @pytest.mark.parametrize("script", ["x = '</script>'", "/* <!-- */", "</STYLE>"])
 def test_a_library_that_would_end_its_element_is_refused(script: str) -> None:
-    with pytest.raises(ToolkitError, match="cannot stand in a page"):
-        page._safe(script, "library.js")
+    with pytest.raises(ToolkitError, match="cannot be put into a page"):
+        assets.checked(script, "library.js")
+    assert assets.checked("a\r\nb\rc", "library.js") == "a\nb\nc"  # as a browser hashes it
 
 
 def test_a_missing_library_is_named() -> None:
     with pytest.raises(ToolkitError, match="pip install"):
-        page._inline("no-such-distribution", "x.js")
+        assets.library_script("no-such-distribution", "x.js")
     with pytest.raises(ToolkitError, match=r"no/such\.js is missing"):
-        page._inline("bertviz", "no/such.js")
+        assets.library_script("bertviz", "no/such.js")
 
 
 # ---------------------------------------------------------------------------------------- weights
@@ -258,8 +232,8 @@ def same_weights(found: list[np.ndarray], expected: tuple[np.ndarray, ...], step
 
 def test_weights_to_four_decimals() -> None:
     rng = np.random.default_rng(0)
-    square = stack(*(rng.dirichlet(np.ones(9), (3, 9)).astype(np.float32) for _ in range(4)))
-    oblong = stack(*(rng.dirichlet(np.ones(5), (2, 7)).astype(np.float32) for _ in range(2)))
+    square = stack_of(*(rng.dirichlet(np.ones(9), (3, 9)).astype(np.float32) for _ in range(4)))
+    oblong = stack_of(*(rng.dirichlet(np.ones(5), (2, 7)).astype(np.float32) for _ in range(2)))
     packed, blob = pack_weights([square, oblong])
     for found, made in zip(unpack(packed, blob), (square, oblong), strict=True):
         same_weights(found, made.weights, 1e-4)
@@ -269,11 +243,11 @@ def test_weights_to_four_decimals() -> None:
 
 def test_the_ends_of_the_scale() -> None:
     exact = np.array([[[0.0, 1.0, 0.00004, 0.00006, 0.9999, 0.99996]]])
-    packed, blob = pack_weights([stack(exact)])
+    packed, blob = pack_weights([stack_of(exact)])
     assert unpack(packed, blob)[0][0].tolist() == [[[0, 1, 0, 0.0001, 0.9999, 1]]]
     # In single precision these would be rounded to the other side.
     close = np.array([[[0.8393499851226807, 0.7901499867439270, 0.8534500002861023]]], np.float32)
-    packed, blob = pack_weights([stack(close)])
+    packed, blob = pack_weights([stack_of(close)])
     assert unpack(packed, blob)[0][0].tolist() == [[[0.8393, 0.7901, 0.8535]]]
 
 
@@ -292,7 +266,7 @@ def test_odd_ranges_are_kept_within_a_step(
     low: float, size: float, inside: list[float], odd: list[float]
 ) -> None:
     weights = np.array([[[low + size * part for part in inside] + odd]])
-    packed, blob = pack_weights([stack(weights)])
+    packed, blob = pack_weights([stack_of(weights)])
     span = np.nanmax(weights[np.isfinite(weights)]) - weights[np.isfinite(weights)].min()
     step = max(1e-4, span / (NOT_A_NUMBER - 1), weights[np.isfinite(weights)].max() / 65534)
     (found,) = unpack(packed, blob)
@@ -301,14 +275,14 @@ def test_odd_ranges_are_kept_within_a_step(
 
 def test_nothing_but_odd_values() -> None:
     weights = np.array([[[np.nan, np.inf], [-np.inf, np.nan]]])
-    packed, blob = pack_weights([stack(weights)])
+    packed, blob = pack_weights([stack_of(weights)])
     assert np.isnan(unpack(packed, blob)[0][0]).all()
 
 
 @pytest.mark.parametrize("mask", [np.finfo(np.float32).min, np.finfo(np.float16).min, -np.inf])
 def test_masked_raw_scores_do_not_spoil_the_scale(mask: float) -> None:
     scores = np.array([[[3.25, mask], [-2.5, 0.125]]], dtype=np.float32)
-    packed, blob = pack_weights([stack(scores)])
+    packed, blob = pack_weights([stack_of(scores)])
     found = unpack(packed, blob)[0][0]
     np.testing.assert_allclose(found[0, [0, 1, 1], [0, 0, 1]], [3.25, -2.5, 0.125], atol=1e-4)
     assert np.isnan(found[0, 0, 1])
@@ -317,7 +291,7 @@ def test_masked_raw_scores_do_not_spoil_the_scale(mask: float) -> None:
 def test_sentence_pairs_share_the_weights() -> None:
     rng = np.random.default_rng(0)
     weights = [rng.dirichlet(np.ones(6), (2, 6)) for _ in range(2)]
-    single, pair = stack(*weights), stack(*weights, split=2)
+    single, pair = stack_of(*weights), stack_of(*weights, split=2)
     packed, blob = pack_weights([pair])
     assert blob == pack_weights([single])[1]  # they travel once
     assert [entry["name"] for entry in packed] == [
@@ -334,7 +308,7 @@ def test_sentence_pairs_share_the_weights() -> None:
 
 
 def test_sentence_pairs_of_several_stacks_are_told_apart() -> None:
-    made = stack(np.ones((2, 4, 4)), split=1)
+    made = stack_of(np.ones((2, 4, 4)), split=1)
     stacks = [
         Stack(**{**vars(made), "name": name})
         for name in ("Self, layer 0, 2 heads of 4 x 4", "Self, layer 1, 2 heads of 4 x 4")
@@ -349,7 +323,7 @@ def test_sentence_pairs_of_several_stacks_are_told_apart() -> None:
 
 
 def test_the_numbers_of_layers_and_heads_travel() -> None:
-    made = stack(np.ones((2, 1, 1)), np.ones((2, 1, 1)))
+    made = stack_of(np.ones((2, 1, 1)), np.ones((2, 1, 1)))
     made = Stack(**{**vars(made), "layers": (3, 8), "heads": (1, 5)})
     ((entry,), _) = pack_weights([made])
     assert (entry["layers"], entry["heads"]) == ((3, 8), (1, 5))

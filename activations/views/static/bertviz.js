@@ -26,7 +26,7 @@ const State = {
   redraw: () => {},
 };
 
-const Drawing = (() => {
+const Bertviz = (() => {
   // bertviz loads its libraries through require.js. They are in the page, so this stands in for
   // it: keep bertviz's function and call it whenever something is to be drawn.
   let bertviz = null;

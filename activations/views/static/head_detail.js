@@ -1,14 +1,14 @@
 "use strict";
-// One head looked at closely: its scores, its weights as a heat map with values, and as CSV.
-const Closer = (() => {
-  let shown = null; // the picture that is shown, as Heat takes it
+// One head in detail: its scores, its weights as a heat map with values, and as CSV.
+const HeadDetail = (() => {
+  let shown = null; // the picture that is shown, as HeatMap takes it
   let wantsValues = null; // once somebody has said so
   let what = []; // what it is made of
 
   const title = (stack, layer, head) =>
     `Layer ${stack.layers[layer]}, ${stack.average ? "average of the heads" : `Head ${stack.heads[head]}`}`;
 
-  // What else is to be said of it, where it could be taken for another.
+  // What else to name of it, so that it is not taken for another.
   const way = (stack) =>
     (Page.stacks.length > 1 ? `, ${stack.name}` : "") + (stack.withoutFirst ? ", without the first token" : "");
 
@@ -33,25 +33,25 @@ const Closer = (() => {
     if (asked.every((each, i) => each === what[i])) return;
     what = asked;
     shown = head === null ? null : pictureOf(stack, layer, head);
-    byId("closer-hint").hidden = shown !== null;
-    byId("closer-body").hidden = shown === null;
-    byId("closer-title").textContent = shown ? shown.title : "One head";
-    say("");
+    byId("head-detail-hint").hidden = shown !== null;
+    byId("head-detail-body").hidden = shown === null;
+    byId("head-detail-title").textContent = shown ? shown.title : "One head";
+    setStatus("");
     if (!shown) return;
-    byId("head-scores").replaceChildren(...(stack.average ? [] : Scores.list(stack, layer, head)));
-    byId("values").checked = wantsValues ?? Heat.hasRoom(shown, room());
+    byId("head-scores").replaceChildren(...(stack.average ? [] : ScoreTable.list(stack, layer, head)));
+    byId("values").checked = wantsValues ?? HeatMap.hasRoom(shown, room());
     drawHeat();
   }
 
-  const room = () => Math.min(Math.max(byId("closer").clientWidth - 8, 260), 640);
+  const room = () => Math.min(Math.max(byId("head-detail").clientWidth - 8, 260), 640);
 
   function drawHeat() {
     if (!shown) return;
-    byId("heat").replaceChildren(Heat.draw(shown, room(), byId("values").checked, tellCell));
+    byId("heat").replaceChildren(HeatMap.draw(shown, room(), byId("values").checked, showCell));
   }
 
   // The token pair of a cell; of one shared by several, the pair of its strongest weight.
-  function tellCell(r, c, shared) {
+  function showCell(r, c, shared) {
     const { matrix, rowTokens, columnTokens, rowStart, columnStart } = shown;
     const weight = Number.isNaN(matrix[r][c]) ? "no number" : decimals(matrix[r][c]);
     byId("cell").replaceChildren(
@@ -60,25 +60,25 @@ const Closer = (() => {
       shared > 1 ? ` (the strongest of ${shared} x ${shared})` : "");
   }
 
-  const say = (text) => { byId("closer-said").textContent = text; };
+  const setStatus = (text) => { byId("head-detail-status").textContent = text; };
 
   async function copyCsv() {
     const text = Save.csv(shown);
     if (await Save.copy(text)) {
-      say(`Copied: ${shown.matrix.length} x ${shown.matrix[0].length} weights of ${shown.title}.`);
+      setStatus(`Copied: ${shown.matrix.length} x ${shown.matrix[0].length} weights of ${shown.title}.`);
       return;
     }
     Save.download(`${shown.fileName}.csv`, new Blob([text], { type: "text/csv" }));
-    say("The browser does not let this page copy, so the CSV is saved as a file.");
+    setStatus("The browser does not let this page copy, so the CSV is saved as a file.");
   }
 
   function save(format) {
     Save.picture(format, `${shown.fileName}_matrix`, Save.standalone(byId("heat").firstElementChild, `${shown.title}: ${byId("model").textContent}`))
-      .catch((error) => say(`The picture could not be made: ${error.message}.`));
+      .catch((error) => setStatus(`The picture could not be made: ${error.message}.`));
   }
 
   function start() {
-    byId("closer-actions").append(
+    byId("head-detail-actions").append(
       button("Copy as CSV", copyCsv),
       button("Save matrix as SVG", () => save("svg")),
       button("Save matrix as PNG", () => save("png")),

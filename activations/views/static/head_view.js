@@ -1,7 +1,7 @@
 "use strict";
-// What the head view has beside bertviz's drawing: the layer, heads to switch by name, tokens.
+// What the head view adds to bertviz's drawing: the layer, heads to switch by name, tokens.
 const HeadView = (() => {
-  // The layers of which lines are drawn at once, as positions.
+  // The layers whose lines are drawn at once, as positions.
   function layers() {
     return [Math.max(State.stack.layers.indexOf(State.wanted?.layer ?? State.stack.layers[0]), 0)];
   }
@@ -32,7 +32,7 @@ const HeadView = (() => {
 
   const squares = () => Array.from(State.svg.querySelectorAll(":scope > g:last-of-type > rect"));
 
-  // bertviz tells a head that is off by a lighter colour only.
+  // A head that is off differs by a lighter colour only.
   const headsOn = () => squares().map(
     (square, i) => d3.color(square.getAttribute("fill")).hex() === d3.color(d3.schemeCategory10[i % 10]).hex());
 
@@ -52,18 +52,19 @@ const HeadView = (() => {
       const send = (type) => square.dispatchEvent(new MouseEvent(type));
       made.addEventListener("click", (event) => send(event.shiftKey ? "dblclick" : "click"));
       made.addEventListener("dblclick", (event) => { if (!event.shiftKey) send("dblclick"); });
-      for (const type of ["click", "dblclick"]) square.addEventListener(type, switched); // after bertviz's own
+      square.addEventListener("click", () => switched(false)); // after bertviz's own
+      square.addEventListener("dblclick", () => switched(true));
       group.append(made);
     });
     markHeads();
   }
 
-  function switched() {
-    markHeads();
+  function switched(isStep) {
+    markHeads(isStep);
     State.switched();
   }
 
-  function markHeads() {
+  function markHeads(isStep = true) {
     const on = headsOn();
     byId("heads").querySelectorAll("button").forEach((each, i) => {
       each.setAttribute("aria-pressed", String(on[i]));
@@ -72,7 +73,7 @@ const HeadView = (() => {
     const places = heads();
     State.wanted = { ...State.wanted, heads: places.length === on.length ? null : places };
     byId("all-heads").hidden = State.wanted.heads === null;
-    State.opened(places.length === 1 ? { layer: layers()[0], head: places[0] } : null);
+    State.opened(places.length === 1 ? { layer: layers()[0], head: places[0] } : null, isStep);
   }
 
   // After the lines: some heads may have been switched while they were made.
@@ -94,8 +95,8 @@ const HeadView = (() => {
   function open(layer, head) {
     show({ layer: State.stack.layers[layer], heads: [head] });
     byId("side").scrollTop = 0;
-    const { top, bottom } = byId("closer").getBoundingClientRect();
-    if (bottom < 100 || top > innerHeight - 100) reveal(byId("closer"), 0);
+    const { top, bottom } = byId("head-detail").getBoundingClientRect();
+    if (bottom < 100 || top > innerHeight - 100) reveal(byId("head-detail"), 0);
   }
 
   return { start, layers, heads, prepare, dress, finish, open };

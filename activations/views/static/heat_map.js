@@ -1,7 +1,7 @@
 "use strict";
 // A head's weights as a heat map: rows attend, columns are attended to. Cells of one shade are one
 // path, so that a picture of thousands of cells is a few dozen elements, sharp at any size.
-const Heat = (() => {
+const HeatMap = (() => {
   const LARGEST = 400; // cells a side; of a longer text several tokens share one
   const SHADES = 48;
   const CELL = { least: 2, most: 34, withValue: 34, withLabel: 11 }; // pixels

@@ -83,11 +83,10 @@ const Lines = (() => {
     return true;
   }
 
-  // How many of all lines are drawn, in words; `whose` is "its " where they are a head's.
-  function told(drawn, all, whose = "") {
+  // How many of all lines are drawn, as a sentence; `whose` is "its " where they are a head's.
+  function sentence(drawn, all, whose = "") {
     if (drawn === all) return `${counted(all, "line")} ${all === 1 ? "is" : "are"} drawn.`;
-    const which = drawn ? `The ${grouped(drawn)} strongest` : "None";
-    return `${which} of ${whose}${grouped(all)} lines ${drawn ? "are" : "is"} drawn.`;
+    return `${drawn ? `The ${grouped(drawn)} strongest` : "0"} of ${whose}${grouped(all)} lines are drawn.`;
   }
 
   function forget() {
@@ -96,5 +95,5 @@ const Lines = (() => {
     turn++;
   }
 
-  return { make, told, forget };
+  return { make, sentence, forget };
 })();

@@ -4,8 +4,8 @@
   const view = Page.view === "head" ? HeadView : ModelView;
   const narrow = matchMedia("(max-width: 640px)");
   let base; // the stack chosen, one of Page.stacks
-  let showing = 0; // counts the calls of show(), so that an earlier one can tell it is outdated
-  let telling = 0; // and those of tell()
+  let showing = 0; // counts the calls of show(), so that an earlier one notices that it is outdated
+  let counting = 0; // and those of countLines()
   let drawing = false; // what is open may change until it is done
   let counts = null; // of all that could be drawn, as Weights.histogram() counts it
 
@@ -23,11 +23,11 @@
     byId("filter").value = String(Page.stacks.indexOf(base));
     showThreshold();
     State.everything = false;
-    Scores.fill(base, openHead, (head) => addressOf(head, false));
+    ScoreTable.fill(base, openHead, (head) => addressOf(head, false));
     show(arrived);
   }
 
-  // All that is asked for, by bertviz. Gives false where something else was to be drawn meanwhile.
+  // Let bertviz draw everything asked for. Gives false where something else is to be drawn meanwhile.
   async function draw() {
     const root = byId("drawing");
     const onLayer = document.activeElement?.id === "layer";
@@ -37,7 +37,7 @@
     Tokens.forget();
     view.prepare(root);
     const { stack } = State;
-    const vis = Drawing.draw(Drawing.parameters([...stack.layers.keys()], [...stack.heads.keys()]));
+    const vis = Bertviz.draw(Bertviz.parameters([...stack.layers.keys()], [...stack.heads.keys()]));
     view.dress();
     vis.replaceChildren(); // laid out and painted once, not after every slice of lines
     if (!await Lines.make(State.cut)) return false;
@@ -74,7 +74,7 @@
     const weights = counts.reduce((sum, count) => sum + count, 0);
     const tooMany = all > room || (weights > Limits.weightsAtOnce && !everything);
     const asPictures = view === ModelView && (tooMany || (pictures() === "matrices" && !everything));
-    byId("how").hidden = asPictures; // it tells of lines
+    byId("how").hidden = asPictures; // it is about lines
     byId("pictures-label").hidden = view === HeadView || tooMany; // then there is no choice
     byId("pictures").value = asPictures ? "matrices" : "lines";
     if (asPictures) {
@@ -84,42 +84,42 @@
     } else {
       State.cut = all > room ? Weights.cutFor(stack, counts, room, least) : least;
       if (!await draw() || !stillWanted()) return false;
-      tell();
+      countLines();
     }
     if (view === ModelView ? tooMany : all > room) offer(all);
     return true;
   }
 
-  // Of the heads that are on: the lines of the others are there, and not seen.
-  async function tell() {
-    const [mine, { stack, least, cut }] = [++telling, State];
+  // Say how many lines are visible: those of the heads that are off are drawn too, and hidden.
+  async function countLines() {
+    const [mine, { stack, least, cut }] = [++counting, State];
     const heads = [...view.heads()];
     const seen = heads.length === stack.heads.length ? counts : await Weights.histogram(stack, view.layers(), heads);
-    if (mine !== telling || !counts || !State.svg.isConnected) return; // something else is being drawn
+    if (mine !== counting || !counts || !State.svg.isConnected) return; // something else is being drawn
     byId("status").textContent = aboutLines(...[least, cut].map((above) => Weights.above(stack, seen, above)));
   }
-  State.switched = () => tell();
+  State.switched = () => countLines();
 
   const pictures = () => State.pictures || (narrow.matches ? "matrices" : "lines");
 
   function aboutPictures(tooMany, many) {
-    const why = tooMany ? `${many} are too many to be drawn at once, so each`
-      : State.pictures ? "Each" : "Here is little room for lines, so each";
+    const why = tooMany ? `${many} are too many to draw at once, so each`
+      : State.pictures ? "Each" : "The window is narrow, so each";
     return `${why} picture shows the weights of a head as a matrix: rows attend, columns are attended to. ` +
       "Click one to see its lines.";
   }
 
   function aboutLines(all, drawn) {
     const faint = `Lines with a weight of ${decimals(State.cut)} or less are not drawn.`;
-    const raw = base.probabilities ? "" : " The values are raw scores, not weights between 0 and 1: only what is above 0 can be a line.";
-    return `${Lines.told(drawn, all)} ${faint}${raw}`;
+    const raw = base.probabilities ? "" : " The values are raw scores, not weights between 0 and 1; only values above 0 are drawn as lines.";
+    return `${Lines.sentence(drawn, all)} ${faint}${raw}`;
   }
 
   function offer(all) {
     const choice = byId("choice");
     choice.hidden = false;
     if (all > Limits.onRequest) {
-      choice.replaceChildren("All of them would freeze the browser. To see the fainter ones, make a page of " +
+      choice.replaceChildren("All of them would freeze the browser. To see the weaker ones, make a page of " +
         "fewer layers, heads or tokens (--layers, --heads, --tokens).");
       return;
     }
@@ -132,22 +132,22 @@
 
   // ------------------------------------------------------------------------------ one head on its own
 
-  // Name the head that is on its own, and show it closely.
+  // Name the head that is on its own, and show its matrix. `isStep`: see remember().
   let place = null; // {layer, head} as positions
-  State.opened = (now) => {
+  State.opened = (now, isStep = true) => {
     place = now;
     const { stack } = State;
     const line = byId("opened");
     line.replaceChildren();
     Tokens.forget();
-    Closer.show(stack, place?.layer ?? null, place?.head ?? null);
+    HeadDetail.show(stack, place?.layer ?? null, place?.head ?? null);
     if (place) {
-      const title = Closer.title(stack, place.layer, place.head);
+      const title = HeadDetail.title(stack, place.layer, place.head);
       line.append(...(Page.otherPage ? [`${title}: see it `, linkTo(place), "."] : [title]));
     }
-    byId("to-closer").hidden = !place;
+    byId("to-head-detail").hidden = !place;
     byId("to-scores").hidden = byId("scores").hidden;
-    if (!drawing) remember();
+    if (!drawing) remember(!isStep);
   };
   State.redraw = () => show();
 
@@ -173,22 +173,16 @@
     return [...parts].map(([key, value]) => `${key}=${value}`).join("&");
   }
 
-  // Keep what is shown in the address. Another head, layer or attention is a step that the browser's
-  // buttons lead back and forth by; the clicks of a double click are one step.
-  let repeated = false; // the latest click was the second of a double click
-  let stepped = false; // and the first was a step
-
-  function remember(arrived = false) {
+  // Keep what is shown in the address. Another head, layer or attention is a step of the browser's
+  // history, unless the address itself asked for it, or heads were only switched on or off (as the
+  // first clicks of a double click do): then `inPlace`.
+  function remember(inPlace = false) {
     if (!["file:", "http:", "https:"].includes(location.protocol)) return; // a frame has no address
     const [address, before] = [addressOf(place), location.hash.slice(1)];
-    const isStep = openedIn(address) !== openedIn(before) && !arrived;
-    const isNew = isStep && !(repeated && stepped);
-    if (!repeated) stepped = isNew;
     if (address === before) return; // browsers count these calls
-    if (isStep) byId("astray").textContent = "";
-    const url = address ? `#${address}` : location.pathname + location.search;
-    if (isNew) history.pushState(null, "", url);
-    else history.replaceState(null, "", url);
+    const isStep = openedIn(address) !== openedIn(before) && !inPlace;
+    if (isStep) byId("address-note").textContent = "";
+    history[isStep ? "pushState" : "replaceState"](null, "", address ? `#${address}` : location.pathname + location.search);
   }
 
   function openedIn(address) {
@@ -196,14 +190,7 @@
     return ["layer", "head", "attention"].map((key) => parts.get(key)).join();
   }
 
-  function startSteps() {
-    for (const type of ["click", "keydown", "change"]) {
-      addEventListener(type, (event) => { if (event.isTrusted) repeated = event.detail > 1; }, { capture: true });
-    }
-    addEventListener("popstate", readAddress); // not hashchange, which comes later than the address
-  }
-
-  // What the address asks for. Of what is not there it is said that it is not.
+  // Show what the address asks for, and say what of it is not there.
   function readAddress() {
     const asked = new URLSearchParams(location.hash.slice(1));
     const stack = Page.stacks[Number(asked.get("attention") ?? 0)] ?? Page.stacks[0];
@@ -221,21 +208,21 @@
       layer: layer >= 0,
       head: head >= 0 || average,
     };
-    byId("astray").textContent = strayed(asked, Object.keys(found).filter((key) => asked.get(key) && !found[key]));
+    byId("address-note").textContent = addressNote(asked, Object.keys(found).filter((key) => asked.get(key) && !found[key]));
     const withoutFirst = asked.get("first") === "hidden" && Weights.hasFirst(stack);
     look(stack, layer < 0 ? null : { layer: stack.layers[layer], heads }, { average, withoutFirst }, true);
   }
 
-  // What is to be said of an address that did not mean this page: in a folder pages of one model have
+  // What to say of an address that was not meant for this page: pages of one model in one folder have
   // the same names, whatever it read and whatever part is shown.
-  function strayed(asked, missing) {
-    const said = [];
+  function addressNote(asked, missing) {
+    const notes = [];
     if (asked.has("of") && asked.get("of") !== Page.capture) {
-      said.push("The link came from a page of another capture; this page shows the one named at its top.");
+      notes.push("The link came from a page of another capture. This page shows the capture named at its top.");
     }
     const names = missing.map((key) => `${key} ${shorten(encodeURIComponent(asked.get(key)), 20)}`);
-    if (names.length) said.push(`The address names ${names.join(" and ")}, which this page does not have.`);
-    return said.join(" ");
+    if (names.length) notes.push(`The address names ${names.join(" and ")}, which this page does not have.`);
+    return notes.join(" ");
   }
 
   // A row of the table of scores was chosen.
@@ -264,7 +251,7 @@
     });
   }
 
-  // What is wanted, in another stack: of its layer and heads those that are there too.
+  // What is wanted, in another stack: the layer and heads that are there too.
   function sameIn(stack) {
     const { stack: old, wanted } = State;
     if (!wanted || !stack.layers.includes(wanted.layer)) return null;
@@ -273,8 +260,8 @@
     return { layer: wanted.layer, heads: heads.length ? heads : null };
   }
 
-  // Of the average one comes back to the heads that were on, or to the head that was open.
-  function startWays() {
+  // After the average, the heads that were on before are on again, or the head that was open.
+  function startAverageAndFirstToken() {
     let before = {};
     byId("average").addEventListener("change", () => {
       const { average, wanted } = { ...State, average: byId("average").checked };
@@ -314,8 +301,8 @@
     for (const format of ["SVG", "PNG"]) {
       byId("save").append(button(format, async () => {
         try {
-          const alone = byId("summary") && !byId("vis");
-          const made = alone ? Save.table(byId("summary"), caption()) : Save.standalone(State.svg, caption());
+          const alone = byId("thumbnails") && !byId("vis");
+          const made = alone ? Save.table(byId("thumbnails"), caption()) : Save.standalone(State.svg, caption());
           await Save.picture(format.toLowerCase(), pictureName(), made);
         } catch (error) {
           byId("status").textContent = `The picture could not be made (${error.message}).`;
@@ -331,19 +318,8 @@
 
   function caption() {
     const layer = layerShown();
-    const what = place ? Closer.title(State.stack, place.layer, place.head) : layer === null ? "all layers" : `Layer ${layer}`;
-    return `${byId("model").textContent}: ${what}${Closer.way(State.stack)}; weights above ${decimals(State.cut)}`;
-  }
-
-  // A folded text is printed whole.
-  function startPrinting() {
-    const folded = () => document.querySelectorAll("details:not([open])");
-    let opened = [];
-    addEventListener("beforeprint", () => {
-      opened = [...folded()];
-      for (const each of opened) each.open = true;
-    });
-    addEventListener("afterprint", () => { for (const each of opened) each.open = false; });
+    const what = place ? HeadDetail.title(State.stack, place.layer, place.head) : layer === null ? "all layers" : `Layer ${layer}`;
+    return `${byId("model").textContent}: ${what}${HeadDetail.way(State.stack)}; weights above ${decimals(State.cut)}`;
   }
 
   // ------------------------------------------------------------------------------------- start
@@ -352,23 +328,22 @@
     try {
       await Weights.restore();
     } catch (error) {
-      byId("status").textContent = `The weights in this page are damaged (${error}). Make it again.`;
+      byId("status").textContent = `The weights in this page are damaged (${error}). Make the page again.`;
       return;
     }
     startFilter();
     startPictures();
-    startWays();
+    startAverageAndFirstToken();
     startThreshold();
     startSaving();
     view.start();
-    Closer.start();
-    for (const part of ["closer", "scores"]) byId(`to-${part}`).addEventListener("click", () => reveal(byId(part), 0));
-    Scores.start();
+    HeadDetail.start();
+    for (const part of ["head-detail", "scores"]) byId(`to-${part}`).addEventListener("click", () => reveal(byId(part), 0));
+    ScoreTable.start();
     Theme.start(new URLSearchParams(location.hash.slice(1)).get("theme"), () => show());
     readAddress();
-    startSteps();
+    addEventListener("popstate", readAddress); // not hashchange, which comes later than the address
     narrow.addEventListener("change", () => { if (view === ModelView) show(); });
-    startPrinting();
   }
 
   addEventListener("DOMContentLoaded", start);

@@ -1,15 +1,15 @@
 "use strict";
-// What the model view has beside bertviz's drawing: pictures that open by keyboard, the tokens of the
+// What the model view adds to bertviz's drawing: pictures that open by keyboard, the tokens of the
 // one that is open; and, where all lines would be too many, a head's lines alone.
 const ModelView = (() => {
-  let opening = 0; // counts the calls of openAlone(), so that an earlier one can tell it is outdated
+  let opening = 0; // counts the calls of openAlone(), so that an earlier one notices that it is outdated
 
   const layers = () => State.stack.layers.keys();
   const heads = () => State.stack.heads.keys();
 
   function start() {
-    addEventListener("beforeprint", splitByLayer);
-    addEventListener("afterprint", join);
+    addEventListener("beforeprint", copyByLayer);
+    addEventListener("afterprint", removeCopies);
   }
 
   const prepare = () => {};
@@ -21,13 +21,10 @@ const ModelView = (() => {
 
   function dress() {
     const { stack } = State;
-    // So that it can be scaled, as print does.
-    State.svg.classList.toggle("tall", State.svg.getAttribute("height") > 1.3 * State.svg.getAttribute("width"));
-    State.svg.setAttribute("viewBox", `0 0 ${State.svg.getAttribute("width")} ${State.svg.getAttribute("height")}`);
     regions().forEach((region, i) => {
       const [layer, head] = [Math.floor(i / stack.heads.length), i % stack.heads.length];
       region.setAttribute("role", "button");
-      region.setAttribute("aria-label", Closer.title(stack, layer, head));
+      region.setAttribute("aria-label", HeadDetail.title(stack, layer, head));
       region.setAttribute("aria-expanded", "false");
       region.addEventListener("click", () => opened(region, layer, head)); // after bertviz's own
       region.addEventListener("keydown", (event) => {
@@ -69,33 +66,27 @@ const ModelView = (() => {
     if (!wanted) State.opened(null);
   }
 
-  // Print begins a picture longer than a sheet on a new one, and cuts it wherever the sheet ends. So
-  // meanwhile every layer is a picture of its own. What is open would be cut too; its matrix is there.
-  let whole = null; // the picture that is split, and what it holds otherwise, in order
-
-  function splitByLayer() {
+  // A picture that is longer than a sheet would be cut in the middle of a layer. So print shows a copy
+  // of each layer instead, without the head that is open, whose matrix follows.
+  function copyByLayer() {
     const { svg, stack } = State;
-    if (!svg?.isConnected || !svg.classList.contains("tall")) return;
-    whole = { svg, children: [...svg.children] };
-    const pictures = [...regions()].map((region) => region.parentNode);
-    const labels = whole.children.filter((each) => each.localName === "text" && !each.classList.contains("detail"));
+    if (!svg?.isConnected || byId("thumbnails")) return;
     const count = stack.heads.length;
-    const above = labels.splice(0, 1 + count); // "Heads" and their numbers; then "Layers" and theirs
+    const pictures = [...regions()].map((region) => region.parentNode);
+    const labels = [...svg.querySelectorAll(":scope > text:not(.detail)")];
+    const [above, numbers] = [labels.slice(0, 1 + count), labels.slice(2 + count)]; // between them: "Layers"
     stack.layers.forEach((_, layer) => {
       const row = pictures.slice(layer * count, (layer + 1) * count);
-      const [y, height] = ["y", "height"].map((name) => +row[0].querySelector(".attn_background").getAttribute(name));
+      const { y, height } = row[0].querySelector(".attn_background").getBBox();
       const top = layer ? y : 0;
+      const shown = [...(layer ? [] : above), numbers[layer], ...row];
       svg.parentNode.append(svgElement("svg", {
         class: "layer", viewBox: `0 ${top} ${svg.getAttribute("width")} ${y + height - top}`,
-      }, ...(layer ? [] : above), labels[1 + layer], ...row));
+      }, ...shown.map((each) => each.cloneNode(true))));
     });
   }
 
-  function join() {
-    whole?.svg.append(...whole.children); // another may have been drawn since
-    whole = null;
-    document.querySelectorAll("#vis > .layer").forEach((each) => each.remove());
-  }
+  const removeCopies = () => document.querySelectorAll("#vis > .layer").forEach((each) => each.remove());
 
   // Not for every drawing: who moves the slider wants to stay there.
   function revealAsked(target, share) {
@@ -106,7 +97,7 @@ const ModelView = (() => {
   // The head is opened wherever it is; an open one stays.
   function open(layer, head) {
     State.reveals = true;
-    if (byId("summary")) {
+    if (byId("thumbnails")) {
       openAlone(layer, head);
       return;
     }
@@ -131,7 +122,7 @@ const ModelView = (() => {
       if (byId("vis") && isWanted(layer, head)) closeAlone();
       else ModelView.open(layer, head);
     };
-    if (!await Summary.draw(byId("drawing"), stack, full, toggle, stillWanted)) return false;
+    if (!await Thumbnails.draw(byId("drawing"), stack, full, toggle, stillWanted)) return false;
     const layer = stack.layers.indexOf(State.wanted?.layer);
     if (State.wanted?.heads && layer >= 0) await openAlone(layer, State.wanted.heads[0]);
     State.reveals = false;
@@ -142,7 +133,7 @@ const ModelView = (() => {
     opening++;
     Lines.forget();
     byId("vis")?.remove();
-    Summary.mark(null);
+    Thumbnails.mark(null);
     State.wanted = null;
     State.opened(null);
   }
@@ -151,19 +142,19 @@ const ModelView = (() => {
   async function openAlone(layer, head) {
     const [mine, stack] = [++opening, State.stack];
     const counts = await Weights.histogram(stack, [layer], [head]);
-    if (mine !== opening || stack !== State.stack || !byId("summary")) return;
+    if (mine !== opening || stack !== State.stack || !byId("thumbnails")) return;
     State.cut = Weights.cutFor(stack, counts, Limits.atOnce, State.least);
     // As one of many heads the small picture, which is not shown, takes no room.
-    const vis = Drawing.draw({ ...Drawing.parameters([layer], [head]), total_heads: 1000 });
+    const vis = Bertviz.draw({ ...Bertviz.parameters([layer], [head]), total_heads: 1000 });
     vis.dataset.alone = "";
     Lines.forget(); // the small picture's
     vis.querySelector("svg > g > rect:last-child").dispatchEvent(new MouseEvent("click"));
     nameAverage();
-    Summary.mark(layer * stack.heads.length + head);
+    Thumbnails.mark(layer * stack.heads.length + head);
     State.wanted = { layer: stack.layers[layer], heads: [head] };
     State.opened({ layer, head });
     const [all, drawn] = [State.least, State.cut].map((cut) => Weights.above(stack, counts, cut));
-    if (drawn < all) byId("opened").append(` ${Lines.told(drawn, all, "its ")}`);
+    if (drawn < all) byId("opened").append(` ${Lines.sentence(drawn, all, "its ")}`);
     if (!await Lines.make(State.cut)) return;
     dressDetail(layer, head);
     revealAsked(vis, 0);

@@ -34,7 +34,7 @@ const Save = (() => {
     }
   }
 
-  // With a line below that tells what it shows.
+  // With a line below that says what it shows.
   function compose([x, y, width, picture], filter, children, caption) {
     const { backgroundColor: paper, color: ink, fontFamily } = getComputedStyle(document.body);
     const height = picture + 22;

@@ -1,6 +1,6 @@
 "use strict";
-// The scores of all heads, reckoned when the page was made: a table to sort, whose rows open the head.
-const Scores = (() => {
+// The scores of all heads, computed when the page was made: a table to sort, whose rows open the head.
+const ScoreTable = (() => {
   const FEW = 10; // rows shown before more are asked for
   const names = Page.scores.map((name) => {
     const words = name.replaceAll("_", " ");

@@ -2,14 +2,14 @@
 // Every head as one small picture of its matrix of weights, on a canvas: an overview, and what is left
 // where a model view would have more lines than a browser draws. A head's lines are drawn when it is
 // opened.
-const Summary = (() => {
+const Thumbnails = (() => {
   const LARGEST = 64; // pixels a side; of a longer text several tokens share one
 
   // Draw all heads of a stack into `root`, `full` being the step of full colour. When a picture is
   // chosen, `open(stack, layer, head)` is called with positions in the stack's lists. Gives false when
   // `stillWanted()` no longer holds.
   async function draw(root, stack, full, open, stillWanted) {
-    const table = element("div", { id: "summary" });
+    const table = element("div", { id: "thumbnails" });
     table.style.gridTemplateColumns = `auto repeat(${stack.heads.length}, minmax(24px, 112px))`;
     root.replaceChildren(table);
     const label = (text, kind) => table.append(element("span", { class: kind }, text));
@@ -28,7 +28,7 @@ const Summary = (() => {
   }
 
   function picture(stack, layer, head, full, open) {
-    const name = Closer.title(stack, layer, head);
+    const name = HeadDetail.title(stack, layer, head);
     return button(paint(stack, layer, head, full), () => open(stack, layer, head), {
       "aria-label": name, "aria-pressed": "false", title: name,
     });
@@ -63,7 +63,7 @@ const Summary = (() => {
 
   // Show which picture is open: its place in the order of drawing, or null.
   function mark(place) {
-    document.querySelectorAll("#summary button").forEach((button, i) => {
+    document.querySelectorAll("#thumbnails button").forEach((button, i) => {
       button.setAttribute("aria-pressed", String(i === place));
     });
   }

@@ -3,8 +3,8 @@
 const Page = JSON.parse(byId("page-data").textContent);
 
 const Weights = (() => {
-  const AVERAGE = "average"; // the one head of a stack of which the heads' mean is looked at
-  const LEAST_REST = 0.001; // of a row without its first token; less has too few digits to be told
+  const AVERAGE = "average"; // the one head of a stack whose heads are averaged
+  const LEAST_REST = 0.001; // of a row without its first token; less has too few digits to be shown
   let quantised; // Uint16Array of all stacks, layer by layer, (heads, rows, columns) each
 
   async function restore() {
@@ -105,15 +105,15 @@ const Weights = (() => {
     return found;
   }
 
-  // The weight of each of the 65,536 steps, reckoned once.
+  // The weight of each of the 65,536 steps, computed once.
   const known = new Map();
   function valuesOf({ of: stack }) {
     if (!known.has(stack)) known.set(stack, Float64Array.from({ length: 65536 }, (_, q) => value(stack, q)));
     return known.get(stack);
   }
 
-  // How many weights of these layers and heads lie in each of the 65,536 steps: tells how many lines
-  // a cut leaves, and which cut leaves so many lines. Waits between layers, so that nothing freezes.
+  // How many weights of these layers and heads lie in each of the 65,536 steps: from it follow how many
+  // lines a cut leaves, and which cut leaves a given number of lines. Waits between layers, so that nothing freezes.
   async function histogram(stack, layers, heads = stack.heads.keys()) {
     heads = [...heads];
     const counts = new Uint32Array(65536);
