@@ -27,7 +27,6 @@ from activations.model.config_file import check_layers
 from activations.session.options import BACKENDS, DEMO_MODEL, DTYPES, Options
 from activations.system.collector import collector_paused
 from activations.system.files import check_room
-from activations.text import size_text
 from activations.version import __version__
 
 if TYPE_CHECKING:
@@ -200,11 +199,13 @@ def capture_activations(args: argparse.Namespace, console: Console) -> None:
 def _list(args: argparse.Namespace, console: Console, options: Options, request: Request) -> None:
     from activations.cli.questions import show_catalog
     from activations.session.opening import list_model
+    from activations.system.streams import standard_output
 
     opened, warning = list_model(args.model, options, request)
     if warning:
         console.warn(warning)
-    show_catalog(opened.catalog, sys.stdout)
+    with standard_output() as file:
+        show_catalog(opened.catalog, file)
 
 
 def _choose(
@@ -242,12 +243,14 @@ def _summary(
 
 
 def _write(args: argparse.Namespace, console: Console, made: Capture) -> None:
+    from rich.filesize import decimal
+
     from activations.cli.messages import tokens_read
 
     total = sum(map(len, made.captured.values()))
     with console.watching("Writing", total) as update:
         made.save(args.output, update, args.format, release=True)
-    size = size_text(document_size(args.output, args.format))
+    size = decimal(document_size(args.output, args.format))
     console.note(f"{', '.join(filter(None, [tokens_read(made.header), size]))}.")
     if made.header["attention_weights"]:
         default = build_parser().get_default("output")

@@ -119,9 +119,11 @@ def show_attention(args: argparse.Namespace, console: Console) -> None:
     files = {**make_pages(wanted, shown), **make_figures(wanted, shown, console)}
     paths = write_together(Path(args.output_dir), files) if files else []
     if wanted.summary:
+        from activations.system.streams import standard_output
         from activations.views.score_table import show_summary
 
-        show_summary(shown.stacks, wanted.summary, sys.stdout, console.warn)
+        with standard_output() as file:
+            show_summary(shown.stacks, wanted.summary, file, console.warn)
     for path in paths:
         console.result(str(path))
         if args.open:
