@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import orjson
+from rich.filesize import decimal
 
 from activations.arguments import number, numbers
 from activations.attention.weights import find_weights
@@ -25,8 +26,8 @@ from activations.document.format import SECTIONS
 from activations.document.reader import Document
 from activations.errors import ToolkitError, UsageError
 from activations.outputs.tree import walk
-from activations.system.atomic import replacing
-from activations.text import html_text, size_text
+from activations.system.atomic import write_file
+from activations.text import html_text
 from activations.views.content import TokensOf, read_content
 from activations.views.page import VIEWS, build_pages
 
@@ -59,7 +60,7 @@ class View:
     height: int = HEIGHT
 
     def __repr__(self) -> str:
-        return f"<View {self.title!r}, {size_text(len(self.page))}; save(path) writes it>"
+        return f"<View {self.title!r}, {decimal(len(self.page))}; save(path) writes it>"
 
     def _repr_html_(self) -> str:
         return _line(self.too_large) if self.too_large else self._frame()
@@ -70,15 +71,14 @@ class View:
         if len(self.page) <= LARGEST:
             return ""
         return (
-            f"This view takes {size_text(len(self.page))}, more than the {size_text(LARGEST)} that "
+            f"This view takes {decimal(len(self.page))}, more than the {decimal(LARGEST)} that "
             "are shown in a notebook. Show a part of it, as in document.view(layers=[0, 1]), or "
             "open a file: document.view().save('attention.html')."
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the page to a file, whole or not at all. Raises `ToolkitError` where that fails."""
-        with replacing(path, needed=len(self.page)) as file:
-            file.write(self.page)
+        write_file(path, self.page)
 
     def _frame(self) -> str:
         page = html.escape(self.page.decode("utf-8"))
