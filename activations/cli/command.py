@@ -20,12 +20,7 @@ from typing import Any, NoReturn
 
 from activations.errors import ToolkitError, UsageError, ignore, nearest, quoted_list, unknown_value
 from activations.system.signals import raise_interruption, signals_raised
-from activations.system.streams import (
-    is_terminal,
-    prepare_streams,
-    send_nowhere,
-    standard_output,
-)
+from activations.system.streams import is_terminal, prepare_streams, send_nowhere, standard_output
 from activations.text import printable
 
 INTERRUPTED = 130
