@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING
 
 from activations.arguments import check_new_tokens, parse_numbers
 from activations.cli.command import Console, Parser, exit_on_signal, run_command
-from activations.document.destination import check_output
+from activations.document.destination import prepare_output
 from activations.document.format import FORMATS, document_size
 from activations.errors import ToolkitError, UsageError
 from activations.model.config_file import check_layers
 from activations.session.options import BACKENDS, DEMO_MODEL, DTYPES, Options
 from activations.system.collector import collector_paused
 from activations.system.files import check_room
-from activations.text import size_text
 from activations.version import __version__
 
 if TYPE_CHECKING:
@@ -181,7 +180,7 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
     )
     prompt, (image, audio) = _prompt(args), _media(args)
     if not args.list:
-        check_output(args.output, args.format)
+        prepare_output(args.output, args.format)
     request = Request(
         prompt, args.text_pair, args.target, args.max_new_tokens, args.chat, image, audio
     )
@@ -207,11 +206,13 @@ def _import_libraries(args: argparse.Namespace, console: Console) -> None:
 def _list(args: argparse.Namespace, console: Console, wanted: Wanted) -> None:
     from activations.cli.questions import show_catalog
     from activations.session.opening import list_model
+    from activations.system.streams import standard_output
 
     opened, warning = list_model(args.model, wanted.options, wanted.request)
     if warning:
         console.warn(warning)
-    show_catalog(opened.catalog, sys.stdout)
+    with standard_output() as file:
+        show_catalog(opened.catalog, file)
 
 
 def _open(args: argparse.Namespace, console: Console, wanted: Wanted) -> OpenedModel:
@@ -274,12 +275,14 @@ def _run(console: Console, opened: OpenedModel, selection: Selection, options: O
 
 
 def _write(args: argparse.Namespace, console: Console, made: Capture) -> None:
+    from rich.filesize import decimal
+
     from activations.cli.messages import tokens_read
 
     total = sum(map(len, made.captured.values()))
     with console.watching("Writing", total) as update:
         made.save(args.output, update, args.format, release=True)
-    size = size_text(document_size(args.output, args.format))
+    size = decimal(document_size(args.output, args.format))
     console.note(f"{', '.join(filter(None, [tokens_read(made.header), size]))}.")
     if made.header["attention_weights"]:
         default = build_parser().get_default("output")

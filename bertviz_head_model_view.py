@@ -118,9 +118,11 @@ def show_attention(args: argparse.Namespace, console: Console) -> None:
     files = {**make_pages(wanted, content), **make_figures(wanted, content, console)}
     paths = write_together(Path(args.output_dir), files) if files else []
     if wanted.summary:
+        from activations.system.streams import standard_output
         from activations.views.score_table import show_summary
 
-        show_summary(content.stacks, wanted.summary, sys.stdout, console.warn)
+        with standard_output() as file:
+            show_summary(content.stacks, wanted.summary, file, console.warn)
     for path in paths:
         console.result(str(path))
         if args.open:

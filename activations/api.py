@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from activations.arguments import check, check_new_tokens, number, numbers
 from activations.document import reader
-from activations.document.destination import check_output
+from activations.document.destination import prepare_output
 from activations.errors import UsageError
 from activations.inputs.media import read_audio, read_image
 from activations.inputs.request import Request
@@ -128,7 +128,7 @@ def capture(
     check_new_tokens(max_new_tokens)
     chosen_layers = numbers(layers, "layers")
     answers = parse_spec(select)
-    check_output(output, format)
+    prepare_output(output, format)
     named = model is None or isinstance(model, (str, os.PathLike))
     if named:
         check_layers(str(DEMO_MODEL if model is None else os.fspath(model)), chosen_layers)

@@ -1,4 +1,4 @@
-"""Text made safe to show: on a terminal, in HTML, in JSON; and sizes in words."""
+"""Text made safe to show: on a terminal, in HTML, in JSON."""
 
 from __future__ import annotations
 
@@ -18,12 +18,3 @@ def encodable(text: str) -> str:
 def html_text(text: str) -> str:
     """Escaped for HTML text and attributes. A carriage return would be read as a newline."""
     return html.escape(encodable(text).replace("\0", "\ufffd")).replace("\r", "&#13;")
-
-
-def size_text(count: float) -> str:
-    """1536 -> "1.5 kB" (decimal units)."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError

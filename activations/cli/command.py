@@ -19,14 +19,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from activations.errors import ToolkitError, UsageError, ignore, nearest, quoted_list, unknown_value
-from activations.system.signals import Terminated, raise_interruption, signals_raised
-from activations.system.streams import (
-    check_standard_output,
-    is_terminal,
-    send_nowhere,
-    standard_output_fails,
-    standard_streams,
-)
+from activations.system.signals import raise_interruption, signals_raised
+from activations.system.streams import is_terminal, prepare_streams, send_nowhere, standard_output
 from activations.text import printable
 
 INTERRUPTED = 130
@@ -41,7 +35,8 @@ class Console:
         self.quiet = quiet
 
     def result(self, line: str) -> None:
-        print(line, flush=True)
+        with standard_output() as file:
+            print(line, file=file)
 
     def note(self, line: str) -> None:
         if not self.quiet:
@@ -127,6 +122,10 @@ class Parser(argparse.ArgumentParser):
             raise UsageError(self._unknown(unknown[0]))
         return found
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        with standard_output() as out:  # argparse itself would pass over a full disk
+            out.write(message)
+
     def _unknown(self, text: str) -> str:
         if not text.startswith("-"):
             return (
@@ -150,54 +149,45 @@ Work = Callable[[argparse.Namespace, Console], Any]
 def run_command(parser: Parser, argv: list[str] | None, work: Work) -> int:
     """Parse, work, and answer with the exit code: 0, 1, 2, or 130 when interrupted."""
     console = Console()
-    try:
-        check_standard_output()
-    except ToolkitError as error:
-        return _failed(error, str(error), error.exit_code, False, console)
-    with standard_streams(), signals_raised():
+    with signals_raised():
         return _run(parser, sys.argv[1:] if argv is None else argv, work, console)
 
 
 def _run(parser: Parser, argv: list[str], work: Work, console: Console) -> int:
     debug = "--debug" in argv
     try:
+        prepare_streams()
         args = parser.parse_args(argv)
         debug, console = args.debug, Console(args.quiet)
         _check_current_folder()
-        _work(work, args, console)
-        sys.stdout.flush()
-    except SystemExit as stop:  # --help, --version
-        lost = standard_output_fails()
-        if lost is not None and not isinstance(lost, BrokenPipeError):
-            return _failed(lost, _lost(lost), 1, debug, console)
-        return stop.code if isinstance(stop.code, int) and not lost else int(lost is not None)
-    except Terminated as stop:
-        return stop.exit_code
+        try:
+            work(args, console)
+        except Exception as error:
+            raise_interruption(error)
+            raise
+        with standard_output():
+            pass  # what libraries printed
+    except SystemExit as stop:  # --help, a SIGTERM, nobody reads the output
+        return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
         console.interrupted()
         return INTERRUPTED
-    except ToolkitError as error:
-        return _failed(error, str(error), error.exit_code, debug, console)
-    except MemoryError as error:
-        line = "out of memory. Choose fewer modules, --layers or --tokens."
-        return _failed(error, line, 1, debug, console)
     except Exception as error:
-        lost = standard_output_fails()
-        if isinstance(lost, BrokenPipeError):
-            return 1  # its reader went away, and knows why
-        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            line = f"'{error.filename}' is too long for the name of a file. Name another."
-            return _failed(error, line, 1, debug, console)
-        return _failed(error, _lost(lost) if lost else _unexpected(error), 1, debug, console)
+        if debug:
+            traceback.print_exception(error)
+        console.error(_line(error))
+        return error.exit_code if isinstance(error, ToolkitError) else 1
     return 0
 
 
-def _work(work: Work, args: argparse.Namespace, console: Console) -> None:
-    try:
-        work(args, console)
-    except Exception as error:
-        raise_interruption(error)
-        raise
+def _line(error: Exception) -> str:
+    if isinstance(error, ToolkitError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "out of memory. Choose fewer modules, --layers or --tokens."
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"'{error.filename}' is too long for the name of a file. Name another."
+    return f"unexpected: {type(error).__name__}: {error}. Pass --debug to see where."
 
 
 def _check_current_folder() -> None:
@@ -205,24 +195,6 @@ def _check_current_folder() -> None:
         Path.cwd()
     except OSError:
         raise ToolkitError("the current folder is gone. Change into another.") from None
-
-
-def _lost(error: OSError) -> str:
-    return (
-        f"standard output cannot be written: {error.strerror}. Send it elsewhere; files that were "
-        "to be written are there."
-    )
-
-
-def _unexpected(error: Exception) -> str:
-    return f"unexpected: {type(error).__name__}: {error}. Pass --debug to see where."
-
-
-def _failed(error: BaseException, line: str, code: int, debug: bool, console: Console) -> int:
-    if debug:
-        traceback.print_exception(error)
-    console.error(line)
-    return code
 
 
 @contextmanager

@@ -22,17 +22,10 @@ from activations.errors import ToolkitError
 from activations.outputs.tensor import Tensor
 from activations.outputs.tree import Element
 
-_FIRST_KEY, _ID_KEY, _LAST_KEY = b'"format": ', b'"tensors": "', b'"captured": '
 # What safetensors calls numpy's dtypes; bfloat16, which numpy lacks, is BF16.
-_DTYPES = {
-    f"{kind}{8 * size}": f"{name}{8 * size}"
-    for kind, name, sizes in (
-        ("int", "I", (1, 2, 4, 8)),
-        ("uint", "U", (1, 2, 4, 8)),
-        ("float", "F", (2, 4, 8)),
-    )
-    for size in sizes
-} | {"bool": "BOOL"}
+_DTYPES = {"bool": "BOOL", "float16": "F16", "float32": "F32", "float64": "F64"}
+_DTYPES |= {f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)}
+_DTYPES |= {f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)}
 
 
 def key_of(module: str, element: Element) -> str:
@@ -76,36 +69,12 @@ def write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor], id: str) -> Non
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
     """Whether a file holds a document's tensors, and not a model's weights or anything else."""
-    return _id_in(path) is not None
-
-
-def _id_in(path: str | os.PathLike[str]) -> str | None:
     try:
         with safe_open(path, framework="np") as file:
             found: dict[str, str] = file.metadata() or {}
     except (SafetensorError, OSError):
-        return None
-    return found.get("document") if found.get("written as") == FORMAT else None
-
-
-def other_owner(document: Path) -> Path | None:
-    """Whose tensors stand where this document's would: `x` and `x.json` have one file for them."""
-    beside = path_beside(document)
-    id = _id_in(beside)
-    others = [beside.with_suffix(end) for end in ("", ".json")]
-    owners = (path for path in others if path.name != document.name and path.is_file())
-    return next((path for path in owners if id is not None and _id_named(path) == id), None)
-
-
-def _id_named(document: Path) -> str | None:
-    """The tensors that a document of ours says it has; of no other has this toolkit made any."""
-    with document.open("rb") as file:
-        if not (file.readline(3) == b"{\n" and file.readline(100).startswith(_FIRST_KEY)):
-            return None
-        for line in file:
-            if line.startswith((_ID_KEY, _LAST_KEY)):
-                return line[len(_ID_KEY) :].split(b'"')[0].decode() if _ID_KEY in line else None
-    return None
+        return False
+    return "document" in found and found.get("written as") == FORMAT
 
 
 class TensorFile:

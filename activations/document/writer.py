@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from math import prod
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
 
-from activations.document.destination import check_beside
+from activations.document.destination import check_output, obsolete_tensors
 from activations.document.format import SECTIONS, Numbers, document_bytes, path_beside
 from activations.errors import ToolkitError
 from activations.outputs.tensor import Tensor
 from activations.outputs.tree import Element, map_leaves, walk
-from activations.system.atomic import remove_leftovers, replacing_together
-from activations.system.files import check_writable
+from activations.system.atomic import replacing_together
 
 _CHUNK = 200_000  # numbers turned into text at once: a few megabytes
 Captured = Mapping[str, MutableMapping[str, Any]]  # category -> module name -> output tree
@@ -40,10 +38,11 @@ def write_document(
     `release`, each module's output is removed from `captured` as it is written as text, so that
     memory is freed while the file grows.
     """
+    check_output(path, format)
     if format == "safetensors":
         _write_with_tensors(path, header, captured, progress)
         return
-    with replacing_together({path: estimated_size(captured)}, _tensors_of(path)) as (file,):
+    with replacing_together({path: estimated_size(captured)}, obsolete_tensors(path)) as (file,):
         _write_text(file, header, captured, progress, lambda _, tree: _json_pieces(tree), release)
 
 
@@ -55,7 +54,6 @@ def _write_with_tensors(
 ) -> None:
     from activations.document.tensor_file import identify, key_of, write_tensors
 
-    check_beside(path)
     tensors = {
         key_of(name, element): leaf
         for outputs in captured.values()
@@ -79,18 +77,6 @@ def _write_with_tensors(
     with replacing_together({path_beside(path): size, path: 0}) as (tensors_file, file):
         write_tensors(tensors_file, tensors, id)
         _write_text(file, {**header, "tensors": id}, captured, progress, references)
-
-
-def _tensors_of(path: str | os.PathLike[str]) -> Path | None:
-    """The tensors of a document that is replaced by text, which are to be removed."""
-    check_writable(path)
-    tensors = path_beside(path)
-    remove_leftovers(tensors)
-    if not tensors.is_file():
-        return None
-    from activations.document.tensor_file import is_ours, other_owner
-
-    return tensors if is_ours(tensors) and other_owner(Path(path)) is None else None
 
 
 def _write_text(

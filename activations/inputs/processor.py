@@ -24,10 +24,9 @@ from activations.inputs.request import (
     check_request,
     encode_target,
 )
-from activations.model.errors import first_line, tokenizer_errors
+from activations.model.errors import first_line, rust_panics_raised, tokenizer_errors
 from activations.model.signature import main_input, modalities, paired, reads_text
 from activations.selection.observation import Observation
-from activations.system.rust_panics import rust_panics_raised
 
 _WORDS = {"text": "text", "image": "images", "audio": "audio", "video": "videos"}
 _HOW = {"image": "Give one with --image FILE.", "audio": "Give a file with --audio FILE."}

@@ -24,15 +24,18 @@ def check_layers(folder: str, layers: Sequence[int] | None) -> None:
     hub, files that cannot be read, and models of several parts (encoder and decoder, image and
     text), whose configurations leave out what is the default of a part.
     """
+    path = Path(folder, "config.json")
     try:
-        fields = json.loads(Path(folder, "config.json").read_bytes())
+        if not layers or not path.is_file():  # a device may have no end
+            return
+        fields = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return
     if not isinstance(fields, dict) or not _COUNTS & fields.keys() or _has_parts(fields):
         return
-    counts = [value for key, value in fields.items() if _ANY_COUNT.search(key)]
-    most = max(_sizes(counts), default=0)
-    missing = [layer for layer in layers or () if layer >= most > 0]
+    sizes = _sizes([value for key, value in fields.items() if _ANY_COUNT.search(key)])
+    most = max(sizes, default=max(layers) + 1)  # none is a number: loading says so
+    missing = [layer for layer in layers if layer >= most]
     if missing:
         raise UsageError(
             f"--layers: there is no layer {missing[0]}; by its config.json the model has at most "

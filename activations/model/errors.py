@@ -13,7 +13,6 @@ from pathlib import Path
 
 from activations.errors import ToolkitError
 from activations.system.files import is_file, is_folder
-from activations.system.rust_panics import rust_panics_raised
 from activations.system.signals import raise_interruption
 
 
@@ -21,7 +20,8 @@ from activations.system.signals import raise_interruption
 def loading_errors(name: str, part: str, attn_implementation: str | None = None) -> Iterator[None]:
     """What loading raises -> one line that says what is wrong and what to do."""
     try:
-        yield
+        with rust_panics_raised():
+            yield
     except ToolkitError:
         raise
     except Exception as error:
@@ -198,6 +198,20 @@ def forward_errors() -> Iterator[None]:
         raise ToolkitError(
             f"the model failed in its forward pass: {first_line(error)}. {hint}"
         ) from error
+
+
+@contextmanager
+def rust_panics_raised() -> Iterator[None]:
+    """Raise a panic of a library in Rust (tokenizers, safetensors) as a `RuntimeError`.
+
+    It is no `Exception` itself. Rust has printed two lines of its own to stderr before.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RuntimeError(str(error)) from error
 
 
 @contextmanager

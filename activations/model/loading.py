@@ -18,8 +18,7 @@ from activations.model.checkpoint import Checkpoint
 from activations.model.devices import check_devices, parse_device_map, pick_device
 from activations.model.errors import loading_errors
 from activations.model.state import fixed_seed
-from activations.model.trust import check_index, modules_counted
-from activations.system.rust_panics import rust_panics_raised
+from activations.model.trust import check_index
 
 
 def skeleton(checkpoint: Checkpoint, dtype: str = "auto") -> Any:
@@ -37,7 +36,7 @@ def skeleton(checkpoint: Checkpoint, dtype: str = "auto") -> Any:
         options["trust_remote_code"] = checkpoint.trust_remote_code
     else:
         make = loader._from_config  # what the auto classes call
-    with torch.device("meta"), modules_counted(checkpoint.name):
+    with torch.device("meta"):
         model = make(checkpoint.config, **options)
     return model.to("meta").eval()  # torch.Tensor(n) ignores the line above (wav2vec2)
 
@@ -72,7 +71,6 @@ def load_model(
     # What the checkpoint lacks is random, but the same every time.
     with (
         loading_errors(checkpoint.name, "weights", attn_implementation),
-        modules_counted(checkpoint.name),
         fixed_seed(),
         warnings.catch_warnings(),
     ):
@@ -113,7 +111,7 @@ def _check_parts(checkpoint: Checkpoint, places: dict[str, Any]) -> None:
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """The checkpoint's tokenizer. Raises `ToolkitError` when there is none."""
-    with loading_errors(checkpoint.name, "tokenizer"), rust_panics_raised():
+    with loading_errors(checkpoint.name, "tokenizer"):
         return AutoTokenizer.from_pretrained(checkpoint.name, **checkpoint.where)
 
 
@@ -122,7 +120,7 @@ def load_processor(checkpoint: Checkpoint, auto_class: str) -> Any:
 
     `auto_class` is `AutoImageProcessor`, `AutoFeatureExtractor` or `AutoProcessor`.
     """
-    with loading_errors(checkpoint.name, "processor"), rust_panics_raised():
+    with loading_errors(checkpoint.name, "processor"):
         return getattr(transformers, auto_class).from_pretrained(
             checkpoint.name, **checkpoint.where
         )

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
-
-from torch.nn.modules.module import register_module_module_registration_hook
 
 from activations.errors import ToolkitError
 
@@ -23,7 +20,6 @@ _COUNTED = {
     re.compile(r"(layers?|experts|blocks?|depths?)$"): 10_000,
     re.compile(r"labels$"): 1_000_000,
 }
-_MOST_MODULES = 200_000  # the largest mixtures of experts have half as many
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
@@ -52,8 +48,8 @@ def check_kernels(name: str, implementations: Mapping[str, Any]) -> None:
     for value in implementations.values():
         if isinstance(value, str) and "/" in value:
             raise ToolkitError(
-                f"the configuration of '{name}' wants attention code from the hub, '{value[:80]}', "
-                "which is not run unasked. Read it, and if you trust it add --trust-remote-code."
+                f"the configuration of '{name}' names attention code on the hub, '{value[:80]}', "
+                "which is not run by default. Review it, then pass --trust-remote-code."
             )
 
 
@@ -72,27 +68,6 @@ def check_index(folder: str) -> None:
             if path.is_absolute() or ".." in path.parts:
                 raise ToolkitError(
                     f"'{index}' names weights outside its folder, "
-                    f"'{str(file)[:200]}', which are not loaded. Mend it, or get the checkpoint "
+                    f"'{str(file)[:200]}', which are not loaded. Fix it, or get the checkpoint "
                     "again."
                 )
-
-
-@contextmanager
-def modules_counted(name: str) -> Iterator[None]:
-    """Stop the building of a model inside that has more modules than any model has."""
-    built = 0
-
-    def count(*_: Any) -> None:
-        nonlocal built
-        built += 1
-        if built > _MOST_MODULES:
-            raise ToolkitError(
-                f"the configuration of '{name}' asks for more than {_MOST_MODULES:,} modules, "
-                "which no model has. Fix its config.json."
-            )
-
-    handle = register_module_module_registration_hook(count)
-    try:
-        yield
-    finally:
-        handle.remove()

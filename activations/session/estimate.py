@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from rich.filesize import decimal
+
 from activations.document.format import Numbers, document_bytes
 from activations.outputs.shapes import Lengths, Shape
 from activations.outputs.tree import walk
 from activations.selection.observation import Observation
-from activations.text import size_text
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Estimate:
     bound: str
 
     def __str__(self) -> str:
-        rounded = float(f"{self.bytes:.1e}")  # more digits would promise too much
-        return f"{self.bound} {size_text(rounded).replace('.0 ', ' ')}"
+        rounded = int(float(f"{self.bytes:.1e}"))  # more digits would promise too much
+        return f"{self.bound} {decimal(rounded).replace('.0 ', ' ')}"
 
 
 def expected_size(

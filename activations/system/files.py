@@ -1,4 +1,4 @@
-"""The files that are written: their names, and what can be told of them beforehand."""
+"""The files that are written: their names, and what can be checked before any work is done."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 
 from activations.errors import ToolkitError, UsageError
-from activations.text import size_text
 
 
 def check_room(path: str | os.PathLike[str], needed: int) -> None:
@@ -19,9 +18,11 @@ def check_room(path: str | os.PathLike[str], needed: int) -> None:
     except OSError as error:  # the folder went away
         raise cannot_be_written(path, error) from None
     if needed > room:
+        from rich.filesize import decimal
+
         raise ToolkitError(
-            f"no room on the disk for '{path}': about {size_text(needed)} are needed and "
-            f"{size_text(room)} are free. Free some, choose fewer modules or layers, or write "
+            f"no room on the disk for '{path}': about {decimal(needed)} are needed and "
+            f"{decimal(room)} are free. Free some, choose fewer modules or layers, or write "
             "elsewhere."
         )
 
@@ -38,48 +39,44 @@ def cannot_be_written(path: str | os.PathLike[str], error: Exception) -> Toolkit
 
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Refuse a path that cannot be written, before any work is done for it."""
-    try:
-        _check_writable(path, Path(os.path.realpath(path)))
-    except (OSError, ValueError) as error:  # too long, or not to be looked at; a NUL in it
-        raise cannot_be_written(path, error) from None
-
-
-def _check_writable(path: str | os.PathLike[str], target: Path) -> None:
     if not os.fspath(path):
         raise UsageError("the name of the file to write is empty. Name one with --output.")
-    if target.is_dir():
-        raise ToolkitError(f"'{path}' is a folder. Name a file.")
-    if not target.parent.is_dir():
-        raise ToolkitError(f"the folder of '{path}' does not exist. Make it, or write elsewhere.")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise ToolkitError(f"the folder of '{path}' is not writable. Write elsewhere.")
-    if target.is_symlink():  # though links are followed
-        raise ToolkitError(f"'{path}' is a symbolic link that leads to itself. Name another.")
-    if target.exists() and not target.is_file():
-        raise ToolkitError(f"'{path}' is not an ordinary file. Name another.")
+    try:
+        target = Path(os.path.realpath(path))
+        if target.is_dir():
+            why = f"'{path}' is a folder. Name a file."
+        elif not target.parent.is_dir():
+            why = f"the folder of '{path}' does not exist. Make it, or write elsewhere."
+        elif not os.access(target.parent, os.W_OK | os.X_OK):
+            why = f"the folder of '{path}' is not writable. Write elsewhere."
+        elif target.is_symlink():  # though links are followed
+            why = f"'{path}' is a symbolic link that leads to itself. Name another."
+        elif target.exists() and not target.is_file():
+            why = f"'{path}' is not an ordinary file. Name another."
+        else:
+            return
+    except (OSError, ValueError) as error:  # too long, or not to be looked at; a NUL in it
+        raise cannot_be_written(path, error) from None
+    raise ToolkitError(why)
 
 
 def check_output_folder(name: str) -> None:
     """Refuse an `--output-dir` that could not be made, before any work is done for it."""
     try:
-        _check_output_folder(name, Path(os.path.realpath(name)))
+        folder = Path(os.path.realpath(name))
+        if folder.is_symlink():
+            why = "is a symbolic link that leads to itself. Name another."
+        elif folder.exists() and not folder.is_dir():
+            why = "is a file. Name a folder."
+        elif not folder.parent.is_dir():
+            why = "is in a folder that does not exist. Make it, or name another."
+        elif not os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK):
+            why = "is not writable. Name another."
+        else:
+            return
     except (OSError, ValueError) as error:
         raise cannot_be_made(name, error) from None
-
-
-def _check_output_folder(name: str, folder: Path) -> None:
-    if folder.is_symlink():
-        raise ToolkitError(
-            f"--output-dir: '{name}' is a symbolic link that leads to itself. Name another."
-        )
-    if folder.exists() and not folder.is_dir():
-        raise ToolkitError(f"--output-dir: '{name}' is a file. Name a folder.")
-    if not folder.exists() and not folder.parent.is_dir():
-        raise ToolkitError(
-            f"--output-dir: the folder above '{name}' does not exist. Make it, or name another."
-        )
-    if not os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK):
-        raise ToolkitError(f"--output-dir: '{name}' is not writable. Name another.")
+    raise ToolkitError(f"--output-dir: '{name}' {why}")
 
 
 def cannot_be_made(name: str | os.PathLike[str], error: Exception) -> ToolkitError:

@@ -1,8 +1,7 @@
-"""Standard input, output and error, whatever state the shell or a service hands them over in."""
+"""Standard input, output and error, whatever state the shell or a service leaves them in."""
 
 from __future__ import annotations
 
-import codecs
 import io
 import os
 import sys
@@ -12,85 +11,43 @@ from typing import Any, TextIO
 
 from activations.errors import ToolkitError
 
-_WRITTEN_SOMEHOW = "as bytes, else spelled out"
+
+def prepare_streams() -> None:
+    """Make the standard streams usable: no encoding error, and the null device for a closed one.
+
+    Python has None in place of a closed one. Its number would go to the next file that is opened,
+    and a library that prints would print into the document; so the null device takes that number.
+
+    Raises `ToolkitError` where standard output is closed.
+    """
+    if sys.stdout is None:
+        raise ToolkitError("standard output is closed. Give it a place, as in > /dev/null.")
+    for name, mode in (("stdin", "r"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    for stream, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            with suppress(io.UnsupportedOperation):  # after the first read nothing can be set
+                stream.reconfigure(errors=errors)
 
 
 @contextmanager
-def standard_streams() -> Iterator[None]:
-    """Streams that can be used: what is closed is empty, or takes what nobody will read.
+def standard_output() -> Iterator[TextIO]:
+    """Standard output, flushed at the end. Raises `ToolkitError` where it cannot be written.
 
-    Python has None in place of a closed one. Its number would go to the next file that is opened,
-    and a library that prints would print into the document.
+    `SystemExit` where its reader has gone, and so needs no message.
     """
-    before = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
-    closed = [name for name, stream in before.items() if stream is None]
-    if closed:
-        _fill_numbers()
-    opened = {name: open(os.devnull, "r" if name == "stdin" else "w") for name in closed}  # noqa: SIM115
-    for name, stream in opened.items():
-        setattr(sys, name, stream)
-    with suppress(io.UnsupportedOperation):  # after the first read nothing can be set
-        _set_errors(sys.stdin, "replace")
-    stdout = sys.stdout
-    errors = _set_errors(stdout, _WRITTEN_SOMEHOW)
-    sys.stdout = _Watched(stdout)
     try:
-        yield
-    finally:
-        _set_errors(stdout, errors)
-        for name, stream in before.items():
-            setattr(sys, name, stream)
-        for stream in opened.values():
-            stream.close()
-
-
-class _Watched:
-    """A stream that remembers what went wrong, whoever wrote and whatever they made of it.
-
-    argparse passes over it; unbuffered (python -u), what was not written is not tried again.
-    """
-
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
-        self.failure: OSError | None = None
-
-    def write(self, text: str) -> Any:
-        with self._remembering():
-            return self.stream.write(text)
-
-    def flush(self) -> None:
-        with self._remembering():
-            self.stream.flush()
-
-    @contextmanager
-    def _remembering(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self.failure = error
-            raise
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-
-def check_standard_output() -> None:
-    """Refuse a closed standard output before any work is done for it."""
-    if sys.stdout is None:
-        raise ToolkitError("standard output is closed. Give it a place, as in > /dev/null.")
-
-
-def standard_output_fails() -> OSError | None:
-    """What went wrong when standard output was written, within `standard_streams`.
-
-    From then on it goes nowhere: Python would try to write the rest at its end.
-    """
-    with suppress(OSError):
+        yield sys.stdout
         sys.stdout.flush()
-    failure = sys.stdout.failure if isinstance(sys.stdout, _Watched) else None
-    if failure is not None:
-        send_nowhere(sys.stdout)
-    return failure
+    except OSError as error:
+        send_nowhere(sys.stdout)  # Python would try to write the rest at its end
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(1) from None
+        raise ToolkitError(
+            f"standard output cannot be written: {error.strerror}. Send it elsewhere; files that "
+            "were to be written are there."
+        ) from error
 
 
 def send_nowhere(stream: Any) -> None:
@@ -99,35 +56,6 @@ def send_nowhere(stream: Any) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)
-
-
-def _fill_numbers() -> None:
-    """Open the null device under those of the numbers 0 to 2 that are free."""
-    number = os.open(os.devnull, os.O_RDWR)
-    while number <= 2:
-        os.set_inheritable(number, True)
-        number = os.open(os.devnull, os.O_RDWR)
-    os.close(number)
-
-
-def _set_errors(stream: Any, errors: str) -> str:
-    """What is done with text that a stream's encoding lacks; returns what was done so far."""
-    if not isinstance(stream, io.TextIOWrapper):
-        return errors
-    before = stream.errors or "strict"
-    stream.reconfigure(errors=errors)
-    return before
-
-
-def _somehow(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Bytes of a file's name as they were; characters that the encoding lacks as `\\xe9`."""
-    try:
-        return codecs.lookup_error("surrogateescape")(error)
-    except UnicodeError:
-        return codecs.lookup_error("backslashreplace")(error)
-
-
-codecs.register_error(_WRITTEN_SOMEHOW, _somehow)
 
 
 def is_terminal(file: TextIO) -> bool:

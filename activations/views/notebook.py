@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import orjson
+from rich.filesize import decimal
 
 from activations.arguments import number, numbers
 from activations.attention.weights import find_weights
@@ -25,8 +26,8 @@ from activations.document.format import SECTIONS
 from activations.document.reader import Document
 from activations.errors import ToolkitError, UsageError
 from activations.outputs.tree import walk
-from activations.system.atomic import replacing
-from activations.text import html_text, size_text
+from activations.system.atomic import write_file
+from activations.text import html_text
 from activations.views.choices import VIEWS
 from activations.views.content import TokensOf, read_content
 from activations.views.page import build_pages, heading
@@ -60,7 +61,7 @@ class View:
     height: int = HEIGHT
 
     def __repr__(self) -> str:
-        return f"<View {self.title!r}, {size_text(len(self.page))}; save(path) writes it>"
+        return f"<View {self.title!r}, {decimal(len(self.page))}; save(path) writes it>"
 
     def _repr_html_(self) -> str:
         return _line(self.too_large) if self.too_large else self._frame()
@@ -71,15 +72,14 @@ class View:
         if len(self.page) <= LARGEST:
             return ""
         return (
-            f"This view takes {size_text(len(self.page))}, and a notebook shows at most "
-            f"{size_text(LARGEST)}. Show a part of it, as in document.view(layers=[0, 1]), or save "
+            f"This view takes {decimal(len(self.page))}, and a notebook shows at most "
+            f"{decimal(LARGEST)}. Show a part of it, as in document.view(layers=[0, 1]), or save "
             "it and open the file: document.view().save('attention.html')."
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the page to a file, whole or not at all. Raises `ToolkitError` where that fails."""
-        with replacing(path, needed=len(self.page)) as file:
-            file.write(self.page)
+        write_file(path, self.page)
 
     def _frame(self) -> str:
         page = html.escape(self.page.decode("utf-8"))

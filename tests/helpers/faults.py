@@ -7,13 +7,9 @@ harm at the one that was asked for.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +20,8 @@ from activations.cli import command
 from agnostic_capture import build_parser
 
 ROOT = Path(__file__).parent.parent.parent
-CHILD_LIVES = 20  # seconds
+CHILD_LIVES = 60  # seconds
 AT_ONCE = 4  # children
-# Linux's
-NEW_MOUNTS = 0x20000
-MOUNT_READ_ONLY, MOUNT_AGAIN, MOUNT_BIND = 1, 32, 4096
-MOUNT_RECURSIVE, MOUNT_PRIVATE = 16384, 1 << 18
 
 
 @dataclass(frozen=True)
@@ -135,7 +127,7 @@ def at_point(number: int | None, files: set[str], harm: Callable[[], Any], event
 
 
 def count_points(folder: Path, work: Callable[[], Any], files: set[str], event: str) -> int:
-    """How many points an signals_deferred run passes; some, or the files are not those that run."""
+    """How many points an undisturbed run passes; some, or the files are not those that run."""
     passed: list[int] = []
 
     def counted() -> None:
@@ -159,55 +151,13 @@ def kill(number: int) -> Callable[[], None]:
     return lambda: os.kill(os.getpid(), number)
 
 
-def kill_many_times(number: int) -> Callable[[], None]:
-    """From this point on, for a while: whatever tidies up is hit too."""
-
-    def storm(pid: int) -> None:
-        for _ in range(100):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-            time.sleep(0.0002)
-
-    def harm() -> None:
-        threading.Thread(target=storm, args=[os.getpid()], daemon=True).start()
-        os.kill(os.getpid(), number)
-
-    return harm
-
-
-def interrupt_after(seconds: float, again: bool) -> None:
-    """A Ctrl-C at this time from now; once, or then again and again."""
+def interrupt_after(seconds: float) -> None:
+    """A Ctrl-C at this time from now."""
     signal.signal(signal.SIGALRM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
-    signal.setitimer(signal.ITIMER_REAL, seconds, 0.0005 if again else 0)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 # ---------------------------------------------------------------------------------- what was left
-
-
-def mount_here(size: int = 0) -> None:
-    """A small disk of its own, for this child alone, in place of the current folder's content.
-
-    Without a size the folder as it is, but read-only. Raises `OSError` where that is not allowed.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def call(name: str, *args: Any) -> None:
-        if getattr(libc, name)(*args):
-            raise OSError(ctypes.get_errno(), name)
-
-    here = os.fsencode(Path.cwd())
-    call("unshare", NEW_MOUNTS)
-    call("mount", b"none", b"/", None, MOUNT_RECURSIVE | MOUNT_PRIVATE, None)
-    if size:
-        call("mount", b"none", here, b"tmpfs", 0, b"size=%d" % size)
-    else:
-        call("mount", here, here, None, MOUNT_BIND, None)
-        call("mount", b"none", here, None, MOUNT_BIND | MOUNT_AGAIN | MOUNT_READ_ONLY, None)
-    os.chdir(here)
-
-
-def can_mount(folder: Path) -> bool:
-    return sys.platform == "linux" and run(folder, nothing, mount_here).code == 0
 
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:

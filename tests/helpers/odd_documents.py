@@ -1,7 +1,7 @@
 """Documents as strangers may send them: real ones in every layout, and what can be done to them.
 
-Shared by the property tests and the fuzzer. Everything random comes from the `random.Random` that
-is handed in, so that one seed makes one document.
+Everything random comes from the `random.Random` that is handed in, so that one seed makes one
+document.
 """
 
 from __future__ import annotations

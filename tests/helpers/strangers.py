@@ -1,4 +1,4 @@
-"""What must hold of any bytes that are sent as a document: the judge of all the fuzzing.
+"""What must hold of any bytes that are sent as a document.
 
 Whatever a stranger sends, the library answers with a value or a `ToolkitError`, and the command
 with pages or with one line; nothing else is left behind, and nothing outside the folder is touched.
