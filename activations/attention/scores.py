@@ -19,7 +19,7 @@ only positions are known, not tokens, there is no `same_token` and no `induction
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,34 +29,17 @@ SCORES = ("previous_token", "induction", "same_token", "first_token", "entropy")
 _TINY = np.float32(1e-30)  # added to a weight, so that 0 ln 0 is 0; it changes no other
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """Which (row, column) pairs count for a score, and over how many rows to take the mean."""
-
-    rows: np.ndarray
-    columns: np.ndarray
-    count: int
-
-    def mean(self, weights: np.ndarray) -> np.ndarray:
-        """(heads, rows, columns) -> (heads,); NaN where no token counts."""
-        if not self.count:
-            return np.full(len(weights), np.nan)
-        total: np.ndarray = weights[:, self.rows, self.columns].sum(axis=1, dtype=np.float64)
-        return total / self.count
-
-
 def with_scores(stacks: Sequence[Stack]) -> list[Stack]:
     """The stacks, each with the scores of its heads: (layers, heads, 5), in the order of `SCORES`.
 
-    NaN where a score is not defined: a text without repeated tokens has no induction, a text
-    without known tokens no same token either, cross attention no previous token; values that are
-    not probabilities have no scores. Scores are of the whole text; take a part of it afterwards.
+    NaN where a score is not defined, and for values that are not probabilities. Scores are of the
+    whole text; take a part of it afterwards.
     """
     return [replace(stack, scores=_score(stack)) for stack in stacks]
 
 
 def _score(stack: Stack) -> np.ndarray:
-    pairs = _pairs(stack)
+    masks = _masks(stack)
     scores = np.full((len(stack.layers), len(stack.heads), len(SCORES)), np.nan)
     for i, (weights, are_probabilities) in enumerate(
         zip(stack.weights, stack.probabilities, strict=True)
@@ -67,42 +50,43 @@ def _score(stack: Stack) -> np.ndarray:
             weights = weights.astype(np.float32)
         if not np.isfinite(weights).all():
             weights = np.where(np.isfinite(weights), weights, 0)
-        means = [which.mean(weights) for which in pairs]
+        means = [_mean(weights, mask) for mask in masks]
         scores[i] = np.stack([*means, _entropy(weights)], axis=-1)
     return scores
 
 
-def _pairs(stack: Stack) -> tuple[_Pairs, ...]:
-    """What counts for previous token, induction, same token and first token."""
+def _masks(stack: Stack) -> tuple[np.ndarray, ...]:
+    """The weights that count for previous token, induction, same token and first token.
+
+    Each is (rows, columns) of True and False.
+    """
     same = _same_tokens(stack)
+    previous, induction, first = (np.zeros_like(same) for _ in range(3))
     if stack.is_cross:
-        nothing = np.empty(0, int)
-        none = _Pairs(nothing, nothing, 0)
-        every = np.arange(len(stack.rows))
-        return none, none, _pairs_of(*same), _pairs_of(every, np.zeros_like(every))
-    later = np.arange(1, len(stack.rows))
-    # Not what followed the token just before: that is the attending token itself.
-    earlier = same[1] < same[0] - 1
-    return (
-        _pairs_of(later, later - 1),
-        _pairs_of(same[0][earlier], same[1][earlier] + 1),
-        _pairs_of(*same),
-        _pairs_of(later, np.zeros_like(later)),
-    )
+        first[:, 0] = True
+    else:
+        np.fill_diagonal(previous[1:], True)
+        # Not what followed the token just before: that is the attending token itself.
+        induction[:, 1:] = np.tril(same, -2)[:, :-1]
+        first[1:, 0] = True
+    return previous, induction, same, first
 
 
-def _same_tokens(stack: Stack) -> tuple[np.ndarray, np.ndarray]:
-    """The rows and columns of all pairs of tokens that are spelled the same."""
+def _same_tokens(stack: Stack) -> np.ndarray:
+    """(rows, columns): whether two tokens are spelled the same."""
     if not stack.knows_tokens:
-        return np.empty(0, int), np.empty(0, int)
+        return np.zeros((len(stack.rows), len(stack.columns)), dtype=bool)
     code = {token: i for i, token in enumerate(dict.fromkeys((*stack.rows, *stack.columns)))}
     rows, columns = (np.array([code[t] for t in side]) for side in (stack.rows, stack.columns))
-    row, column = np.nonzero(rows[:, None] == columns)
-    return row, column
+    same: np.ndarray = rows[:, None] == columns
+    return same
 
 
-def _pairs_of(rows: np.ndarray, columns: np.ndarray) -> _Pairs:
-    return _Pairs(rows, columns, len(np.unique(rows)))
+def _mean(weights: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(heads, rows, columns) -> (heads,): the mean over rows in which a weight counts, else NaN."""
+    count = np.count_nonzero(mask.any(axis=1))
+    total: np.ndarray = weights[:, mask].sum(axis=1, dtype=np.float64)
+    return total / count if count else np.full(len(weights), np.nan)
 
 
 def _entropy(weights: np.ndarray) -> np.ndarray:

@@ -22,12 +22,11 @@ class Stack:
 
     `weights` holds an array (heads, rows, columns) for each of `layers`; rows are the tokens that
     attend (queries), columns those attended to (keys). `heads` are the heads' real numbers.
-    `split` is the row and column at which a second sentence starts, `written` the one at which the
-    text that the model generated starts. `start` is the position in the text of the first row and
-    column; `has_whole_rows` says that almost no attention went to tokens that were left out.
-    `knows_tokens` is False where rows or columns are called by their positions, because the
-    document does not have their tokens. `scores` is what `activations.attention.scores` computes,
-    (layers, heads, scores).
+    A second sentence starts at row and column `split`, the text that the model generated at
+    `written`. `start` is the position in the text of the first row and column; `has_whole_rows`
+    says that almost no attention went to tokens that were left out. `knows_tokens` is False where
+    the document lacks tokens, so that positions stand for them. `scores` is what
+    `activations.attention.scores` computes, (layers, heads, scores).
     """
 
     name: str

@@ -18,7 +18,6 @@ from activations.document.reader import Document
 from activations.errors import ToolkitError, Warn, ignore
 from activations.outputs.tree import Element
 
-EXPECTED = "(batch, heads, seq_len, seq_len)"
 # Kinds of attention in the order in which they are shown; the towers of a model come after.
 _KINDS = ("self", "encoder", "decoder", "cross")
 _KIND = re.compile(r"[a-z0-9_]{1,60}")
@@ -181,7 +180,7 @@ def _problem(place: Place, weights: np.ndarray, tokens: int) -> _Problem | None:
     square = place.kind.endswith("cross") or shape[-2:-1] == shape[-1:]
     if len(shape) != 4 or not square or 0 in shape:
         return _Problem(
-            f"has the shape {shape}, expected {EXPECTED}",
+            f"has the shape {shape}, expected (batch, heads, seq_len, seq_len)",
             "Choose other --layers, or capture modules that return attention weights.",
             "Attention tensor does not have correct dimensions: ",
         )
@@ -221,14 +220,15 @@ def _stacked(header: Header, found: list[tuple[Place, np.ndarray]], warn: Warn) 
     stacks = []
     shapes = Counter(kind for kind, _ in alike)
     for (kind, shape), members in in_order:
-        several = shapes[kind] > 1
         for module, matrices in _once_a_layer(members).items():
             name = kind.replace("_", " ").capitalize()
-            if several:
+            if shapes[kind] > 1:
                 layers = f"layer{'s' if len(matrices) > 1 else ''} {describe_numbers(matrices)}"
                 name += f", {layers}, {shape[0]} heads of {shape[1]} x {shape[2]}"
             stacks.append(_stack(header, name + module, kind, matrices, warn))
     return stacks
+
+
 
 
 def _rank(kind: str) -> int:
@@ -264,28 +264,25 @@ def _stack(
         layers=order,
         heads=tuple(range(heads)),
         weights=tuple(layers[layer] for layer in order),
-        rows=attending or _positions(rows),
-        columns=attended or _positions(columns),
+        rows=attending or tuple(f"#{i}" for i in range(rows)),
+        columns=attended or tuple(f"#{i}" for i in range(columns)),
         knows_tokens=attending is not None and attended is not None,
         split=_start(header, "sentence_b_start", kind, rows),
         written=_start(header, "continuation_start", kind, rows),
     )
 
 
-def _positions(count: int) -> tuple[str, ...]:
-    return tuple(f"#{i}" for i in range(count))
 
 
 def _labels(header: Header, side: str, count: int, warn: Warn) -> tuple[str, ...] | None:
     """The tokens of one side; None where the document does not have them all."""
     tokens = _tokens(header, side)
-    if tokens is not None and len(tokens) == count:
-        return tuple(tokens)
-    if tokens is not None:
-        warn(
-            f"the document has {len(tokens)} tokens for {count} positions; positions are shown "
-            "by number."
-        )
+    if tokens is None or len(tokens) == count:
+        return None if tokens is None else tuple(tokens)
+    warn(
+        f"the document has {len(tokens)} tokens for {count} positions; positions are shown by "
+        "number."
+    )
     return None
 
 
