@@ -229,8 +229,6 @@ def _stacked(header: Header, found: list[tuple[Place, np.ndarray]], warn: Warn) 
     return stacks
 
 
-
-
 def _rank(kind: str) -> int:
     return _KINDS.index(kind) if kind in _KINDS else len(_KINDS)
 
@@ -270,8 +268,6 @@ def _stack(
         split=_start(header, "sentence_b_start", kind, rows),
         written=_start(header, "continuation_start", kind, rows),
     )
-
-
 
 
 def _labels(header: Header, side: str, count: int, warn: Warn) -> tuple[str, ...] | None:

@@ -12,10 +12,7 @@ from activations.system.files import cannot_be_written, check_writable, is_file
 
 
 def prepare_output(path: str | os.PathLike[str], format: str) -> None:
-    """Refuse what cannot be written there, and remove what killed runs left there.
-
-    Called once, before any work is done and before the room on the disk is looked at.
-    """
+    """Refuse what cannot be written there, then remove what killed runs left there."""
     check_output(path, format)
     for file in (path, path_beside(path)):
         remove_leftovers(file)

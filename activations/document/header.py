@@ -1,4 +1,4 @@
-"""The other keys of a document: those that are read, and what each must be.
+"""The header of a document: which of its keys are read, and what each must be.
 
 Checked once, when a document is opened, so that everything after can rely on them.
 """
@@ -39,18 +39,16 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _is_list_of(holds: Callable[[Any], bool], value: Any) -> bool:
-    return isinstance(value, list) and all(map(holds, value))
-
-
 def _are_texts(value: Any) -> bool:
-    return _is_list_of(_is_text, value)
+    return isinstance(value, list) and all(map(_is_text, value))
 
 
 def _are_ids(value: Any) -> bool:
     """The ids of one text, or of a batch."""
-    return _is_list_of(is_count, value) or _is_list_of(
-        lambda row: _is_list_of(is_count, row), value
+    if not isinstance(value, list):
+        return False
+    return all(map(is_count, value)) or all(
+        isinstance(row, list) and all(map(is_count, row)) for row in value
     )
 
 
@@ -63,21 +61,12 @@ _TOKENS: _Rule = (_are_texts, "a list of texts")
 _TEXT: _Rule = (_is_text, "a text")
 _IDS: _Rule = (_are_ids, "a list of token ids, or a list of such lists")
 _POSITION: _Rule = (is_count, "a position, counted from 0")
+_TEXTS = "format model prompt text_pair target written image audio tensors"
 _RULES: dict[str, _Rule] = {
-    "format": _TEXT,
-    "model": _TEXT,
-    "prompt": _TEXT,
-    "text_pair": _TEXT,
-    "target": _TEXT,
-    "written": _TEXT,
-    "image": _TEXT,
-    "audio": _TEXT,
-    "tensors": _TEXT,
+    **dict.fromkeys(_TEXTS.split(), _TEXT),
+    **dict.fromkeys(("input_ids", "decoder_input_ids"), _IDS),
+    **dict.fromkeys(("sentence_b_start", "continuation_start"), _POSITION),
     "tokens": _TOKENS,
-    "input_ids": _IDS,
-    "decoder_input_ids": _IDS,
-    "sentence_b_start": _POSITION,
-    "continuation_start": _POSITION,
     "attention_weights": (lambda value: isinstance(value, list), "a list"),
     "selected_patterns": (_are_patterns, "a list of patterns for each category"),
 }

@@ -83,9 +83,7 @@ def _inside(step: int | str, shape: Any, dtype: Any) -> tuple[Any, Any]:
 
 
 def _rectangular(node: simdjson.Array | list[Any]) -> np.ndarray | None:
-    """The array that nested lists of numbers are; None where they are not one."""
-    if isinstance(node, simdjson.Array) and not isinstance(_first(node), bool):
-        return _rectangular_numbers(node)
+    """Nested lists of numbers as an array; None where they are not rectangular, or hold others."""
     values = plain(node)
     try:
         # As objects first: numpy would make every text as wide as the widest.
@@ -98,35 +96,6 @@ def _rectangular(node: simdjson.Array | list[Any]) -> np.ndarray | None:
     if found.dtype == np.float64:
         return _narrowed(found, np.dtype(np.float32))
     return found if found.dtype.kind in "iub" else None
-
-
-def _rectangular_numbers(node: simdjson.Array) -> np.ndarray | None:
-    """The same without Python lists, which take several times the memory."""
-    sizes = first_shape(node)
-    for name in ("float32",) if 0 in sizes else ("int64", "uint64", "float32"):
-        values = _buffer(node, np.dtype(name))
-        if values is not None:
-            fits = values.size == math.prod(sizes) and _has_sizes(node, sizes)
-            return values.reshape(sizes) if fits else None
-    return None
-
-
-def _has_sizes(node: Any, sizes: tuple[int, ...]) -> bool:
-    """Whether the lists at each depth have the length that `sizes` says."""
-    if not sizes:
-        return not isinstance(node, simdjson.Array)
-    return (
-        isinstance(node, simdjson.Array)
-        and len(node) == sizes[0]
-        and all(_has_sizes(item, sizes[1:]) for item in node)
-    )
-
-
-def _first(node: Any) -> Any:
-    """The first value in nested lists; the list itself where that is empty."""
-    while isinstance(node, simdjson.Array) and len(node):
-        node = node[0]
-    return node
 
 
 def _narrowed(values: np.ndarray, wanted: np.dtype) -> np.ndarray:

@@ -14,7 +14,7 @@ import simdjson
 
 from activations.errors import ToolkitError
 
-_PIECE = 8_000_000  # bytes of a file looked through at once
+_PIECE = 8_000_000  # bytes of a file that are searched at once
 _MAX_KEPT = 16_000_000  # bytes of text; simdjson holds up to fourteen times as much
 _MAX_LAZY_KEYS = 3000  # more modules than any capture has
 
@@ -39,10 +39,7 @@ def map_file(path: Path) -> Any:
 
 
 def release(data: Any, start: int, end: int) -> None:
-    """Give back the memory of a part of a mapped file: it counts as the process's own once read.
-
-    If it is needed again, it is read from the file again.
-    """
+    """Free the memory of a part of a mapped file, which is read again if it is needed again."""
     if isinstance(data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         first = start - start % mmap.PAGESIZE
         data.madvise(mmap.MADV_DONTNEED, first, end - first)
@@ -140,6 +137,6 @@ def damaged(path: Path, name: str, why: str) -> ToolkitError:
 def another_format(path: Path) -> ToolkitError:
     return ToolkitError(
         f"'{path}' is JSON but not a captured document: it has no 'captured' with "
-        f"'attention_outputs', 'mlp_outputs' or 'other_outputs'. Name a "
-        "document that agnostic_capture.py wrote."
+        "'attention_outputs', 'mlp_outputs' or 'other_outputs'. Name a document that "
+        "agnostic_capture.py wrote."
     )

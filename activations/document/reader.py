@@ -1,8 +1,8 @@
-"""The JSON document: written module by module, read back piece by piece.
+"""Reading the JSON document, module by module; `activations.document.writer` writes it.
 
-It is ordinary JSON with one module a line, and so is written and read in bounded memory: the writer
-holds the text of one tensor, the reader skips the lines it does not need. Numbers are the shortest
-decimal text that reads back as the same float32 (float64, integers and booleans likewise); NaN and
+It is ordinary JSON with one module a line, so that both need little memory: the writer holds the
+text of one tensor, the reader skips the lines it does not need. Numbers are the shortest decimal
+text that reads back as the same float32 (float64, integers and booleans likewise); NaN and
 infinities are null and counted under `non_finite`. With the format "safetensors" the numbers are in
 another file (see `activations.document.tensor_file`).
 """
@@ -49,6 +49,7 @@ from activations.outputs.tree import Element, at, walk
 if TYPE_CHECKING:
     from activations.document.tensor_file import TensorFile
 
+_START = b'{\n"format": "agnostic-activations/'
 _OUTPUT = b', "output": '
 _KEY = re.compile(rb'("(?:[^"\\]|\\.)*"): \{')
 
@@ -74,14 +75,11 @@ class Document:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._lines: dict[str, _Line] = {}
-        self._parsed: dict[str, Any] | None = None  # {module: entry} of one that is parsed whole
+        self._parsed: dict[str, Any] | None = None  # {module: entry} where the file is parsed whole
         self._bytes = map_file(self.path)
         self._parser = LineParser()
         try:
-            header = self._read_lines() if self._is_ours() else None
-            if header is None:
-                self._lines.clear()
-                header = self._parse_whole()
+            header = self._read_lines() or self._parse_whole()
             self.header: dict[str, Any] = checked_header(header, self.path)
         except BaseException:
             self.close()
@@ -174,31 +172,28 @@ class Document:
 
     @cached_property
     def _tensors(self) -> TensorFile | None:
-        id = self.header.get("tensors")
-        if not isinstance(id, str):
+        if "tensors" not in self.header:
             return None
         from activations.document.tensor_file import TensorFile
 
-        return TensorFile(self.path, id)
+        return TensorFile(self.path, self.header["tensors"])
 
     # ------------------------------------------------------------------------------ finding modules
 
-    def _is_ours(self) -> bool:
-        start = b'{\n"format": "agnostic-activations/'
-        return bool(self._bytes[: len(start)] == start)
-
     def _read_lines(self) -> dict[str, Any] | None:
+        """Find every module's line without parsing it; parse the header.
+
+        None where the lines are different (pretty-printed or damaged): then the whole file is
+        parsed, which shows what is wrong.
+        """
+        if self._bytes[: len(_START)] != _START:
+            return None
         try:
             return self._index_lines()
         except orjson.JSONDecodeError:  # a key or the first lines
             return None
 
     def _index_lines(self) -> dict[str, Any] | None:
-        """Find every module's line without parsing it; parse the header.
-
-        None where the lines are different (pretty-printed or damaged): then the whole file is
-        parsed, which shows what is wrong.
-        """
         data, at_line, header_end, category = self._bytes, 0, -1, ""
         if not data[-4096:].rstrip().endswith(b"}\n}\n}"):
             raise cut_short(self.path)
@@ -230,15 +225,15 @@ class Document:
         return header
 
     def _line(self, category: str, start: int, key: re.Match[bytes], end: int) -> _Line | None:
-        last = self._bytes[max(start, end - 8) : end].rstrip(b" \t\r")
-        tail = end - len(self._bytes[max(start, end - 8) : end]) + len(last)
-        stop = tail - 1 if last.endswith(b",") else tail
+        last = self._bytes[max(start, end - 8) : end]
+        stop = end - len(last) + len(last.rstrip(b" \t\r").removesuffix(b","))
         if self._bytes[stop - 1 : stop] != b"}":
             return None
         return _Line(category, start, start + key.end() - 1, stop)
 
     def _parse_whole(self) -> dict[str, Any]:
         """Parse a document of another layout whole; arrays become numbers only when asked for."""
+        self._lines.clear()
         header = members(parse_json(self.path, self._bytes)) or {}
         captured = members(header.pop("captured", None))
         if captured is None:
@@ -273,7 +268,7 @@ class Document:
             raise ToolkitError(f"'{self.path}' was changed after it was opened. Load it again.")
 
     def _text(self, start: int, end: int) -> bytes:
-        """A part of the file. The memory of the mapped part is given back."""
+        """A part of the file. The memory of the mapped part is released."""
         self._check_file()
         text: bytes = self._bytes[start:end]
         release(self._bytes, start, end)
@@ -297,11 +292,11 @@ class Document:
         """The shapes of a module's output tensors by element; guessed where none are given."""
         shape, dtype = self.shape(name), self.dtype(name)
         if dtype is not None and shape is not None:
-            leaves = [(path, leaf) for path, leaf in walk(dtype) if isinstance(leaf, str)]
-            return {path: to_sizes(at(shape, path, None)) or () for path, _ in leaves}
+            paths = (path for path, leaf in walk(dtype) if isinstance(leaf, str))
+            return {path: to_sizes(at(shape, path, None)) or () for path in paths}
         return guessed_shapes(self._entry(name).get("output"))
 
-    @cached_property
+    @property
     def attention_weights(self) -> list[dict[str, Any]] | None:
         """Where the attention weights are, as the capture noted; None in other documents."""
         return self.header.get("attention_weights")

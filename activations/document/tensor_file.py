@@ -2,7 +2,7 @@
 
 The document then holds `{"tensor": "model.layers.0.self_attn/1"}` in place of each tensor. Format:
 https://huggingface.co/docs/safetensors. Two files cannot be replaced in one step, so both carry an
-id, which tells tensors of another capture.
+id, by which tensors of another capture are noticed.
 """
 
 from __future__ import annotations
@@ -43,23 +43,19 @@ def identify(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
 
 
 def write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor], id: str) -> None:
-    """Write them without a copy, as safetensors would.
+    """Write the file as safetensors would, without a copy of the numbers.
 
-    Its own function puts a file of its own in the place of the one it is given, which would be
-    left behind, under any name, where the process is killed.
+    safetensors' own function writes a temporary file of any name, which stays behind if the process
+    is killed.
     """
-    # The widest numbers first, so that all stand where a processor reads them best.
+    # The widest numbers first, so that all are aligned in memory.
     in_order = sorted(tensors.items(), key=lambda item: (-item[1].data.itemsize, item[0]))
     header: dict[str, Any] = {"__metadata__": {"document": id, "written as": FORMAT}}
     end = 0
     for key, tensor in in_order:
         start, end = end, end + tensor.data.nbytes
         dtype = "BF16" if tensor.dtype == "bfloat16" else _DTYPES[tensor.data.dtype.name]
-        header[key] = {
-            "dtype": dtype,
-            "shape": tensor.data.shape,
-            "data_offsets": (start, end),
-        }
+        header[key] = {"dtype": dtype, "shape": tensor.data.shape, "data_offsets": (start, end)}
     text = orjson.dumps(header)
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
@@ -80,7 +76,7 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
 class TensorFile:
     """The tensors beside a document, each read when it is asked for.
 
-    Raises `ToolkitError` where the file is missing, no safetensors file, or of another capture.
+    Raises `ToolkitError` where the file is missing, not safetensors, or of another capture.
     """
 
     def __init__(self, document: Path, id: str) -> None:
@@ -114,8 +110,8 @@ class TensorFile:
     def numbers(self, key: str, module: str, element: Element) -> np.ndarray:
         """The values of a module's tensor as `Tensor.numbers` gives them.
 
-        Each stands there under its own name, so that a document cannot make much out of little by
-        naming one many times. Raises `ValueError` if it is not there, or not as it should be.
+        Only the module's own name for it is accepted: a document that names one tensor many times
+        would need far more memory than its size. Raises `ValueError` if it is missing or invalid.
         """
         if key != key_of(module, element):
             raise ValueError(f"it refers to a tensor of another name, '{key}'")

@@ -35,8 +35,7 @@ def write_document(
     `captured` maps a category to {module name: output}, an output being `Tensor`s nested in lists
     and dicts. `progress` is called with each module's name before it is written. `format` is
     "json", or "safetensors" for the numbers in a file of their own next to the document. With
-    `release`, each module's output is removed from `captured` as it is written as text, so that
-    memory is freed while the file grows.
+    `release`, each module's output is removed from `captured` once it is written as text.
     """
     check_output(path, format)
     if format == "safetensors":
@@ -54,15 +53,15 @@ def _write_with_tensors(
 ) -> None:
     from activations.document.tensor_file import identify, key_of, write_tensors
 
-    tensors = {
-        key_of(name, element): leaf
+    named = [
+        (key_of(name, element), leaf)
         for outputs in captured.values()
         for name, tree in outputs.items()
         for element, leaf in walk(tree)
         if isinstance(leaf, Tensor)
-    }
-    leaves = (leaf for o in captured.values() for t in o.values() for _, leaf in walk(t))
-    if len(tensors) != sum(isinstance(leaf, Tensor) for leaf in leaves):
+    ]
+    tensors = dict(named)
+    if len(tensors) < len(named):
         raise ToolkitError("two tensors have the same name. Use --format json for this model.")
     size = estimated_size(captured, "safetensors")
     id = identify(tensors, header)
@@ -100,11 +99,10 @@ def _write_text(
             tree = outputs.pop(name) if release else outputs[name]
             if progress is not None:
                 progress(name)
-            file.write((b",\n" if j else b"\n") + _dumps(name) + b': {"shape": ')
-            file.write(_dumps(map_leaves(tree, lambda leaf, _: _tensor_field(leaf, "shape"))))
-            file.write(b', "dtype": ')
-            file.write(_dumps(map_leaves(tree, lambda leaf, _: _tensor_field(leaf, "dtype"))))
-            file.write(b', "output": ')
+            file.write((b",\n" if j else b"\n") + _dumps(name) + b": {")
+            for field in ("shape", "dtype"):
+                file.write(_dumps(field) + b": " + _dumps(_described(tree, field)) + b", ")
+            file.write(b'"output": ')
             for piece in pieces(name, tree):
                 file.write(piece)
             file.write(b"}")
@@ -113,8 +111,11 @@ def _write_text(
     file.write(b"}\n}\n")
 
 
-def _tensor_field(leaf: Any, field: str) -> Any:
-    return getattr(leaf, field) if isinstance(leaf, Tensor) else None
+def _described(tree: Any, field: str) -> Any:
+    """The shapes or dtypes of an output's tensors, nested as it is."""
+    return map_leaves(
+        tree, lambda leaf, _: getattr(leaf, field) if isinstance(leaf, Tensor) else None
+    )
 
 
 def _json_pieces(tree: Any) -> Iterator[bytes]:
@@ -145,10 +146,8 @@ def _tensor_pieces(tensor: Tensor) -> Iterator[bytes]:
 
 
 def _tensor_text(tensor: Tensor) -> bytes:
-    numbers = np.ascontiguousarray(tensor.numbers())
-    if tensor.shape == () and numbers.ndim <= 1 and numbers.size == 1:
-        return _dumps(numbers.reshape(())[()])  # orjson takes numpy scalars, not 0-d arrays
-    return _dumps(numbers)
+    numbers = np.ascontiguousarray(tensor.numbers())  # of at least one dimension
+    return _dumps(numbers[0] if tensor.shape == () and numbers.size == 1 else numbers)
 
 
 def _dumps(value: Any) -> bytes:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,11 +46,8 @@ def record(
 ) -> Recording:
     """Call `model(**inputs)` once with hooks on the named modules; return what they returned.
 
-    `stop_before` names a module that is called only after these: the pass ends there.
-
-    The hooks are always removed. Snapshots are taken at the time of the call, on the CPU, in the
-    tensor's own dtype: later changes in place do not show.
-    `progress` is called with a module's name after each of its calls.
+    `progress` is called with a module's name after each of its calls. `stop_before` names a module
+    that is called only after these: the pass ends there. The hooks are always removed.
 
     Raises `ToolkitError` ("Module not found") when the model has no module of a name.
     """
@@ -101,18 +99,18 @@ def hooked(
     on_call: OnCall | None = None,
     on_entry: Callable[[str], None] | None = None,
 ) -> Iterator[None]:
-    """Inside the block, around every call of the named modules, call what is given of these two:
-
-    `on_entry(name)` before it and `on_call(name, output)` after it.
+    """Inside the block, call `on_entry(name)` before every call of the named modules and
+    `on_call(name, output)` after it, where these are given.
     """
     handles = []
     with signals_deferred() as gate:
         try:
             for name, module in find_modules(model, names).items():
                 if on_call is not None:
-                    handles.append(module.register_forward_hook(_hook(name, on_call)))
+                    handles.append(module.register_forward_hook(partial(_after, name, on_call)))
                 if on_entry is not None:
-                    handles.append(module.register_forward_pre_hook(_entry_hook(name, on_entry)))
+                    before = partial(_before, name, on_entry)
+                    handles.append(module.register_forward_pre_hook(before))
             gate.open()
             yield
         finally:
@@ -121,18 +119,13 @@ def hooked(
                 handle.remove()
 
 
-def _hook(name: str, on_call: OnCall) -> Callable[..., None]:
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
-        on_call(name, output)  # a hook that returns something would replace the output
-
-    return hook
+# Hooks that returned something would replace the module's output, or its arguments.
+def _after(name: str, on_call: OnCall, module: nn.Module, args: Any, output: Any) -> None:
+    on_call(name, output)
 
 
-def _entry_hook(name: str, on_entry: Callable[[str], None]) -> Callable[..., None]:
-    def hook(module: nn.Module, args: Any) -> None:
-        on_entry(name)
-
-    return hook
+def _before(name: str, on_entry: Callable[[str], None], module: nn.Module, args: Any) -> None:
+    on_entry(name)
 
 
 def find_modules(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
@@ -149,7 +142,7 @@ def find_modules(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]
 
 
 def snapshot(output: Any) -> Any:
-    """A copy of a module's output: `Tensor`s, lists, dicts, None, numbers and strings.
+    """A copy of a module's output on the CPU: `Tensor`s, lists, dicts, None, numbers and strings.
 
     Tuples, lists, namedtuples and nested tensors become lists of their elements, dicts and
     ModelOutputs dicts. Anything else (a Cache, or a tensor whose numbers cannot be read) becomes
@@ -165,9 +158,9 @@ def _snapshot_leaf(leaf: Any) -> Any:
         return encodable(leaf)
     if isinstance(leaf, float):
         return float(leaf)  # JSON does not accept subclasses
-    if isinstance(leaf, int) and not _INTEGERS[0] <= leaf <= _INTEGERS[1]:
-        return type(leaf).__name__
-    return leaf if leaf is None or isinstance(leaf, int) else type(leaf).__name__
+    if leaf is None or (isinstance(leaf, int) and _INTEGERS[0] <= leaf <= _INTEGERS[1]):
+        return leaf
+    return type(leaf).__name__
 
 
 def _snapshot_tensor(tensor: torch.Tensor) -> Any:

@@ -42,9 +42,8 @@ def observe(model: nn.Module, media: Mapping[str, torch.Tensor] | None = None) -
     The first pass has no options; models that replace their own modules in their first pass
     (big_bird) do so there. The second has more tokens, which shows what sizes follow the text, and
     passes `output_attentions=True`. `media` is an image or audio as tensors, which the model gets
-    in addition to a few tokens, or instead of them.
-
-    Raises whatever the model raises. The model must be in `eval()` mode.
+    in addition to a few tokens, or instead of them. Errors of the model are raised unchanged. The
+    model must be in `eval()` mode.
     """
     inputs = probe_inputs(model, media or {})
     fewer = probe_inputs(model, media or {}, _FEWER_TOKENS, _FEWER_TARGET_TOKENS)
@@ -194,10 +193,9 @@ def _sources(asked: _Pass) -> tuple[tuple[WeightsSource, ...], dict[str, int]]:
                 WeightsSource(name, call, element, kind, position, axes)
                 for name, call, element, axes in places.of(tensor)
             ]
-        shapes = {tuple(tensor.shape) for tensor in tensors}
         # One matrix a head, no windows of an image in place of a batch.
-        if all(len(s) == 4 and s[0] == 1 and s[2] == s[3] for s in shapes):
-            lengths = {shape[-1] for shape in shapes}
+        if all(t.dim() == 4 and t.shape[0] == 1 and t.shape[2] == t.shape[3] for t in tensors):
+            lengths = {tensor.shape[-1] for tensor in tensors}
             if len(lengths) == 1:
                 positions[kind] = lengths.pop()
     return tuple(sources), positions
@@ -217,9 +215,9 @@ class _Places:
         self._sharing: dict[int, list[tuple[_Place, torch.Tensor]]] = defaultdict(list)
         for name, call, element, tensor in seen:
             if not any(isinstance(step, str) and step.endswith("attentions") for step in element):
-                self._same[id(tensor)].append((name, call, element, None))
-                storage = _storage(tensor)
-                self._sharing[storage].append(((name, call, element, None), tensor))
+                place = (name, call, element, None)
+                self._same[id(tensor)].append(place)
+                self._sharing[_storage(tensor)].append((place, tensor))
 
     def of(self, tensor: torch.Tensor) -> list[_Place]:
         """The places of the tensor itself, else of the same numbers with other axes (XLNet)."""

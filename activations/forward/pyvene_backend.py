@@ -30,10 +30,7 @@ def record(
     progress: Callable[[str], None] | None = None,
     stop_before: str | None = None,
 ) -> Recording:
-    """Like `activations.forward.hooks.record`, with the call of the model made by pyvene.
-
-    Raises `ToolkitError` when pyvene cannot wrap the model.
-    """
+    """`hooks.record` by pyvene. Raises `ToolkitError` when pyvene cannot wrap the model."""
     names = list(find_modules(model, names))  # its errors, not pyvene's
     calls: dict[str, list[Any]] = {name: [] for name in names}
     watch = progress or ignore

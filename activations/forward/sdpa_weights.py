@@ -74,7 +74,8 @@ def _eager_weights(
     None where the eager formula cannot read the mask.
     """
     eager = _eager_forward(module)
-    if eager is None or not (attention_mask is None or _is_four_dimensional(attention_mask)):
+    is_known = isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 4
+    if eager is None or not (attention_mask is None or is_known):
         return None
     causal = kwargs.pop("is_causal", None)
     causal = getattr(module, "is_causal", True) if causal is None else causal
@@ -114,7 +115,3 @@ def _eager_forward(module: nn.Module) -> Callable[..., tuple[Any, Any]] | None:
         if found is not None:
             return found  # type: ignore[no-any-return]
     return None
-
-
-def _is_four_dimensional(mask: Any) -> bool:
-    return isinstance(mask, torch.Tensor) and mask.dim() == 4

@@ -78,12 +78,9 @@ def resolve_answer(answer: str, category: str, catalog: Catalog) -> tuple[Patter
     Raises `UsageError` with the nearest names where a name matches nothing, and with the
     candidates where it matches several.
     """
-    available = catalog.of(category)
-    chosen: set[str] = set()
-    for item in (part.strip() for part in answer.split(",")):
-        if item:
-            chosen.update(pattern.text for pattern in _resolve_item(item, category, catalog))
-    return tuple(pattern for pattern in available if pattern.text in chosen)
+    items = filter(None, map(str.strip, answer.split(",")))
+    chosen = {pattern.text for item in items for pattern in _resolve_item(item, category, catalog)}
+    return tuple(pattern for pattern in catalog.of(category) if pattern.text in chosen)
 
 
 def _resolve_item(item: str, category: str, catalog: Catalog) -> Sequence[Pattern]:
@@ -124,8 +121,8 @@ def _patterns_with_weights(category: str, catalog: Catalog) -> Sequence[Pattern]
     found = [pattern for pattern in available if used.intersection(pattern.names)]
     if not found:
         raise UsageError(
-            f"no {category} pattern of this model returns attention weights, so "
-            f"'weights' selects nothing. --list shows what there is."
+            f"no {category} pattern of this model returns attention weights, so 'weights' selects "
+            "nothing. --list shows what there is."
         )
     return found
 
@@ -157,10 +154,9 @@ def _unknown(item: str, category: str, catalog: Catalog) -> str:
     message = f"Module not found: no {category} pattern is called '{item}'."
     owner = next((pattern for pattern in catalog.patterns if item in pattern.names), None)
     if owner is not None:
-        hint = f" It is one module of '{owner.text}'"
-        layer = owner.layers[owner.names.index(item)]
-        hint += f"; select that, with --layers {layer}." if layer is not None else "."
-        return message + hint
+        layer = catalog.layer_of(item)
+        hint = "" if layer is None else f"; select that, with --layers {layer}"
+        return message + f" It is one module of '{owner.text}'{hint}."
     for other in CATEGORIES:
         if other != category and any(
             item in (p.text, p.short) or p.text.endswith(f".{item}") for p in catalog.of(other)
@@ -177,7 +173,7 @@ def select(
 ) -> Selection:
     """All answers (category -> answer) and an optional layer filter -> a `Selection`.
 
-    Modules without a layer number (embeddings, final norm, head) are kept whatever `layers` says.
+    `layers` leaves out no module without a layer number (embeddings, final norm, head).
     Raises `UsageError` when nothing is selected or a layer is not there.
     """
     patterns = {c: resolve_answer(answers.get(c, ""), c, catalog) for c in CATEGORIES}

@@ -19,6 +19,7 @@ from activations.outputs.shapes import in_words
 from activations.selection.observation import Module, Observation
 
 CATEGORIES = ("attention", "mlp", "other")
+_CONTAINERS = ("ModuleList", "ModuleDict", "ParameterList", "ParameterDict")
 _ATTENTION_CLASS = re.compile(r"attention|attn", re.IGNORECASE)
 _MLP_CLASS = re.compile(
     r"(?i:mlp|feed_?forward|ffn|dense(relu|gated)?(act)?dense)"
@@ -82,14 +83,14 @@ def build_catalog(observation: Observation) -> Catalog:
     Within a category, patterns that return attention weights come first, the rest in the model's
     order, outer before inner.
     """
-    modules = [module for module in observation.modules if not _is_container(module)]
     categories = categorise(observation)
     holders = {source.module for source in observation.weights}
     grouped: dict[tuple[str, str], list[tuple[Module, dict[str, int]]]] = defaultdict(list)
     numbering = _Numbering(observation.modules)
-    for module in modules:
-        text, numbers = numbering.pattern(module.name)
-        grouped[categories[module.name], text].append((module, numbers))
+    for module in observation.modules:
+        if module.class_name not in _CONTAINERS:
+            text, numbers = numbering.pattern(module.name)
+            grouped[categories[module.name], text].append((module, numbers))
     patterns = [
         _pattern(category, text, members, holders, observation)
         for (category, text), members in grouped.items()
@@ -141,14 +142,8 @@ def categorise(observation: Observation) -> dict[str, str]:
         and not attention & tree.descendants(module.name)
     }
     inside_mlp = tree.closure(mlp)
-    return {
-        module.name: "attention"
-        if module.name in inside_attention
-        else "mlp"
-        if module.name in inside_mlp
-        else "other"
-        for module in observation.modules
-    }
+    found = dict.fromkeys(tree.class_of, "other")
+    return found | dict.fromkeys(inside_mlp, "mlp") | dict.fromkeys(inside_attention, "attention")
 
 
 def _attention_roots(tree: _Tree, observation: Observation) -> set[str]:
@@ -208,27 +203,20 @@ class _Tree:
         return self._descendants.get(name, set())
 
     def says_mlp(self, name: str) -> bool:
-        class_name, last = self.class_of[name], name.rpartition(".")[2]
+        class_name, (parent, _, last) = self.class_of[name], name.rpartition(".")
         # BERT's feed-forward block is two modules; the second is only called "output". (A Q-Former
         # has two such blocks, the second `intermediate_query` and `output_query`.)
         first_half = re.sub("^output", "intermediate", last)
-        if first_half != last and first_half in self.siblings(name):
+        if first_half != last and first_half in self._children[parent]:
             return True
         if _NOT_A_BLOCK.search(class_name):
             return False
         return bool(_MLP_CLASS.search(class_name) or _MLP_NAME.fullmatch(last))
 
-    def siblings(self, name: str) -> set[str]:
-        return self._children[name.rpartition(".")[0]]
-
     def closure(self, roots: Iterable[str]) -> set[str]:
         """The roots and everything inside them."""
         roots = set(roots)
-        return roots.union(*(self.descendants(root) for root in roots)) if roots else roots
-
-
-def _is_container(module: Module) -> bool:
-    return module.class_name in ("ModuleList", "ModuleDict", "ParameterList", "ParameterDict")
+        return roots.union(*map(self.descendants, roots))
 
 
 # ------------------------------------------------------------------------------------ patterns

@@ -48,7 +48,7 @@ class Observation:
 
     `calls` counts the calls of each module. `outputs` outlines what its first call returned, nested
     in lists and dicts: an `activations.outputs.shapes.Shape` in place of each tensor, None, and
-    class names for all else. `unsure` names modules whose calls or shapes cannot be known in
+    class names for anything else. `unsure` names modules whose calls or shapes cannot be known in
     advance: they follow the data (an expert gets the rows picked for it), or the length of the
     text in a way that two passes do not show.
     `positions` has the number of rows and columns of a kind's attention matrices, where all agree.
