@@ -54,10 +54,6 @@ class Stack:
         return printable(self.name)
 
     @property
-    def kind_in_words(self) -> str:
-        return f"{self.kind.replace('_', ' ')} attention"
-
-    @property
     def is_cross(self) -> bool:
         """Whether rows and columns are tokens of two texts."""
         return self.kind.endswith("cross")

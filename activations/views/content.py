@@ -24,7 +24,7 @@ class Caption:
     """What a page says it shows: the model, what it read, and what was left out and why.
 
     `texts` are further texts by their names: a second sentence, the decoder's target, an image's
-    file. `capture` is an id of what was captured: by it a page notices a link from another capture.
+    file. `capture` is an id, by which a page notices a link from another capture.
     """
 
     model: str
@@ -61,10 +61,9 @@ def read_content(
 ) -> Content:
     """The attention of these layers, heads and token positions (first, end); None is all.
 
-    `tokens_of(model, ids)` names the tokens of a document that has only their ids. Scores are of
-    the whole text, whatever part of it is shown. Each line for `warn` is also one of the
-    caption's notes. Raises `ToolkitError` where there is no attention to show,
-    `UsageError` for what is not there.
+    `tokens_of(model, ids)` names the tokens of a document that has only their ids. Scores are
+    always of the whole text. Each line for `warn` is also one of the caption's notes. Raises
+    `ToolkitError` where there is no attention to show, `UsageError` for what does not exist.
     """
     found = _looked_up_tokens(document, tokens_of, warn)
     notes: list[str] = []
@@ -92,9 +91,9 @@ def read_content(
 
 
 def _capture_id(document: Document) -> str:
-    """The same for all pages of what one model read, whatever part of it they show.
+    """The same for all pages of one capture, whichever part of it they show.
 
-    By the ids where there are any: tokens may have been looked up since.
+    Computed from the ids where there are any: tokens may have been looked up since.
     """
     ids = ["input_ids", "decoder_input_ids"]
     tokens = ids if any(key in document.header for key in ids) else ["tokens", "decoder_tokens"]

@@ -1,4 +1,4 @@
-"""Heads and what a document holds -> figures of them: file names, titles, labels, values."""
+"""Heads of a document -> figures of them: file names, titles, labels, values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from activations.views.heat_map import HeadMap, figure_files
 from activations.views.tokens import readable
 
 MOST_TOKENS = 3000  # a side; in print, at 600 dpi, each is one dot
-_LABEL_WIDTH = 20  # characters, Chinese and its like counted twice
+_LABEL_WIDTH = 20  # Latin letters; a Chinese character counts as two
 
 
 def build_figures(
@@ -55,7 +55,9 @@ def head_map(name: HeadName, caption: Caption, stack: Stack, stacks: Sequence[St
         )
     subtitle = _shortened(printable(caption.model), 60)
     if len(stacks) > 1:
-        subtitle += f", {_kind_in_words(stack, stacks)}"
+        is_only_one = sum(other.kind == stack.kind for other in stacks) == 1
+        kind = f"{stack.kind.replace('_', ' ')} attention"
+        subtitle += f", {kind if is_only_one else stack.title}"
     layer = stack.layers.index(name.layer)
     weights = stack.weights[layer][stack.heads.index(name.head)].astype(np.float64)
     return HeadMap(
@@ -79,13 +81,6 @@ def _file_name(name: HeadName, model: str, stack: Stack, stacks: Sequence[Stack]
         kind = f"{stack.kind}_" if number == 1 else f"{stack.kind}_{number}_"
     head = f"layer_{name.layer}_head_{name.head}"
     return f"attention_figure_{safe_name(model)}_{kind}{head}.{form}"
-
-
-def _kind_in_words(stack: Stack, stacks: Sequence[Stack]) -> str:
-    """`cross attention`, and which one where several modules have attention of this kind."""
-    if sum(other.kind == stack.kind for other in stacks) > 1:
-        return stack.title
-    return stack.kind_in_words
 
 
 def _labels(tokens: Sequence[str]) -> tuple[str, ...]:

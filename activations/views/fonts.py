@@ -20,7 +20,7 @@ _NO_OUTLINES = re.compile(r"Colou?r Emoji|Last ?Resort")  # pictures, or boxes f
 def families_for(characters: Iterable[str]) -> tuple[list[str], str]:
     """Font families that have these characters, the first being `FIRST`; and those in none."""
     families, missing = [FIRST], set(characters) - _drawn(FIRST, characters)
-    for name in _others():
+    for name in _others() if missing else ():
         if found := _drawn(name, missing):
             families.append(name)
             missing -= found
@@ -36,9 +36,9 @@ def _others() -> list[str]:
 
 
 def _drawn(family: str, characters: Iterable[str]) -> set[str]:
-    """Those of these characters that the family has; of none no font is opened."""
+    """Those of these characters that the family has."""
     try:
-        font = get_font(findfont(family, fallback_to_default=False)) if characters else None
+        font = get_font(findfont(family, fallback_to_default=False))
     except (OSError, RuntimeError, ValueError):  # gone since matplotlib made its list
         return set()
-    return {c for c in characters if font and font.get_char_index(ord(c))}
+    return {c for c in characters if font.get_char_index(ord(c))}

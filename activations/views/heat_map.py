@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 _MM = 1 / 25.4  # inches
@@ -72,9 +71,7 @@ class HeadMap:
         Weights: 0 and 1, so that one colour is one weight in all figures. Raw scores have no zero
         that means anything, so theirs go from the least to the largest.
         """
-        if not self.is_raw:
-            return 0.0, 1.0
-        if not self.weights.count():
+        if not self.is_raw or not self.weights.count():
             return 0.0, 1.0
         low, high = float(self.weights.min()), float(self.weights.max())
         return (low, high) if high > low else (low, low + 1.0)
@@ -120,20 +117,23 @@ def draw(head: HeadMap) -> Figure:
 
 def _draw_cells(axes: Axes, head: HeadMap, cell: float) -> ScalarMappable:
     """The heat map, rows from the top; what is masked is left to a hatched ground."""
-    from matplotlib.colors import PowerNorm
+    from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
     rows, columns = head.weights.shape
     if np.ma.getmaskarray(head.weights).any():
         axes.patch.set(facecolor="#dddddd", edgecolor=_FAINT, hatch="//////")
-    colours: dict[str, Any] = {"cmap": _colours(), "norm": PowerNorm(0.5, *head.range)}
+    colours: dict[str, Any] = {
+        "cmap": LinearSegmentedColormap.from_list("attention", LIGHT),
+        "norm": PowerNorm(0.5, *head.range),
+    }
     axes.set(xlim=(0, columns), ylim=(rows, 0))
     if rows * columns > _SINGLE_CELLS:
         extent = (0, columns, rows, 0)
         return axes.imshow(
             head.weights, extent=extent, aspect="auto", interpolation="none", **colours
         )
-    # A hair of white parts the cells; where they are small, their own colour closes the gaps that
-    # viewers would show between them.
+    # Thin white lines between the cells; around small cells lines of their own colour, or viewers
+    # would show gaps.
     edges: dict[str, Any] = {"edgecolors": "white", "linewidth": 0.4}
     if cell < _CELL / 2:
         edges = {"edgecolors": "face", "linewidth": 0.1}
@@ -141,12 +141,6 @@ def _draw_cells(axes: Axes, head: HeadMap, cell: float) -> ScalarMappable:
     if max(rows, columns) <= _ROOMY:
         _write_values(axes, head, cells)
     return cells
-
-
-def _colours() -> Colormap:
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("attention", LIGHT)
 
 
 def _write_values(axes: Axes, head: HeadMap, cells: ScalarMappable) -> None:
@@ -173,7 +167,7 @@ def _write_values(axes: Axes, head: HeadMap, cells: ScalarMappable) -> None:
 def _label(axis: Axis, labels: Sequence[str], first: int, cell: float) -> None:
     """A token at each cell; where they would overlap, at every second, third, ... with its number.
 
-    `cell` is what a label has of room, in mm.
+    `cell` is the room for a label, in mm.
     """
     room = cell * _MM * 72
     size = min(max(room / _LINE, _SMALLEST_LABEL), _LABEL)
@@ -215,7 +209,7 @@ def _settings(characters: str, form: str, warn: Warn) -> Iterator[None]:
     from activations.views.fonts import families_for
 
     families, missing = families_for(characters)
-    if missing and form != "svg":  # whoever opens an SVG draws its text, with fonts of their own
+    if missing and form != "svg":  # an SVG is drawn with the fonts of the machine that opens it
         warn(
             f"no installed font has {' '.join(missing[:10])}{' ...' * (len(missing) > 10)}; boxes "
             "are drawn instead. Install a font that does, or use --output-format svg."

@@ -10,6 +10,7 @@ What is shown never raises: Jupyter would print a traceback in its place.
 from __future__ import annotations
 
 import html
+import json
 import math
 import operator
 import os
@@ -17,7 +18,6 @@ import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import orjson
 from rich.filesize import decimal
 
 from activations.arguments import number, numbers
@@ -44,8 +44,8 @@ _FRAME = (
     'style="width:100%;height:{height}px;border:1px solid #8886;resize:vertical" '
     'srcdoc="{page}">{instead}</iframe>'
 )
-# What stands inside a frame is never shown. Where frames are removed (Jupyter does so until a
-# notebook from elsewhere is trusted), this text is left.
+# The text inside a frame is shown only where frames are removed: Jupyter does so until a notebook
+# from elsewhere is trusted.
 _INSTEAD = "The attention is not shown here. Trust the notebook, or run the cell again."
 
 
@@ -64,7 +64,12 @@ class View:
         return f"<View {self.title!r}, {decimal(len(self.page))}; save(path) writes it>"
 
     def _repr_html_(self) -> str:
-        return _line(self.too_large) if self.too_large else self._frame()
+        if self.too_large:
+            return _line(self.too_large)
+        page = html.escape(self.page.decode("utf-8"))
+        return _FRAME.format(
+            title=html_text(self.title), height=self.height, page=page, instead=_INSTEAD
+        )
 
     @property
     def too_large(self) -> str:
@@ -80,12 +85,6 @@ class View:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the page to a file, whole or not at all. Raises `ToolkitError` where that fails."""
         write_file(path, self.page)
-
-    def _frame(self) -> str:
-        page = html.escape(self.page.decode("utf-8"))
-        return _FRAME.format(
-            title=html_text(self.title), height=self.height, page=page, instead=html_text(_INSTEAD)
-        )
 
 
 def make_view(
@@ -187,8 +186,7 @@ def _table(document: Document) -> str:
 
 def _row(document: Document, name: str) -> str:
     shape, dtype = document.shape(name), document.dtype(name)
-    sizes = "not stated" if shape is None else orjson.dumps(shape).decode("utf-8")
-    sizes = sizes.replace(",", ", ")
+    sizes = "not stated" if shape is None else json.dumps(shape, ensure_ascii=False)
     shown = html_text(sizes)
     if len(sizes) > _LONG:
         shown = _folded(html_text(sizes[: _LONG - 1]) + "…", shown)

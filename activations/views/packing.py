@@ -42,7 +42,7 @@ def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
             "wholeRows": stack.has_whole_rows,
             "cross": stack.is_cross,
             "probabilities": all(stack.probabilities),
-            "scores": _score_list(stack),
+            "scores": None if stack.scores is None else stack.scores.round(6).tolist(),
             "first": first,
             "base": base,
             "steps": steps,
@@ -56,15 +56,6 @@ def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
     return packed, base64.b64encode(b"".join(pieces))
 
 
-def _score_list(stack: Stack) -> Any:
-    """Scores as JSON takes them: 6 decimals, None where one is not defined."""
-    if stack.scores is None:
-        return None
-    scores = stack.scores.round(6).astype(object)
-    scores[np.isnan(stack.scores)] = None
-    return scores.tolist()
-
-
 def _sentence_parts(
     stack: Stack, is_one_of_several: bool
 ) -> list[tuple[str, tuple[int, int], tuple[int, int]]]:
@@ -74,12 +65,9 @@ def _sentence_parts(
         return [(stack.title, rows, columns)]
     sides = {"A": (0, stack.split), "B": (stack.split, len(stack.rows))}
     arrows = [("A", "A"), ("B", "B"), ("A", "B"), ("B", "A")]
-    parts = [("All", rows, columns)] + [
-        (f"Sentence {a} -> Sentence {b}", sides[a], sides[b]) for a, b in arrows
-    ]
-    return (
-        [(f"{stack.title}: {part}", r, c) for part, r, c in parts] if is_one_of_several else parts
-    )
+    title = f"{stack.title}: " if is_one_of_several else ""
+    parts = [(f"{title}Sentence {a} -> Sentence {b}", sides[a], sides[b]) for a, b in arrows]
+    return [(f"{title}All", rows, columns), *parts]
 
 
 def _scale(layers: Sequence[np.ndarray]) -> tuple[float, float]:

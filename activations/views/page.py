@@ -1,7 +1,7 @@
 """Attention -> a self-contained page around bertviz's own drawing code.
 
 A page is one file: it makes no request, so it draws with the network off and can be mailed. What
-it is made of besides its data stands in `assets.py`.
+it is made of besides its data is in `assets.py`.
 
 The weights are in the page once: rounded to 4 decimals as 16-bit integers, deflated, base64. All
 text is escaped for the place it is put in, and a Content-Security-Policy names the page's scripts
@@ -59,7 +59,7 @@ def build_pages(
             f"the page would be too large to open ({len(blob) // 1_000_000} MB). Show a part of "
             "it with --layers, --heads or --tokens."
         )
-    data = {
+    data: dict[str, Any] = {
         "capture": caption.capture,
         "minWeight": min_weight,
         "notANumber": NOT_A_NUMBER,
@@ -70,20 +70,13 @@ def build_pages(
     fields = _caption_fields(caption, stacks) | {"weights": blob.decode("ascii")}
     pages = {}
     for view in views:
-        names = _names(view, caption.model, is_linked=len(views) > 1)
+        (other,) = set(VIEWS) - {view}
+        data["view"] = view
+        data["name"] = page_name(view, caption.model).removesuffix(".html")
+        data["otherPage"] = page_name(other, caption.model) if len(views) > 1 else None
         fields["title"] = html_text(_title(view, caption))
-        pages[view] = _fill_template(view, {**fields, "data": _json_in_html(names | data)})
+        pages[view] = _fill_template(view, {**fields, "data": _json_in_html(data)})
     return pages
-
-
-def _names(view: str, model: str, is_linked: bool) -> dict[str, Any]:
-    """What a page is called, and the page of the other view that lies beside it."""
-    (other,) = set(VIEWS) - {view}
-    return {
-        "view": view,
-        "name": page_name(view, model).removesuffix(".html"),
-        "otherPage": page_name(other, model) if is_linked else None,
-    }
 
 
 def _fill_template(view: str, fields: Mapping[str, str]) -> bytes:
@@ -161,7 +154,7 @@ def _facts(stacks: Sequence[Stack]) -> str:
 
 
 def _json_in_html(data: Mapping[str, Any]) -> str:
-    """JSON that cannot end the script element it stands in, whatever its strings hold."""
+    """JSON none of whose strings can end the script element that it is put into."""
     found = orjson.dumps(data).decode("utf-8")
     for character in "<>&\u2028\u2029":
         found = found.replace(character, f"\\u{ord(character):04x}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from activations.attention.scores import SCORES
 from activations.attention.stack import Stack
 from activations.errors import Warn, ignore
 from activations.system.streams import is_terminal
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 _HEADER = ("attention", "layer", "head", *SCORES)
 _NAMED = 3  # heads for each score
@@ -93,7 +90,7 @@ def strongest(heads: Sequence[HeadScores]) -> list[str]:
         defined = [head for head in heads if not np.isnan(head.scores[i])]
         defined.sort(
             key=lambda head: head.scores[i], reverse=not lowest
-        )  # equal ones stay in order
+        )  # keeps equal ones in order
         named = [f"{head.name} ({head.scores[i]:.2f})" for head in defined[:_NAMED]]
         lines.append(f"{title}: {', '.join(named) or '-'}")
     return lines
@@ -130,24 +127,19 @@ def _show_table(heads: Sequence[HeadScores], file: TextIO) -> None:
     rows = [head.cells(".3f", "-") for head in heads]
     if is_terminal(file):
         from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
 
-        Console(file=file).print(_table(header, rows))
+        table = Table(box=None, header_style="bold")
+        table.add_column(header[0], overflow="fold")
+        for name in header[1:]:
+            table.add_column(name, justify="right", min_width=5)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        Console(file=file).print(table)
         return
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     for row in (header, *rows):
         first, *numbers = row
         cells = [f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:], strict=True)]
         print(f"{first:{widths[0]}}", *cells, sep="  ", file=file)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, header_style="bold")
-    table.add_column(header[0], overflow="fold")
-    for name in header[1:]:
-        table.add_column(name, justify="right", min_width=5)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table

@@ -37,11 +37,10 @@ def readable(tokens: Sequence[str]) -> list[str]:
 def is_byte_level(tokens: Sequence[str]) -> bool:
     """Whether these tokens are spelled in bytes.
 
-    The marks of space and newline show it. They are letters too (of Maltese), so they do not count
-    where a word would not be UTF-8, or where a token is spelled in another way. What is no word may
-    be a part of a character, as a model generates it that was cut short or makes no sense. In a
-    text without marks, characters that only together make UTF-8 show it; there `ā` or `č` are
-    letters, not control characters.
+    The marks of space and newline show it. They are also letters (of Maltese), so they do not count
+    if a word would not be UTF-8, or if a token is spelled in another way. Tokens without letters
+    are not checked: a generated text may hold parts of characters. In a text without marks, all
+    characters together must be UTF-8; there `ā` or `č` are letters, not control characters.
     """
     if any(map(_OTHER_SPELLING.match, tokens)):
         return False
@@ -78,8 +77,7 @@ def _text(token: str, byte_level: bool) -> str:
 def _shown(text: str) -> str:
     """Spaces and control characters as something that can be seen.
 
-    Controls that turn the direction of the text around are spelled out: they would reorder the
-    page around them.
+    Controls of the direction of text are spelled out: they would reorder the page around them.
     """
     return "".join(_VISIBLE.get(c) or (f"\\u{ord(c):04x}" if _is_unseen(c) else c) for c in text)
 

@@ -1,23 +1,23 @@
 "use strict";
-// What is looked at now, and bertviz's code, which draws it. bertviz is handed one stack of attention
-// at a time under the name it looks for (PYTHON_PARAMS).
+// What is shown now, and bertviz's code, which draws it. bertviz gets one stack of attention at a time
+// under the name it looks for (PYTHON_PARAMS).
 const Limits = {
   atOnce: 250000, // lines a browser draws in a few seconds; more only when asked to
   onRequest: 1000000,
-  weightsAtOnce: 10000000, // faint or not, each is looked at
+  weightsAtOnce: 10000000, // faint ones too: each is read
 };
 
 const State = {
-  stack: null, // one of Page.stacks as it is looked at
+  stack: null, // one of Page.stacks as it is shown
   average: false, // the mean over a layer's heads in their place
   withoutFirst: false, // the first token hidden
   least: Page.minWeight, // lines with this weight or less are not drawn
   cut: Page.minWeight, // nor, where there are too many, those with this weight or less
   // {layer, heads} to show: what the address asked for, then what was last chosen, so that the page
-  // can be drawn anew at any time. heads are positions; null is all, or no picture opened.
+  // can be drawn again at any time. heads are positions; null is all, or no picture opened.
   wanted: null,
   svg: null, // what bertviz has drawn
-  reveals: false, // whether a head was just asked for, and is to be scrolled to
+  reveals: false, // whether a head was just asked for and must be scrolled to
   pictures: "", // what a head is in the model view: "lines", "matrices", or as there is room
   everything: false, // all lines of what is shown were asked for, however many
   // Called where a head is on its own, {layer, head} as positions, or none is: null.
@@ -33,7 +33,7 @@ const Bertviz = (() => {
   window.require = { config() {} };
   window.requirejs = (names, draw) => { bertviz = draw; };
 
-  // An array whose members are made when they are first looked at: only what is drawn is expanded.
+  // An array whose members are made when they are first read: only what is drawn takes memory.
   function lazy(length, make) {
     const array = new Array(length);
     for (let i = 0; i < length; i++) {
@@ -50,7 +50,7 @@ const Bertviz = (() => {
     return array;
   }
 
-  // What bertviz is to draw: these layers and heads (positions) of the stack.
+  // Parameters for bertviz, to draw these layers and heads (positions) of the stack.
   function parameters(layers, heads) {
     const { stack, wanted } = State;
     const length = Page.view === "head" ? 13 : 11;
@@ -75,7 +75,7 @@ const Bertviz = (() => {
     };
   }
 
-  // Let bertviz draw, into a new element, which is given back.
+  // Let bertviz draw into a new element, and return it.
   function draw(params) {
     byId("vis")?.remove();
     const vis = element("div", { id: "vis" });

@@ -1,5 +1,5 @@
 "use strict";
-// Small words for making elements. Text is only ever text: nothing here reads HTML.
+// Short functions for making elements. Text is inserted only as text: nothing here reads HTML.
 const byId = (id) => document.getElementById(id);
 
 function filled(made, attributes, children) {
@@ -30,15 +30,15 @@ const grouped = (count) => count.toLocaleString("en");
 const decimals = (weight) => String(+weight.toFixed(4));
 const counted = (count, what) => `${grouped(count)} ${what}${count === 1 ? "" : "s"}`;
 
-// Scroll the page so that an element is seen. Not by its scrollIntoView(), which would also scroll
-// the notebook around a page in a frame.
+// Scroll the page so that an element is visible. Its scrollIntoView() would also scroll the notebook
+// around a page in a frame.
 function reveal(target, share) {
   const box = target.getBoundingClientRect();
   scrollTo({ top: scrollY + box.top - share * Math.max(innerHeight - box.height, 0) - 48 * (share === 0) });
 }
 
-// One of many alike takes part in the order of the tab key; the arrow keys go from one to the other.
-// `elements` stand in rows of `columns`.
+// The tab key stops at one of these elements; the arrow keys go from one to the next. They are in rows of
+// `columns`.
 function roving(elements, columns) {
   let current = 0;
   elements.forEach((each, i) => {
@@ -66,7 +66,7 @@ function roving(elements, columns) {
   });
 }
 
-// Lets the browser do what else it has to do. Sooner than setTimeout, which waits 4 ms each time.
+// Lets the browser do other work. Faster than setTimeout, which waits 4 ms each time.
 const nextTask = (() => {
   const channel = new MessageChannel();
   const waiting = [];

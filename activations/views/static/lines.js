@@ -1,11 +1,11 @@
 "use strict";
-// Lines are what a page has most of: one for each weight. Made all at once they freeze the page, so
-// where bertviz asks d3 for them, what it asks is kept, and they are made in slices of time. Faint
-// ones are not made at all. Everything else d3 does as ever.
+// A page has more lines than anything else: one for each weight. All at once they would freeze the page.
+// So where bertviz asks d3 for lines, the request is kept, and they are made in slices of time, faint
+// ones not at all. Everything else in d3 is unchanged.
 const Lines = (() => {
   const SLICE = 100; // milliseconds
-  let asked = []; // all that was asked for and is not made yet
-  let opacity = null; // what the head view asked last of all the lines there are
+  let asked = []; // requests whose lines are not made yet
+  let opacity = null; // the opacity that the head view last set on all lines, a function
   let turn = 0; // the latest call of make()
 
   // Stands for the lines of some rows of weights, from `.data(...)` on, as d3's selections would.
@@ -40,8 +40,8 @@ const Lines = (() => {
 
   // What all lines of a row share: where they start, and whose they are. Asked once a row.
   const SHARED = new Set(["x1", "y1", "stroke", "left-token-index"]);
-  const isFunction = ([, value]) => typeof value === "function";
-  const isShared = ([name, value]) => !isFunction([name, value]) || SHARED.has(name);
+  const isFunction = (value) => typeof value === "function";
+  const isShared = ([name, value]) => !isFunction(value) || SHARED.has(name);
 
   // Yields after every row of weights.
   function* making(groups, cut) {
@@ -53,8 +53,7 @@ const Lines = (() => {
         const data = weights.call(row, row.__data__); // where d3 keeps it
         const model = svgElement("line");
         for (const [name, value] of shared) {
-          const found = isFunction([name, value]) ? value.call({ parentNode: row }, data[0], 0) : value;
-          model.setAttribute(name, found);
+          model.setAttribute(name, isFunction(value) ? value.call({ parentNode: row }, data[0], 0) : value);
         }
         for (let i = 0; i < data.length; i++) {
           if (!(data[i] > cut)) continue;
@@ -67,8 +66,8 @@ const Lines = (() => {
     }
   }
 
-  // Make the lines asked for, but for those with a weight at or below `cut`. Gives false where
-  // others were asked for meanwhile, so that these were left undone.
+  // Make the lines asked for, except those with a weight at or below `cut`. Returns false where others
+  // were asked for meanwhile, so that these are not complete.
   async function make(cut) {
     const mine = ++turn;
     const lines = making(asked, cut);

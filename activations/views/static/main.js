@@ -1,5 +1,5 @@
 "use strict";
-// The page as a whole: what is looked at, how much of it is drawn, and the controls above it.
+// The page as a whole: what is shown, how much of it is drawn, and the controls above it.
 (() => {
   const view = Page.view === "head" ? HeadView : ModelView;
   const narrow = matchMedia("(max-width: 640px)");
@@ -27,7 +27,7 @@
     show(arrived);
   }
 
-  // Let bertviz draw everything asked for. Gives false where something else is to be drawn meanwhile.
+  // Let bertviz draw everything asked for. Returns false where something else was asked for meanwhile.
   async function draw() {
     const root = byId("drawing");
     const onLayer = document.activeElement?.id === "layer";
@@ -57,8 +57,8 @@
     remember(arrived);
   }
 
-  // Draw, the strongest lines first where there are too many; say what is not drawn. Gives false where
-  // something else is to be drawn meanwhile.
+  // Draw, only the strongest lines where there are too many, and say what is not drawn. Returns false
+  // where something else was asked for meanwhile.
   async function drawAll(stillWanted) {
     const { everything } = State;
     counts = null;
@@ -190,7 +190,7 @@
     return ["layer", "head", "attention"].map((key) => parts.get(key)).join();
   }
 
-  // Show what the address asks for, and say what of it is not there.
+  // Show what the address asks for, and say which of it does not exist.
   function readAddress() {
     const asked = new URLSearchParams(location.hash.slice(1));
     const stack = Page.stacks[Number(asked.get("attention") ?? 0)] ?? Page.stacks[0];
@@ -213,8 +213,8 @@
     look(stack, layer < 0 ? null : { layer: stack.layers[layer], heads }, { average, withoutFirst }, true);
   }
 
-  // What to say of an address that was not meant for this page: pages of one model in one folder have
-  // the same names, whatever it read and whatever part is shown.
+  // What to say about an address that was not meant for this page: all pages of one model have the same
+  // names, even if they show other texts or other layers.
   function addressNote(asked, missing) {
     const notes = [];
     if (asked.has("of") && asked.get("of") !== Page.capture) {

@@ -88,7 +88,7 @@ const ModelView = (() => {
 
   const removeCopies = () => document.querySelectorAll("#vis > .layer").forEach((each) => each.remove());
 
-  // Not for every drawing: who moves the slider wants to stay there.
+  // Not for every drawing: while the slider is moved, the page must not scroll away from it.
   function revealAsked(target, share) {
     if (State.reveals) reveal(target, share);
     State.reveals = false;
@@ -112,7 +112,7 @@ const ModelView = (() => {
 
   // ------------------------------------------------------- small pictures instead of all the lines
 
-  // Gives false where something else is to be drawn meanwhile.
+  // Returns false where something else was asked for meanwhile.
   async function drawPictures(counts, stillWanted) {
     Lines.forget();
     const { stack } = State;
@@ -144,7 +144,7 @@ const ModelView = (() => {
     const counts = await Weights.histogram(stack, [layer], [head]);
     if (mine !== opening || stack !== State.stack || !byId("thumbnails")) return;
     State.cut = Weights.cutFor(stack, counts, Limits.atOnce, State.least);
-    // As one of many heads the small picture, which is not shown, takes no room.
+    // With many heads, bertviz makes the small picture, which is not shown, so small that it takes no room.
     const vis = Bertviz.draw({ ...Bertviz.parameters([layer], [head]), total_heads: 1000 });
     vis.dataset.alone = "";
     Lines.forget(); // the small picture's

@@ -8,7 +8,7 @@ const Save = (() => {
   const NO_XML = /[^\t\n\r -\uD7FF\uE000-\uFFFD\u{10000}-\u{10FFFF}]/gu; // may not stand in XML at all
   const OURS = ["class", "style", "id", "role", "tabindex", "aria-label", "aria-pressed", "aria-selected"];
 
-  // A drawing that is shown in the page -> {text, width, height}: SVG that stands alone.
+  // A drawing that is shown in the page -> {text, width, height}: SVG without need of a style sheet.
   function standalone(shown, caption) {
     const copy = shown.cloneNode(true);
     const copies = [...copy.querySelectorAll("*")];
@@ -113,8 +113,8 @@ const Save = (() => {
     download(`${name}.${format}`, blob);
   }
 
-  // A matrix with its tokens, each with its position before it: names are then unlike each other, and
-  // no spreadsheet takes one for a formula.
+  // A matrix with its tokens, each after its position: so names are unique, and no spreadsheet takes one
+  // for a formula.
   function csv({ matrix, rowTokens, columnTokens, rowStart, columnStart }) {
     const field = (text) => `"${text.replaceAll('"', '""')}"`;
     const named = (tokens, start) => tokens.map((token, i) => field(`${start + i} ${token}`));

@@ -1,5 +1,5 @@
 "use strict";
-// Light or dark: as the system has it, until the switch says otherwise.
+// Light or dark: the system's setting, until the switch is used.
 const Theme = (() => {
   const system = matchMedia("(prefers-color-scheme: dark)");
   const choices = ["system", "light", "dark"];
@@ -22,7 +22,7 @@ const Theme = (() => {
     apply();
   }
 
-  // `changed` is called whenever colours are to be drawn anew.
+  // `changed` is called whenever the colours change.
   function start(first, changed) {
     if (choices.includes(first)) choice = first;
     byId("theme").value = choice;

@@ -1,12 +1,11 @@
 "use strict";
-// Every head as one small picture of its matrix of weights, on a canvas: an overview, and what is left
-// where a model view would have more lines than a browser draws. A head's lines are drawn when it is
-// opened.
+// Every head as one small picture of its matrix of weights, on a canvas: an overview, also for a model
+// view with more lines than a browser draws. A head's lines are drawn when it is opened.
 const Thumbnails = (() => {
   const LARGEST = 64; // pixels a side; of a longer text several tokens share one
 
   // Draw all heads of a stack into `root`, `full` being the step of full colour. When a picture is
-  // chosen, `open(stack, layer, head)` is called with positions in the stack's lists. Gives false when
+  // chosen, `open(stack, layer, head)` is called with positions in the stack's lists. Returns false when
   // `stillWanted()` no longer holds.
   async function draw(root, stack, full, open, stillWanted) {
     const table = element("div", { id: "thumbnails" });

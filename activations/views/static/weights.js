@@ -1,5 +1,5 @@
 "use strict";
-// The attention weights of the page: 16-bit steps, restored once, expanded where they are looked at.
+// The attention weights of the page: 16-bit steps, unpacked once, turned into numbers where they are shown.
 const Page = JSON.parse(byId("page-data").textContent);
 
 const Weights = (() => {
@@ -14,12 +14,7 @@ const Weights = (() => {
     const bytes = new Uint8Array(text.length);
     for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-    const buffer = await new Response(stream).arrayBuffer();
-    const view = new DataView(buffer);
-    const littleEndian = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
-    quantised = littleEndian
-      ? new Uint16Array(buffer)
-      : Uint16Array.from({ length: buffer.byteLength / 2 }, (_, i) => view.getUint16(2 * i, true));
+    quantised = new Uint16Array(await new Response(stream).arrayBuffer()); // little-endian, as all browsers are
   }
 
   // ------------------------------------------------------------------------- ways of looking at it
@@ -31,9 +26,9 @@ const Weights = (() => {
       (stack.cross || rows > 0);
   }
 
-  // A stack as it is looked at. `average`: the mean of its heads in their place. `withoutFirst`: the
-  // first token hidden (in cross attention the first that is attended to), and every row divided by
-  // what is left of it. The same functions read it as any other.
+  // A stack as it is shown. `average`: the mean of its heads in their place. `withoutFirst`: the first
+  // token hidden (in cross attention the first that is attended to), and every row divided by what is
+  // left of it. The functions below read it like any other stack.
   function lookedAt(stack, { average, withoutFirst }) {
     const hides = withoutFirst && hasFirst(stack);
     const later = ([from, to]) => [Math.max(from, 1), to];
@@ -93,8 +88,8 @@ const Weights = (() => {
     }
   }
 
-  // A head's weights as bertviz takes them: an array of arrays, (rows, columns). What is no number
-  // is `missing`: bertviz is to draw nothing there.
+  // A head's weights as bertviz takes them: an array of arrays, (rows, columns), with `missing` in place
+  // of NaN and infinities.
   function matrix(stack, layer, head, missing = 0) {
     const [found, values] = [[], valuesOf(stack)];
     eachRow(stack, layer, head, (steps) => {
