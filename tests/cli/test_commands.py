@@ -289,7 +289,7 @@ def test_continuation(checkpoints: Checkpoints, take: Take, view: Run) -> None:
     assert header["written"] == text
     assert f"The model generated: {text!r}" in said
     pages = [Path(page).read_text() for page in view().out]
-    assert all('<div id="written" class="text" ' in page for page in pages)
+    assert all('<div id="generated" class="text" ' in page for page in pages)
 
 
 def test_pair(checkpoints: Checkpoints, take: Take, view: Run) -> None:

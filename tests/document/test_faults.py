@@ -21,6 +21,7 @@ from conftest import Run
 from faults import Ended, snapshot
 
 from activations import ToolkitError, load
+from activations.document.destination import prepare_output
 from activations.document.format import FORMAT
 from activations.document.writer import write_document
 from activations.outputs.tensor import Tensor
@@ -56,7 +57,12 @@ def document(value: float, format: str = "json") -> Callable[[], None]:
     """Writes x.json in the current folder."""
     place = {"module": NAME, "element": [0], "layer": 0, "kind": "self"}
     header = {"format": FORMAT, "model": "m", "prompt": f"p{value}", "attention_weights": [place]}
-    return lambda: write_document("x.json", header, capture_of(value), format=format)
+
+    def work() -> None:  # as a capture does it
+        prepare_output("x.json", format)
+        write_document("x.json", header, capture_of(value), format=format)
+
+    return work
 
 
 def files(value: int, *names: str) -> Callable[[], Any]:
