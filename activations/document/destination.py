@@ -42,18 +42,18 @@ def check_output(path: str | os.PathLike[str], format: str) -> None:
 
 
 def _check_beside(document: Path) -> None:
-    """Refuse to replace a file of tensors that is not a document's: a checkpoint's weights, say."""
+    """Refuse to replace a safetensors file that is not a document's: a checkpoint's weights."""
     beside = path_beside(document)
     check_writable(beside)
     if leads_away(beside, document):
         raise ToolkitError(
-            f"'{beside}' is a link that leads out of its folder, and would not be followed by who "
-            "reads it. Remove it, or name another --output."
+            f"'{beside}' is a link that leads out of its folder, and the reader would not follow "
+            "it. Remove it, or name another --output."
         )
     if beside.exists() and not _is_ours(beside):
         raise ToolkitError(
-            f"'{beside}' would be replaced by the tensors of '{document}', and is no file of this "
-            "toolkit. Name another --output."
+            f"'{beside}' would be replaced by the tensors of '{document}', and was not written by "
+            "this toolkit. Name another --output."
         )
 
 

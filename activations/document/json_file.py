@@ -86,23 +86,20 @@ def parse_json(path: Path, data: Any) -> Any:
         raise ToolkitError(f"'{path}' is not a captured document: {error}.") from None
 
 
-class LineParser:
-    """simdjson's parser, kept: it allocates its memory once, and not again for every line."""
+def parse_line(kept: simdjson.Parser, text: bytes, path: Path, name: str) -> Any:
+    """The JSON of one module. Raises `ToolkitError` that names the module where it is damaged.
 
-    def __init__(self) -> None:
-        self._kept = simdjson.Parser()
-
-    def parse(self, text: bytes, path: Path, name: str) -> Any:
-        """The JSON of one module. Raises `ToolkitError` that names it where it is damaged."""
-        try:
-            if len(text) <= _MAX_KEPT:
-                return self._kept.parse(text)
-        except (ValueError, RuntimeError):
-            pass  # damaged, or a piece of the line before is still in use
-        try:
-            return simdjson.Parser().parse(text)
-        except (ValueError, RuntimeError) as error:
-            raise damaged(path, name, f"{error}") from None
+    `kept` is used again for every line, so that its memory is allocated once.
+    """
+    try:
+        if len(text) <= _MAX_KEPT:
+            return kept.parse(text)
+    except (ValueError, RuntimeError):
+        pass  # damaged, or a piece of the line before is still in use
+    try:
+        return simdjson.Parser().parse(text)
+    except (ValueError, RuntimeError) as error:
+        raise damaged(path, name, f"{error}") from None
 
 
 def plain(node: Any) -> Any:

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import orjson
@@ -32,7 +32,6 @@ from activations.document.json_arrays import (
     to_tree,
 )
 from activations.document.json_file import (
-    LineParser,
     another_format,
     cut_short,
     damaged,
@@ -40,14 +39,13 @@ from activations.document.json_file import (
     map_file,
     members,
     parse_json,
+    parse_line,
     plain,
     release,
 )
+from activations.document.tensor_file import TensorFile
 from activations.errors import ToolkitError, nearest, quoted_list
 from activations.outputs.tree import Element, at, walk
-
-if TYPE_CHECKING:
-    from activations.document.tensor_file import TensorFile
 
 _START = b'{\n"format": "agnostic-activations/'
 _OUTPUT = b', "output": '
@@ -77,7 +75,7 @@ class Document:
         self._lines: dict[str, _Line] = {}
         self._parsed: dict[str, Any] | None = None  # {module: entry} where the file is parsed whole
         self._bytes = map_file(self.path)
-        self._parser = LineParser()
+        self._parser = simdjson.Parser()
         try:
             header = self._read_lines() or self._parse_whole()
             self.header: dict[str, Any] = checked_header(header, self.path)
@@ -172,11 +170,8 @@ class Document:
 
     @cached_property
     def _tensors(self) -> TensorFile | None:
-        if "tensors" not in self.header:
-            return None
-        from activations.document.tensor_file import TensorFile
-
-        return TensorFile(self.path, self.header["tensors"])
+        id = self.header.get("tensors")
+        return None if id is None else TensorFile(self.path, id)
 
     # ------------------------------------------------------------------------------ finding modules
 
@@ -257,7 +252,8 @@ class Document:
         if self._parsed is not None:
             entry = members(self._parsed[name])
         else:
-            entry = members(self._parser.parse(self._text(line.entry, line.end), self.path, name))
+            text = self._text(line.entry, line.end)
+            entry = members(parse_line(self._parser, text, self.path, name))
         if entry is None:
             raise damaged(self.path, name, "it is not an object")
         return entry

@@ -90,16 +90,16 @@ class TensorFile:
             )
         try:
             if self.path.exists() and not self.path.is_file():
-                raise OSError("it is no ordinary file")  # a pipe would be waited for
+                raise OSError("it is not an ordinary file")  # reading a pipe would wait
             self._file = cast(Any, safe_open(self.path, framework="np"))
         except FileNotFoundError:
             raise ToolkitError(
-                f"the tensors of '{document}' are missing: '{self.path.name}' has to lie beside "
-                "it. Put it there, or capture again."
+                f"the tensors of '{document}' are missing: '{self.path.name}' must be in "
+                "the same folder. Put it there, or capture again."
             ) from None
         except (SafetensorError, OSError) as error:
             raise ToolkitError(
-                f"'{self.path}' is damaged or no safetensors file: {error}. Capture again."
+                f"'{self.path}' is damaged or not a safetensors file: {error}. Capture again."
             ) from None
         if (self._file.metadata() or {}).get("document") != id:
             raise ToolkitError(

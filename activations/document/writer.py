@@ -12,6 +12,7 @@ import orjson
 
 from activations.document.destination import check_output, obsolete_tensors
 from activations.document.format import SECTIONS, Numbers, document_bytes, path_beside
+from activations.document.tensor_file import identify, key_of, write_tensors
 from activations.errors import ToolkitError
 from activations.outputs.tensor import Tensor
 from activations.outputs.tree import Element, map_leaves, walk
@@ -51,7 +52,6 @@ def _write_with_tensors(
     captured: Captured,
     progress: Callable[[str], None] | None,
 ) -> None:
-    from activations.document.tensor_file import identify, key_of, write_tensors
 
     named = [
         (key_of(name, element), leaf)

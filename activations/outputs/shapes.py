@@ -1,7 +1,7 @@
 """What a module returned, without the numbers: shapes and dtypes, nested as the module nested them.
 
-The probe makes such an outline of every module's output. The tables and the estimate of a
-document's size are made from it. No torch here, and no numpy.
+The probe makes such an outline of every module's output, for the tables and for the estimate of a
+document's size. No torch here, and no numpy.
 """
 
 from __future__ import annotations
@@ -120,7 +120,9 @@ def outlines(
         def explain(leaf: Any, path: Element) -> Any:
             if not isinstance(leaf, Shape):
                 return leaf
-            before = _sizes_before(leaf, there.get(path))
+            match: Any = there.get(path)  # the same place in the other pass
+            alike = isinstance(match, Shape) and len(match.sizes) == len(leaf.sizes)
+            before = match.sizes if alike else (None,) * len(leaf.sizes)
             sizes = tuple(
                 _size(size, seen.lengths, had, other.lengths)
                 for size, had in zip(leaf.sizes, before, strict=True)
@@ -135,13 +137,6 @@ def outlines(
         return map_leaves(output, explain)
 
     return {name: outline(name, output) for name, output in seen.outputs.items()}, unexplained
-
-
-def _sizes_before(shape: Shape, other: Any) -> tuple[Any, ...]:
-    """The sizes at the same place in the other pass; None for each where there is no tensor."""
-    if isinstance(other, Shape) and len(other.sizes) == len(shape.sizes):
-        return other.sizes
-    return (None,) * len(shape.sizes)
 
 
 def _size(

@@ -51,7 +51,7 @@ def at(tree: Any, path: Element, default: Any = _REQUIRED) -> Any:
 
 
 def by_name(mapping: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    """Its items, each under a name of its own: of 1 and "1" the second is called 1@1."""
+    """Its items under unique names: of the keys 1 and "1" the second is called 1@1."""
     taken: set[str] = set()
     for key, value in mapping.items():
         name = encodable(str(key))

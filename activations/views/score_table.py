@@ -48,8 +48,10 @@ def show_summary(stacks: Sequence[Stack], form: str, file: TextIO, warn: Warn = 
     scores; `warn` gets a line about each such stack.
     """
     heads = list(scored_heads(stacks))
-    if form == "csv":
-        _write_csv(heads, file)
+    if form == "csv":  # as in RFC 4180: lines end in CR LF
+        writer = csv.writer(file)
+        writer.writerow(_HEADER)
+        writer.writerows(head.cells(".6f", "") for head in heads)
     else:
         _show_table(heads, file)
         print("", *strongest(heads), sep="\n", file=file)
@@ -113,13 +115,6 @@ def _warn_of_raw_scores(stacks: Sequence[Stack], warn: Warn) -> None:
 
 
 # ---------------------------------------------------------------------------------------- as text
-
-
-def _write_csv(heads: Sequence[HeadScores], file: TextIO) -> None:
-    """As in RFC 4180: a header, lines ended by CR LF, quotes where they are needed."""
-    writer = csv.writer(file)
-    writer.writerow(_HEADER)
-    writer.writerows(head.cells(".6f", "") for head in heads)
 
 
 def _show_table(heads: Sequence[HeadScores], file: TextIO) -> None:

@@ -93,7 +93,7 @@ def test_cut_anywhere(folder: Path, sent: Sent) -> None:
         assert "is cut short" in said or "is not JSON" in said
     for end in range(len(sent.beside or b"")):
         cut = Sent(sent.document, sent.beside[:end])  # type: ignore[index]
-        assert "is damaged or no safetensors file" in strangers.judge(cut, folder, command=False)
+        assert "is damaged or not a safetensors file" in strangers.judge(cut, folder, command=False)
 
 
 # ------------------------------------------------------------------ what was found, made smallest
@@ -414,7 +414,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     path = pair(tmp_path)
     path.with_suffix(".safetensors").unlink()
     os.mkfifo(path.with_suffix(".safetensors"))
-    with pytest.raises(ToolkitError, match="it is no ordinary file"):
+    with pytest.raises(ToolkitError, match="it is not an ordinary file"):
         load(path).tensor("m")
 
 

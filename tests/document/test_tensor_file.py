@@ -161,11 +161,11 @@ def _folder(path: Path) -> None:
     [
         (
             _delete,
-            "the tensors of '{0}/x.json' are missing: 'x.safetensors' has to lie beside it. Put "
-            "it there, or capture again.",
+            "the tensors of '{0}/x.json' are missing: 'x.safetensors' must be in the same folder. "
+            "Put it there, or capture again.",
         ),
-        (_cut, "'{0}/x.safetensors' is damaged or no safetensors file: "),
-        (_folder, "'{0}/x.safetensors' is damaged or no safetensors file: "),
+        (_cut, "'{0}/x.safetensors' is damaged or not a safetensors file: "),
+        (_folder, "'{0}/x.safetensors' is damaged or not a safetensors file: "),
         (_another, "'{0}/x.safetensors' holds the tensors of another capture than '{0}/x.json'."),
         (
             lambda path: _changed(path, "output", [None, {"tensor": "../../etc/passwd"}]),
@@ -216,7 +216,7 @@ def test_other_files_are_not_taken_for_tensors_of_ours(tmp_path: Path, metadata:
     save_file({"w": WEIGHTS}, tmp_path / "x.safetensors", metadata)
     before = (tmp_path / "x.safetensors").read_bytes()
     write(tmp_path / "x.json", format="json")
-    with pytest.raises(ToolkitError, match="is no file of this toolkit"):
+    with pytest.raises(ToolkitError, match="was not written by this toolkit"):
         write(tmp_path / "x.json")
     assert (tmp_path / "x.safetensors").read_bytes() == before
 

@@ -35,7 +35,7 @@
     root.replaceChildren();
     Lines.forget();
     Tokens.forget();
-    view.prepare(root);
+    view.prepare?.(root);
     const { stack } = State;
     const vis = Bertviz.draw(Bertviz.parameters([...stack.layers.keys()], [...stack.heads.keys()]));
     view.dress();
@@ -151,7 +151,7 @@
   };
   State.redraw = () => show();
 
-  // A link to the same head in the other view's file, which lies beside this one.
+  // A link to the same head in the other view's file, in the same folder.
   function linkTo(place) {
     const alone = State.average ? "" : "alone ";
     return element("a", { href: `${encodeURIComponent(Page.otherPage)}#${addressOf(place)}&of=${Page.capture}` },

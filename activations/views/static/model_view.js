@@ -12,7 +12,6 @@ const ModelView = (() => {
     addEventListener("afterprint", removeCopies);
   }
 
-  const prepare = () => {};
 
   const regions = () => State.svg.querySelectorAll(":scope > g > rect:last-child");
 
@@ -160,5 +159,5 @@ const ModelView = (() => {
     revealAsked(vis, 0);
   }
 
-  return { start, layers, heads, prepare, dress, finish, open, drawPictures };
+  return { start, layers, heads, dress, finish, open, drawPictures };
 })();

@@ -5,7 +5,7 @@ const Save = (() => {
   // What stylesheets decide, written into the picture: as attributes, which need no stylesheet.
   const STYLED = ["fill", "stroke", "stroke-width", "opacity", "font-family", "font-size", "font-style",
     "font-weight", "text-anchor", "text-decoration-line"];
-  const NO_XML = /[^\t\n\r -\uD7FF\uE000-\uFFFD\u{10000}-\u{10FFFF}]/gu; // may not stand in XML at all
+  const NO_XML = /[^\t\n\r -\uD7FF\uE000-\uFFFD\u{10000}-\u{10FFFF}]/gu; // not allowed in XML
   const OURS = ["class", "style", "id", "role", "tabindex", "aria-label", "aria-pressed", "aria-selected"];
 
   // A drawing that is shown in the page -> {text, width, height}: SVG without need of a style sheet.

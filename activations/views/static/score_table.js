@@ -68,7 +68,7 @@ const ScoreTable = (() => {
     const row = element("tr", {},
       element("th", { scope: "row" }, link), ...scores.map((score) => element("td", {}, shown(score))));
     row.addEventListener("click", (event) => {
-      if (event.ctrlKey || event.metaKey || event.shiftKey) return; // in a tab of its own
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return; // opens a new tab
       event.preventDefault(); // the page goes there itself, and in a frame the address is another's
       open(layer, head);
     });
