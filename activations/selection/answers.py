@@ -173,7 +173,7 @@ def select(
 ) -> Selection:
     """All answers (category -> answer) and an optional layer filter -> a `Selection`.
 
-    `layers` leaves out no module without a layer number (embeddings, final norm, head).
+    Modules without a layer number (embeddings, final norm, head) are always kept.
     Raises `UsageError` when nothing is selected or a layer is not there.
     """
     patterns = {c: resolve_answer(answers.get(c, ""), c, catalog) for c in CATEGORIES}

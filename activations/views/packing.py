@@ -42,6 +42,7 @@ def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
             "wholeRows": stack.has_whole_rows,
             "cross": stack.is_cross,
             "probabilities": all(stack.probabilities),
+            # In the page's JSON, NaN becomes null.
             "scores": None if stack.scores is None else stack.scores.round(6).tolist(),
             "first": first,
             "base": base,

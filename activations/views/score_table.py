@@ -90,9 +90,8 @@ def strongest(heads: Sequence[HeadScores]) -> list[str]:
         title = score.replace("_", " ").capitalize()
         title += " (lowest, most focused)" if lowest else ""
         defined = [head for head in heads if not np.isnan(head.scores[i])]
-        defined.sort(
-            key=lambda head: head.scores[i], reverse=not lowest
-        )  # keeps equal ones in order
+        # Equal ones stay in order.
+        defined.sort(key=lambda head: head.scores[i], reverse=not lowest)
         named = [f"{head.name} ({head.scores[i]:.2f})" for head in defined[:_NAMED]]
         lines.append(f"{title}: {', '.join(named) or '-'}")
     return lines
