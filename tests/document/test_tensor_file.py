@@ -204,8 +204,8 @@ def test_weights_of_a_checkpoint_are_not_replaced(workplace: Path, capture: Run)
     done = capture(*argv, "--format", "safetensors", "--model", "nowhere")
     assert done.code == 1
     assert done.err == [
-        "error: 'model.safetensors' would be replaced by the tensors of 'model.json', and is no "
-        "file of this toolkit. Name another --output."
+        "error: 'model.safetensors' would be replaced by the tensors of 'model.json', and was not "
+        "written by this toolkit. Name another --output."
     ]
     assert capture(*argv).code == 0
     assert Path("model.safetensors").read_bytes() == before
