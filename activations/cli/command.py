@@ -25,7 +25,7 @@ from activations.text import printable
 
 INTERRUPTED = 130
 _LONGEST_LINE = 2000  # characters; of a longer one the start and the end are shown
-_SECONDS_TO_LEAVE = 1.0  # by itself, once it is interrupted
+_SECONDS_TO_LEAVE = 1.0  # for libraries, after Ctrl-C
 
 
 class Console:
@@ -50,7 +50,7 @@ class Console:
 
     def interrupted(self) -> None:
         if self.shows_progress:
-            # What is left of others' bars is wiped out, and their hidden cursor shown again.
+            # Clear what is left of libraries' bars, and show the cursor that they hid.
             print("\r\x1b[J\x1b[?25h", end="", file=sys.stderr)
         self.error("interrupted.")
 
@@ -63,10 +63,10 @@ class Console:
     def watching(
         self, what: str, total: int = 0, first: str = ""
     ) -> Iterator[Callable[[str], None]]:
-        """On a terminal, say what takes a while, and how far it is; `first` before anything is.
+        """On a terminal, show what takes a while and how far it is; at first, `first`.
 
-        The result takes the name of each thing that is done, of `total` in all; a name that comes
-        again counts once. No other bar can be shown in the meantime.
+        The result is called with the name of each thing that is done, of `total` in all; a name
+        that comes again counts once. No other bar can be shown in the meantime.
         """
         if not self.shows_progress:
             yield ignore
@@ -80,20 +80,18 @@ class Console:
         def update(name: str) -> None:
             seen.add(name)
             so_far = f"{what} {len(seen)}/{total} " if total else f"{what} "
-            room = status.console.width - 3 - len(so_far)  # on one line, behind the wheel
-            shown = name if len(name) <= room else "…" + name[len(name) - max(room, 1) + 1 :]
-            status.update(Text(so_far + shown))
+            status.update(Text(so_far + name, no_wrap=True, overflow="ellipsis"))
 
         with status:
             yield update
 
     def _say(self, line: str) -> None:
-        # One line, that can be read, and no escape codes out of other people's names and files.
+        # One line, without escape codes from other people's names and files.
         if len(line) > _LONGEST_LINE:
             line = f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
         try:
             print(printable(line), file=sys.stderr, flush=True)
-        except OSError:  # nobody reads it; the work goes on, and the exit code tells
+        except OSError:  # nobody reads it; the work goes on
             send_nowhere(sys.stderr)
 
 
@@ -123,7 +121,7 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        with standard_output() as out:  # argparse itself would pass over a full disk
+        with standard_output() as out:  # argparse itself ignores a full disk
             out.write(message)
 
     def _unknown(self, text: str) -> str:
@@ -146,15 +144,11 @@ class Parser(argparse.ArgumentParser):
 Work = Callable[[argparse.Namespace, Console], Any]
 
 
+@signals_raised()
 def run_command(parser: Parser, argv: list[str] | None, work: Work) -> int:
-    """Parse, work, and answer with the exit code: 0, 1, 2, or 130 when interrupted."""
-    console = Console()
-    with signals_raised():
-        return _run(parser, sys.argv[1:] if argv is None else argv, work, console)
-
-
-def _run(parser: Parser, argv: list[str], work: Work, console: Console) -> int:
-    debug = "--debug" in argv
+    """Parse, work, and return the exit code: 0, 1, 2, or 130 when interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    console, debug = Console(), "--debug" in argv
     try:
         prepare_streams()
         args = parser.parse_args(argv)
@@ -199,23 +193,24 @@ def _check_current_folder() -> None:
 
 @contextmanager
 def exit_on_signal(console: Console, at_once: bool = False) -> Iterator[None]:
-    """End the process a moment after Ctrl-C or SIGTERM, whatever libraries do with it.
+    """End the process a moment after Ctrl-C or SIGTERM, even where a library delays it.
 
     huggingface_hub downloads in threads, and waits for all of them before it lets a
-    `KeyboardInterrupt` through, which may take an hour; what is downloaded so far is kept, and
-    taken up by the next run. torch goes on without numpy if that is interrupted while it is
-    imported, and fails later: imports are ended `at_once`. For work that leaves no file of ours
-    unfinished.
+    `KeyboardInterrupt` through, which may take an hour; the next run continues the download. torch
+    goes on without numpy if that is interrupted while it is imported, and fails later: imports are
+    ended `at_once`. For work that leaves no file of ours unfinished.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    in_main = threading.current_thread() is threading.main_thread()  # others get no signals
+    handlers = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if callable(handler := signal.getsignal(number)) and in_main  # not if ignored (nohup)
+    }
     timers: list[threading.Timer] = []
 
     def leave(number: int) -> None:
         if number == signal.SIGINT:
-            sys.stderr = sys.__stderr__  # not through a wheel that may be turning
+            sys.stderr = sys.__stderr__  # rich may have replaced it
             console.interrupted()
         os._exit(128 + number)
 
@@ -226,14 +221,11 @@ def exit_on_signal(console: Console, at_once: bool = False) -> Iterator[None]:
         timer.daemon = True
         timer.start()
         timers.append(timer)
-        handler = handlers[signal.Signals(number)]
-        if callable(handler):
-            handler(number, frame)
+        handlers[signal.Signals(number)](number, frame)
 
     try:
-        for number, handler in handlers.items():
-            if callable(handler):  # not where it is ignored (nohup)
-                signal.signal(number, on_signal)
+        for number in handlers:
+            signal.signal(number, on_signal)
         yield
     finally:
         for number, handler in handlers.items():
