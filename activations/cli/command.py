@@ -22,6 +22,7 @@ from activations.errors import ToolkitError, UsageError, ignore, nearest, quoted
 from activations.system.signals import raise_interruption, signals_raised
 from activations.system.streams import is_terminal, prepare_streams, send_nowhere, standard_output
 from activations.text import printable
+from activations.version import __version__
 
 INTERRUPTED = 130
 _LONGEST_LINE = 2000  # characters; of a longer one the start and the end are shown
@@ -97,6 +98,20 @@ class Console:
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line each, as all errors of the commands are."""
+
+    def __init__(self, prog: str, description: str | None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def add_common_options(self) -> None:
+        """Add the options that both commands have, which come last."""
+        add = self.add_argument
+        add("--quiet", action="store_true", help="print only results, warnings and errors")
+        add("--debug", action="store_true", help="show the traceback of an error")
+        add("--version", action="version", version=f"%(prog)s {__version__}")
 
     def error(self, message: str) -> NoReturn:
         match = re.fullmatch(r"argument (--[a-z-]+): (.*)", message)

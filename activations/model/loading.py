@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from activations.errors import UsageError, nearest, quoted_list
 from activations.model.attn_implementation import check_attention
 from activations.model.checkpoint import Checkpoint
-from activations.model.devices import check_devices, parse_device_map, pick_device
+from activations.model.devices import find_devices
 from activations.model.errors import loading_errors
 from activations.model.state import fixed_seed
 from activations.model.trust import check_index
@@ -56,8 +56,7 @@ def load_model(
     memory does not suffice.
     """
     check_attention(attn_implementation)
-    check_devices(device, device_map)
-    place, spread = pick_device(device), parse_device_map(device_map)
+    place, spread = find_devices(device, device_map)
     options: dict[str, Any] = {**checkpoint.where, "dtype": dtype, "output_loading_info": True}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
