@@ -35,6 +35,18 @@ def ignore(line: str) -> None:
     """For callers who want no warnings or progress: does nothing with the line."""
 
 
+Warn = Callable[[str], None]
+
+
+def causes(error: BaseException | None) -> list[BaseException]:
+    """The error, and those that led to it."""
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
 def nearest(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
     """The candidates that contain `name`, shortest first; else those with a similar spelling.
 
@@ -59,6 +71,3 @@ def quoted_list(names: Iterable[str]) -> str:
     """`'a', 'b' or 'c'`, for messages."""
     quoted = [f"'{name}'" for name in names]
     return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " or " + quoted[-1]
-
-
-Warn = Callable[[str], None]

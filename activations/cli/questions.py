@@ -48,9 +48,11 @@ def ask(catalog: Catalog) -> dict[str, str]:
         try:
             answers[category] = _ask_until_valid(catalog, category, read)
         except EOFError:
+            if any(answers.values()):
+                suggested |= answers
             raise UsageError(
                 "standard input ended before all questions were answered. Give the answers with "
-                f'--auto-select "{format_spec(suggested | answers)}".'
+                f'--auto-select "{format_spec(suggested)}".'
             ) from None
     return answers
 

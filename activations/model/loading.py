@@ -33,7 +33,7 @@ def skeleton(checkpoint: Checkpoint, dtype: str = "auto") -> Any:
         options["dtype"] = getattr(torch, dtype)
     if checkpoint.class_name.startswith("Auto"):
         make = loader.from_config
-        options["trust_remote_code"] = checkpoint.trust_remote_code
+        options["trust_remote_code"] = checkpoint.where.get("trust_remote_code", False)
     else:
         make = loader._from_config  # what the auto classes call
     with torch.device("meta"):

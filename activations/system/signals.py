@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from activations.errors import causes
+
 # SIGHUP comes when a terminal is closed; Windows has none.
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGHUP", "SIGTERM", "SIGINT") if hasattr(signal, name)
 )
-_LONGEST_CHAIN = 100  # of errors that led to others; it may go round in a circle
 
 
 class SignalGate:
@@ -73,15 +74,13 @@ def signals_deferred() -> Iterator[SignalGate]:
 
 
 def raise_interruption(error: BaseException) -> None:
-    """Raise what interrupted where that made another error.
+    """Raise the interruption that led to this error, if one did.
 
-    Python makes a RuntimeError of a Ctrl-C while it makes a class, and libraries others of theirs.
+    Python turns a Ctrl-C during the making of a class into a RuntimeError; libraries do the like.
     """
-    found: BaseException | None = error
-    for _ in range(_LONGEST_CHAIN):
+    for found in causes(error):
         if isinstance(found, (KeyboardInterrupt, SystemExit)):
             raise found
-        found = found and (found.__cause__ or found.__context__)
 
 
 @contextmanager
