@@ -298,7 +298,7 @@ def test_list_without_a_processor(checkpoints: Checkpoints, capture: Run) -> Non
             "clip",
             ["--image", "cat.png"],
             2,
-            "this model reads a text beside the image. Give one with --prompt.",
+            "this model also reads a text. Give one with --prompt.",
         ),
         (
             "clip",
