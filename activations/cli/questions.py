@@ -22,8 +22,8 @@ from activations.selection.catalog import CATEGORIES, Catalog, Pattern
 from activations.system.streams import is_terminal
 
 _WIDEST_OUTPUT = 60
-# Of a terminal; the last is what a table takes beside its names.
-_WIDTH_FOR_COUNTS, _WIDTH_FOR_OUTPUTS, _WIDTH_BUT_NAMES = 32, 56, 36
+_WIDTH_FOR_COUNTS, _WIDTH_FOR_OUTPUTS = 32, 56  # of a terminal
+_WIDTH_OF_THE_REST = 32  # what a row takes besides the name: indices, counts, 12 for outputs
 HELP = (
     "An answer is a comma-separated list of: an index (0) or several (0-2), a pattern "
     "(model.layers.{layer}.self_attn), the end of one that fits no other (self_attn), all, or "
@@ -193,14 +193,15 @@ def _table(category: str, patterns: Sequence[Pattern], width: int) -> Table:
     table = Table(
         title=f"{TITLES[category]} ({_mark_legend(patterns)})", title_justify="left", box=None
     )
+    counts, outputs = width >= _WIDTH_FOR_COUNTS, width >= _WIDTH_FOR_OUTPUTS
     longest = max(len(pattern.text) for pattern in patterns)
-    whole = longest if longest <= width - _WIDTH_BUT_NAMES else None
+    names = min(longest, width - _WIDTH_OF_THE_REST) if outputs else None  # rich finds it
     table.add_column("", justify="right", style="bold", no_wrap=True)
     table.add_column("", no_wrap=True)
-    table.add_column("pattern", overflow="fold", width=whole)
-    if width >= _WIDTH_FOR_COUNTS:
+    table.add_column("pattern", overflow="fold", width=names)
+    if counts:
         table.add_column("modules", justify="right", no_wrap=True)
-    if width >= _WIDTH_FOR_OUTPUTS:
+    if outputs:
         table.add_column("output", overflow="fold", style="dim")
     for i, pattern in enumerate(patterns):
         mark = "*" if pattern.weights else ""
