@@ -32,7 +32,7 @@ from activations.inputs.request import Request
 from activations.model.config_file import check_layers
 from activations.selection.answers import Selection, format_spec, parse_spec, select
 from activations.session.estimate import expected_size
-from activations.session.options import BACKENDS, DEMO_MODEL, DTYPES, Options
+from activations.session.options import BACKENDS, DTYPES, Options, checkpoint_of
 from activations.system.files import check_room
 from activations.system.streams import standard_output
 
@@ -161,7 +161,7 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
     """
     answers = None if args.auto_select is None else parse_spec(args.auto_select)
     layers = None if args.layers is None else parse_numbers(args.layers, "--layers")
-    check_layers(str(DEMO_MODEL) if args.model is None else args.model, layers)
+    check_layers(checkpoint_of(args.model), layers)
     check_new_tokens(args.max_new_tokens)
     options = Options(
         dtype=args.dtype,
@@ -172,7 +172,7 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
         revision=args.revision,
         trust_remote_code=args.trust_remote_code,
     )
-    prompt, (image, audio) = _prompt(args), _media(args)
+    prompt, (image, audio) = _prompt(args), _media(args.image, args.audio)
     if not args.list:
         prepare_output(args.output, args.format)
     request = Request(
@@ -304,15 +304,13 @@ def _read_prompt_file(name: str) -> str:
         raise ToolkitError(f"--prompt-file: '{name}' cannot be read: {why}.") from None
 
 
-def _media(args: argparse.Namespace) -> tuple[Image | None, Audio | None]:
-    if args.image is None and args.audio is None:
+def _media(image: str | None, audio: str | None) -> tuple[Image | None, Audio | None]:
+    if image is None and audio is None:
         return None, None
     from activations.inputs.media import read_audio, read_image
 
-    return (
-        None if args.image is None else read_image(args.image),
-        None if args.audio is None else read_audio(args.audio),
-    )
+    pixels = None if image is None else read_image(image)
+    return pixels, None if audio is None else read_audio(audio)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,12 @@ def ignore(line: str) -> None:
     """For callers who want no warnings or progress: does nothing with the line."""
 
 
+def first_few(names: Sequence[str], count: int = 3) -> str:
+    """`a, b, c and 4 more`."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
+
+
 Warn = Callable[[str], None]
 
 

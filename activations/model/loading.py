@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers import AutoTokenizer
 
-from activations.errors import UsageError, nearest, quoted_list
+from activations.errors import UsageError, first_few, nearest, quoted_list
 from activations.model.attn_implementation import check_attention
 from activations.model.checkpoint import Checkpoint
 from activations.model.devices import find_devices
@@ -82,17 +82,11 @@ def load_model(
         weakref.finalize(model, folder.cleanup)
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     missing = parameters.intersection(report.get("missing_keys") or ())
-    return model, _made_up_weights(checkpoint.name, sorted(missing))
-
-
-def _made_up_weights(name: str, missing: list[str]) -> list[str]:
-    """transformers fills in what a checkpoint lacks with random numbers; say so."""
     if not missing:
-        return []
-    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-    return [
-        f"'{name}' lacks weights that its class needs, so they are random: "
-        f"{', '.join(missing[:3])}{more}."
+        return model, []
+    return model, [
+        f"'{checkpoint.name}' lacks weights that its class needs, so they are random: "
+        f"{first_few(sorted(missing))}."
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from activations.document.format import FORMAT
 from activations.document.writer import NonFinite
-from activations.errors import ToolkitError
+from activations.errors import ToolkitError, first_few
 from activations.forward.hooks import Recording
 from activations.inputs.request import Inputs
 from activations.model.loading import versions
@@ -109,12 +109,8 @@ def capture_warnings(
         "modules (it changes them afterwards), so they are not captured."
         for kind in (opened.catalog.observation.lost if selection.wants_attention else ())
     ]
-    not_called = recorded.not_called
-    if not_called:
-        more = f" and {len(not_called) - 3} more" if len(not_called) > 3 else ""
-        lines.append(
-            f"not called in this pass, so not captured: {', '.join(not_called[:3])}{more}."
-        )
+    if recorded.not_called:
+        lines.append(f"not called in this pass, so not captured: {first_few(recorded.not_called)}.")
     for module, elements in non_finite.items():
         for element, counts in elements.items():
             found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)

@@ -26,7 +26,7 @@ from activations.model.state import fixed_seed, restored
 from activations.outputs.shapes import Lengths
 from activations.selection.catalog import Catalog, build_catalog
 from activations.selection.observation import Observation
-from activations.session.options import DEMO_MODEL, Options
+from activations.session.options import Options, checkpoint_of
 
 DEMO_NAME = "demo_model"
 DEMO_PROMPT = "Once there was a fox named Zolimar. One day Zolimar met a bear by the river."
@@ -69,7 +69,8 @@ def open_model(
     read what the request gives it, or less of it.
     """
     options, request = options or Options(), request or Request()
-    checkpoint = _checkpoint(name, options)
+    where = checkpoint_of(name)
+    checkpoint = open_checkpoint(where, options.revision, options.trust_remote_code)
     try:
         with watching("Trying the model without its weights"):
             model = skeleton(checkpoint, options.dtype)
@@ -96,7 +97,8 @@ def list_model(name: str | None, options: Options, request: Request) -> tuple[Ca
 
     A model that reads images or audio is tried on a blank image or silence; no text is encoded.
     """
-    checkpoint = _checkpoint(name, options)
+    where = checkpoint_of(name)
+    checkpoint = open_checkpoint(where, options.revision, options.trust_remote_code)
     with loading_errors(checkpoint.name, "configuration"):
         model = skeleton(checkpoint)
     try:
@@ -134,11 +136,6 @@ def open_loaded(
             opened = _try_media(name, model, processor, tokenizer, request)
     opened.model = model
     return with_request(opened, request)
-
-
-def _checkpoint(name: str | None, options: Options) -> Checkpoint:
-    where = str(DEMO_MODEL) if name is None else name
-    return open_checkpoint(where, options.revision, options.trust_remote_code)
 
 
 def _try(
