@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from activations.session.opening import OpenedModel
     from activations.session.run import Capture
 
-DEVICES = "auto, cpu, cuda, cuda:0 or mps"
+DOCUMENT = "agnostic_activations.json"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,8 +85,8 @@ def build_parser() -> Parser:
     what.add_argument(
         "--output",
         metavar="FILE",
-        default="agnostic_activations.json",
-        help="the document (agnostic_activations.json)",
+        default=DOCUMENT,
+        help=f"the document ({DOCUMENT})",
     )
     what.add_argument(
         "--format",
@@ -112,7 +112,7 @@ def build_parser() -> Parser:
         default="auto",
         help="auto is the checkpoint's own (auto)",
     )
-    how.add_argument("--device", default="auto", help=f"{DEVICES} (auto)")
+    how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0 or mps (auto)")
     how.add_argument(
         "--device-map",
         metavar="MAP",
@@ -277,8 +277,7 @@ def _write(args: argparse.Namespace, console: Console, made: Capture) -> None:
     size = decimal(document_size(args.output, args.format))
     console.note(f"{', '.join(filter(None, [tokens_read(made.header), size]))}.")
     if made.header["attention_weights"]:
-        default = build_parser().get_default("output")
-        where = "" if args.output == default else f" --input {shlex.quote(args.output)}"
+        where = "" if args.output == DOCUMENT else f" --input {shlex.quote(args.output)}"
         console.note(f"Next: python bertviz_head_model_view.py{where}")
     console.result(args.output)
 

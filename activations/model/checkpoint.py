@@ -65,7 +65,9 @@ def open_checkpoint(
 
 
 def _hub_in_reach() -> bool:
-    """Whether the hub can be called at its address. Behind a proxy only the proxy knows."""
+    """Whether the hub can be reached at its address. Behind a proxy only the proxy knows."""
+    if huggingface_hub.is_offline_mode():  # asked to stay off the network
+        return False
     if {"https", "all"} & set(getproxies()):
         return True
     try:

@@ -108,22 +108,23 @@ def _pass(
     options: Options,
     progress: Callable[[str], None] | None,
 ) -> tuple[Inputs, Recording, dict[str, Any]]:
-    """The forward pass: what it got, what was recorded, and in which environment.
+    """The forward pass: its inputs, what was recorded, and the environment.
 
     The model is left as it was.
     """
     model, observation = opened.model, opened.catalog.observation
     implementation = _implementation(selection, options)
     sources = weights_sources(observation.weights, selection.names)
-    with restored(model), attention_implementation(model, implementation), fixed_seed():
-        with forward_errors(), refuse_offloaded_reads(model):
-            inputs = _inputs(opened)
+    with (
+        restored(model),
+        attention_implementation(model, implementation),
+        fixed_seed(),
+        forward_errors(),
+        refuse_offloaded_reads(model),
+    ):
+        inputs = _inputs(opened)
         call = {**inputs.tensors, **_forward_options(opened, selection, bool(sources))}
-        with (
-            forward_errors(),
-            refuse_offloaded_reads(model),
-            sdpa_weights(model, implementation, [source.module for source in sources]),
-        ):
+        with sdpa_weights(model, implementation, [source.module for source in sources]):
             if observation.warm_up:
                 hooks.record(model, inputs.tensors, [])
             recorded = BACKENDS[options.backend](

@@ -538,6 +538,8 @@ def test_whether_the_hub_is_in_reach(
 ) -> None:
     """Found out at once: huggingface_hub tries each file six times, with pauses."""
     monkeypatch.setattr(checkpoint, "getproxies", dict)
+    assert not checkpoint._hub_in_reach()  # HF_HUB_OFFLINE
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     answers = {hub[0]: True, "https://nowhere.invalid": False, "http://x:port": False}
     answers["http://127.0.0.1:9"] = False
     for address, expected in answers.items():
