@@ -85,7 +85,7 @@ def open_model(
         )
         with attention_implementation(model, "eager"), forward_errors():
             opened = _try(model, checkpoint, request)
-        opened = replace(opened, model=model, warnings=warnings)
+        opened.model, opened.warnings = model, warnings
     opened.name = name or DEMO_NAME
     opened.tokenizer = opened.tokenizer if tokenizer is None else tokenizer
     return with_request(opened, request, model)

@@ -55,7 +55,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
             why = f"'{path}' is not an ordinary file. Name another."
         else:
             return
-    except (OSError, ValueError) as error:  # too long, or not to be looked at; a NUL in it
+    except (OSError, ValueError) as error:  # too long, or not accessible; a NUL in it
         raise cannot_be_written(path, error) from None
     raise ToolkitError(why)
 
