@@ -338,6 +338,11 @@ def test_an_index_stays_in_its_folder(
     refused(tries(ATTENTION, MLP), "names weights outside its folder")
 
 
+def test_an_index_that_is_not_needed_is_no_device(folder: Path, tries: Tries) -> None:
+    (folder / INDEX).symlink_to("/dev/zero")
+    assert tries(ATTENTION)[0].code == 0
+
+
 tokenizer = updated("tokenizer.json")
 
 
