@@ -6,7 +6,6 @@ Results go to stdout; everything else, progress and questions too, to stderr.
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import re
 import signal
@@ -194,8 +193,6 @@ def _line(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "out of memory. Choose fewer modules, --layers or --tokens."
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return f"'{error.filename}' is too long for the name of a file. Name another."
     return f"unexpected: {type(error).__name__}: {error}. Pass --debug to see where."
 
 

@@ -24,14 +24,10 @@ def check_device(name: str, flag: str = "--device") -> None:
         raise UsageError(f"{flag} does not know '{name}'. Write auto, cpu, cuda, cuda:0 or mps.")
 
 
-def pick_device(name: str, flag: str = "--device") -> torch.device:
-    """`auto` is CUDA, else Apple's MPS, else the CPU.
-
-    Raises `UsageError` where this is not a device's name, `ToolkitError` where it is missing.
-    """
+def _pick_device(name: str, flag: str) -> torch.device:
+    """`auto` is CUDA, else Apple's MPS, else the CPU. Raises `ToolkitError` where it is missing."""
     import torch
 
-    check_device(name, flag)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -86,5 +82,5 @@ def find_devices(device: str, device_map: str | None) -> tuple[torch.device, Any
     """
     places = parse_device_map(device_map)
     for name in _devices_of(places):
-        pick_device(name, "--device-map")
-    return pick_device(device), places
+        _pick_device(name, "--device-map")
+    return _pick_device(device, "--device"), places
