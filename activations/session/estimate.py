@@ -40,11 +40,9 @@ def expected_size(
     known: list[list[Numbers]] = []
     all_known = observation.probed
     for name in names:
-        try:
-            if name in observation.unsure:
-                raise KeyError
-            numbers = _numbers(observation.outputs.get(name), lengths.letters)
-        except KeyError:
+        output = observation.outputs.get(name)
+        numbers = None if name in observation.unsure else _numbers(output, lengths.letters)
+        if numbers is None:
             all_known = False
         else:
             known += [numbers] * observation.calls.get(name, 0)
@@ -55,11 +53,11 @@ def expected_size(
     return Estimate(document_bytes(known, format), bound)
 
 
-def _numbers(output: object, letters: Mapping[str, int]) -> list[Numbers]:
-    """The tensors of an output. Raises `KeyError` where a length is not known."""
-    found = []
-    for _, leaf in walk(output):
-        if isinstance(leaf, Shape):
-            count, zeros = leaf.numbers(letters)
-            found.append(Numbers(count, leaf.dtype, zeros))
-    return found
+def _numbers(output: object, letters: Mapping[str, int]) -> list[Numbers] | None:
+    """The tensors of an output; None where a length is not known."""
+    shapes = [leaf for _, leaf in walk(output) if isinstance(leaf, Shape)]
+    try:
+        counts = [shape.numbers(letters) for shape in shapes]
+    except KeyError:
+        return None
+    return [Numbers(n, s.dtype, zeros) for s, (n, zeros) in zip(shapes, counts, strict=True)]
