@@ -80,7 +80,9 @@ class Console:
         def update(name: str) -> None:
             seen.add(name)
             so_far = f"{what} {len(seen)}/{total} " if total else f"{what} "
-            status.update(Text(so_far + name, no_wrap=True, overflow="ellipsis"))
+            line = Text(so_far + name)
+            line.truncate(status.console.width - 3, overflow="ellipsis")  # after the spinner
+            status.update(line)
 
         with status:
             yield update
