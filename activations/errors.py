@@ -1,4 +1,4 @@
-"""What can go wrong, as the user meets it: one line, what is wrong and what to do.
+"""Errors for the user: one line, what is wrong and what to do.
 
 The two commands turn these into `error: ...` on stderr and an exit code; Python callers catch
 `ToolkitError`.
@@ -22,7 +22,7 @@ class UsageError(ToolkitError):
     exit_code = 2
 
 
-_LONGEST_NAME = 500  # characters; comparing takes time that grows with their square
+_LONGEST_NAME = 500  # characters; the time to compare grows with their square
 
 
 def unknown_value(flag: str, value: object, known: Sequence[str]) -> UsageError:

@@ -63,17 +63,17 @@ def load_model(
     if isinstance(spread, dict):
         _check_parts(checkpoint, spread)
     if spread is not None:
-        # Weights whose form in memory differs from the checkpoint's are written here; the others
-        # are read from the checkpoint itself.
+        # For weights whose form in memory differs from the checkpoint's; the others are read from
+        # the checkpoint.
         folder = tempfile.TemporaryDirectory(prefix="offloaded-weights-")
         options |= {"device_map": spread, "offload_folder": folder.name}
-    # What the checkpoint lacks is random, but the same every time.
+    # What the checkpoint lacks is random: the same every time with a fixed seed.
     with (
         loading_errors(checkpoint.name, "weights", attn_implementation),
         fixed_seed(),
         warnings.catch_warnings(),
     ):
-        warnings.simplefilter("ignore")  # about files that are odd: what matters is an error
+        warnings.simplefilter("ignore")  # what matters is an error
         check_index(checkpoint.name)
         loader = getattr(transformers, checkpoint.class_name)
         model, report = loader.from_pretrained(checkpoint.name, **options)
@@ -91,7 +91,7 @@ def load_model(
 
 
 def _check_parts(checkpoint: Checkpoint, places: dict[str, Any]) -> None:
-    """accelerate passes over names that the model does not have."""
+    """Refuse names that the model does not have: accelerate ignores them."""
     with loading_errors(checkpoint.name, "configuration"):
         model = skeleton(checkpoint)
     names = [name for name, _ in (*model.named_modules(), *model.named_parameters())]
@@ -120,7 +120,7 @@ def load_processor(checkpoint: Checkpoint, auto_class: str) -> Any:
 
 
 def quiet_libraries(progress: bool) -> None:
-    """Keep transformers' own messages off the terminal: ours say what matters."""
+    """Keep the libraries' messages off the terminal: ours say what matters."""
     transformers.logging.set_verbosity_error()
     for library in ("huggingface_hub", "accelerate"):
         logging.getLogger(library).setLevel(logging.ERROR)
