@@ -80,20 +80,18 @@ class Inputs:
     warnings: list[str] = field(default_factory=list)
 
     def header(self) -> dict[str, Any]:
-        """These inputs as keys of the document, in its order."""
-        found: dict[str, Any] = {}
-        if "input_ids" in self.tensors:
-            found["input_ids"] = self.tensors["input_ids"].tolist()
-        if self.tokens:
-            found["tokens"] = self.tokens
-        found |= self.tower_tokens
-        if "decoder_input_ids" in self.tensors:
-            found["decoder_input_ids"] = self.tensors["decoder_input_ids"].tolist()
-            found["decoder_tokens"] = self.decoder_tokens
-        for key in ("sentence_b_start", "continuation_start", "written"):
-            if getattr(self, key) is not None:
-                found[key] = getattr(self, key)
-        return found
+        """These inputs as keys of the document, in its order; None for what does not apply."""
+        ids = {name: t.tolist() for name, t in self.tensors.items() if name.endswith("input_ids")}
+        return {
+            "input_ids": ids.get("input_ids"),
+            "tokens": self.tokens or None,
+            **self.tower_tokens,
+            "decoder_input_ids": ids.get("decoder_input_ids"),
+            "decoder_tokens": self.decoder_tokens,
+            "sentence_b_start": self.sentence_b_start,
+            "continuation_start": self.continuation_start,
+            "written": self.written,
+        }
 
 
 def check_request(config: Any, request: Request) -> None:
@@ -115,8 +113,6 @@ def check_request(config: Any, request: Request) -> None:
 
 
 NO_DECODER = "--target needs an encoder-decoder model. Leave it out."
-
-
 _DEFAULT_NEW_TOKENS = 16  # that an encoder-decoder model generates as its target
 
 
