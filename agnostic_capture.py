@@ -13,31 +13,35 @@ bertviz_head_model_view.py.
 from __future__ import annotations
 
 import argparse
+import gc
 import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.filesize import decimal
+
 from activations.arguments import check_new_tokens, parse_numbers
 from activations.cli.command import Console, Parser, exit_on_signal, run_command
+from activations.cli.messages import chosen_lines, counted, tokens_in_words, tokens_read
 from activations.document.destination import prepare_output
 from activations.document.format import FORMATS, document_size
 from activations.errors import ToolkitError, UsageError
+from activations.inputs.request import Request
 from activations.model.config_file import check_layers
-from activations.session.options import BACKENDS, DEMO_MODEL, DTYPES, Options
-from activations.system.collector import collector_paused
+from activations.selection.answers import Selection, format_spec, parse_spec, select
+from activations.session.estimate import expected_size
+from activations.session.options import BACKENDS, DTYPES, Options, checkpoint_of
 from activations.system.files import check_room
-from activations.version import __version__
+from activations.system.streams import standard_output
 
 if TYPE_CHECKING:
     from activations.inputs.media import Audio, Image
-    from activations.inputs.request import Request
-    from activations.selection.answers import Selection
     from activations.session.opening import OpenedModel
     from activations.session.run import Capture
 
-DEVICES = "auto, cpu, cuda, cuda:0 or mps"
+DOCUMENT = "agnostic_activations.json"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,11 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_parser() -> Parser:
-    parser = Parser(
-        prog="agnostic_capture.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("agnostic_capture.py", __doc__)
     text = parser.add_argument_group("what is read")
     text.add_argument(
         "--model",
@@ -85,14 +85,14 @@ def build_parser() -> Parser:
     what.add_argument(
         "--output",
         metavar="FILE",
-        default="agnostic_activations.json",
-        help="the document (agnostic_activations.json)",
+        default=DOCUMENT,
+        help=f"the document ({DOCUMENT})",
     )
     what.add_argument(
         "--format",
         choices=FORMATS,
         default="json",
-        help="safetensors: the numbers in a file beside the document, in their own dtype (json)",
+        help="safetensors: the numbers in a file next to the document, in their own dtype (json)",
     )
     how = parser.add_argument_group("how it is run")
     how.add_argument(
@@ -112,7 +112,7 @@ def build_parser() -> Parser:
         default="auto",
         help="auto is the checkpoint's own (auto)",
     )
-    how.add_argument("--device", default="auto", help=f"{DEVICES} (auto)")
+    how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0 or mps (auto)")
     how.add_argument(
         "--device-map",
         metavar="MAP",
@@ -124,10 +124,7 @@ def build_parser() -> Parser:
         action="store_true",
         help="run custom code of the checkpoint; review it first",
     )
-    add = parser.add_argument
-    add("--quiet", action="store_true", help="print only results, warnings and errors")
-    add("--debug", action="store_true", help="show the traceback of an error")
-    add("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_common_options()
     return parser
 
 
@@ -162,12 +159,9 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
 
     All that can be refused without a model is refused here: it takes seconds to import torch.
     """
-    from activations.inputs.request import Request
-    from activations.selection.answers import parse_spec
-
     answers = None if args.auto_select is None else parse_spec(args.auto_select)
     layers = None if args.layers is None else parse_numbers(args.layers, "--layers")
-    check_layers(str(DEMO_MODEL) if args.model is None else args.model, layers)
+    check_layers(checkpoint_of(args.model), layers)
     check_new_tokens(args.max_new_tokens)
     options = Options(
         dtype=args.dtype,
@@ -178,7 +172,7 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
         revision=args.revision,
         trust_remote_code=args.trust_remote_code,
     )
-    prompt, (image, audio) = _prompt(args), _media(args)
+    prompt, (image, audio) = _prompt(args), _media(args.image, args.audio)
     if not args.list:
         prepare_output(args.output, args.format)
     request = Request(
@@ -192,27 +186,31 @@ def _import_libraries(args: argparse.Namespace, console: Console) -> None:
     with (
         exit_on_signal(console, at_once=True),
         console.watching("Importing torch and transformers"),
-        collector_paused(),
     ):
+        # The imports make a million objects that stay. To search them for garbage again and again
+        # would take a fifth of the time.
+        gc.disable()
         from activations.model.attn_implementation import check_attention
-        from activations.model.devices import check_devices
+        from activations.model.devices import find_devices
         from activations.model.loading import quiet_libraries
         from activations.session import run  # noqa: F401  all that a capture needs
+
+        gc.freeze()
+        gc.enable()
     quiet_libraries(progress=console.shows_progress)
-    check_devices(args.device, args.device_map)
+    find_devices(args.device, args.device_map)
     check_attention(args.attn_implementation)
 
 
 def _list(args: argparse.Namespace, console: Console, wanted: Wanted) -> None:
     from activations.cli.questions import show_catalog
     from activations.session.opening import list_model
-    from activations.system.streams import standard_output
 
-    opened, warning = list_model(args.model, wanted.options, wanted.request)
+    catalog, warning = list_model(args.model, wanted.options, wanted.request)
     if warning:
         console.warn(warning)
     with standard_output() as file:
-        show_catalog(opened.catalog, file)
+        show_catalog(catalog, file)
 
 
 def _open(args: argparse.Namespace, console: Console, wanted: Wanted) -> OpenedModel:
@@ -226,10 +224,8 @@ def _open(args: argparse.Namespace, console: Console, wanted: Wanted) -> OpenedM
 
 
 def _choose(console: Console, opened: OpenedModel, wanted: Wanted) -> Selection:
-    """What the answers select; without any the user is asked, and shown how to script them."""
-    from activations.cli.messages import chosen_lines
+    """What the answers select. Without any, ask the user, and show how to script the answers."""
     from activations.cli.questions import ask
-    from activations.selection.answers import format_spec, select
 
     if wanted.answers is not None:
         return select(opened.catalog, wanted.answers, wanted.layers)
@@ -246,16 +242,16 @@ def _announce(
     args: argparse.Namespace, console: Console, opened: OpenedModel, selection: Selection
 ) -> None:
     """Say what will be captured. Raises `ToolkitError` where the disk has no room for it."""
-    from activations.cli.messages import run_line, tokens_in_words
-    from activations.session.estimate import expected_size
-
     observation = opened.catalog.observation
     size = expected_size(observation, selection.names, opened.lengths, args.format)
-    manner = [] if args.backend == "hooks" else [f"through {args.backend}"]
-    manner += [] if args.attn_implementation is None else [f"{args.attn_implementation} attention"]
-    manner += [] if args.dtype == "auto" else [args.dtype]
-    tokens = tokens_in_words(opened.lengths, observation.positions)
-    console.note(run_line(opened.name, len(selection.names), tokens, manner, size))
+    parts = [
+        f"{counted(len(selection.names))} of {opened.name}",
+        tokens_in_words(opened.lengths, observation.positions),
+        "" if args.backend == "hooks" else f"through {args.backend}",
+        f"{args.attn_implementation} attention" if args.attn_implementation else "",
+        "" if args.dtype == "auto" else args.dtype,
+    ]
+    console.note(f"Capturing {', '.join(filter(None, parts))}: {size}.")
     check_room(args.output, size.bytes)
 
 
@@ -275,18 +271,13 @@ def _run(console: Console, opened: OpenedModel, selection: Selection, options: O
 
 
 def _write(args: argparse.Namespace, console: Console, made: Capture) -> None:
-    from rich.filesize import decimal
-
-    from activations.cli.messages import tokens_read
-
     total = sum(map(len, made.captured.values()))
     with console.watching("Writing", total) as update:
         made.save(args.output, update, args.format, release=True)
     size = decimal(document_size(args.output, args.format))
     console.note(f"{', '.join(filter(None, [tokens_read(made.header), size]))}.")
     if made.header["attention_weights"]:
-        default = build_parser().get_default("output")
-        where = "" if args.output == default else f" --input {shlex.quote(args.output)}"
+        where = "" if args.output == DOCUMENT else f" --input {shlex.quote(args.output)}"
         console.note(f"Next: python bertviz_head_model_view.py{where}")
     console.result(args.output)
 
@@ -304,7 +295,7 @@ def _prompt(args: argparse.Namespace) -> str | None:
 def _read_prompt_file(name: str) -> str:
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        return raw.decode("utf-8-sig")  # Windows marks the start of a text
+        return raw.decode("utf-8-sig")  # Windows puts a mark at the start
     except UnicodeDecodeError:
         raise UsageError(f"--prompt-file: '{name}' is not text in UTF-8. Convert it.") from None
     except (OSError, ValueError) as error:  # a NUL in the name
@@ -312,15 +303,13 @@ def _read_prompt_file(name: str) -> str:
         raise ToolkitError(f"--prompt-file: '{name}' cannot be read: {why}.") from None
 
 
-def _media(args: argparse.Namespace) -> tuple[Image | None, Audio | None]:
-    if args.image is None and args.audio is None:
+def _media(image: str | None, audio: str | None) -> tuple[Image | None, Audio | None]:
+    if image is None and audio is None:
         return None, None
     from activations.inputs.media import read_audio, read_image
 
-    return (
-        None if args.image is None else read_image(args.image),
-        None if args.audio is None else read_audio(args.audio),
-    )
+    pixels = None if image is None else read_image(image)
+    return pixels, None if audio is None else read_audio(audio)
 
 
 if __name__ == "__main__":

@@ -14,17 +14,22 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from activations.arguments import parse_numbers
+from activations.attention.heads import HeadName, parse_heads
 from activations.cli.command import Console, Parser, run_command
 from activations.errors import UsageError
-from activations.version import __version__
+from activations.model.vocabulary import tokens_of
+from activations.system.atomic import write_together
+from activations.system.files import check_output_folder
+from activations.system.streams import standard_output
 from activations.views.choices import FIGURE_FORMATS, SUMMARY_FORMATS, VIEWS
 
 if TYPE_CHECKING:
-    from activations.attention.heads import HeadName
     from activations.views.content import Content
 
 _VIEW_CHOICES = f"{', '.join(VIEWS)} or {','.join(VIEWS)}"
@@ -36,11 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_parser() -> Parser:
-    parser = Parser(
-        prog="bertviz_head_model_view.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("bertviz_head_model_view.py", __doc__)
     add = parser.add_argument
     add(
         "--input",
@@ -79,9 +80,7 @@ def build_parser() -> Parser:
         "(default: 0.01)",
     )
     add("--open", action="store_true", help="open the files in the browser")
-    add("--quiet", action="store_true", help="print only results, warnings and errors")
-    add("--debug", action="store_true", help="show the traceback of an error")
-    add("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_common_options()
     return parser
 
 
@@ -103,10 +102,8 @@ def show_attention(args: argparse.Namespace, console: Console) -> None:
     """Read the document, write pages and figures, print the summary and the paths."""
     wanted = read_wanted(args)
 
+    # Not at the top, as these import numpy: --help and wrong options are answered without it.
     from activations.document.reader import Document
-    from activations.model.vocabulary import tokens_of
-    from activations.system.atomic import write_together
-    from activations.system.files import check_output_folder
     from activations.views.content import read_content
 
     if wanted.views or wanted.figures:
@@ -118,7 +115,6 @@ def show_attention(args: argparse.Namespace, console: Console) -> None:
     files = {**make_pages(wanted, content), **make_figures(wanted, content, console)}
     paths = write_together(Path(args.output_dir), files) if files else []
     if wanted.summary:
-        from activations.system.streams import standard_output
         from activations.views.score_table import show_summary
 
         with standard_output() as file:
@@ -155,9 +151,6 @@ def make_figures(wanted: Wanted, content: Content, console: Console) -> dict[str
 
 def read_wanted(args: argparse.Namespace) -> Wanted:
     """The arguments, read and checked against each other. Raises `UsageError`."""
-    from activations.arguments import parse_numbers
-    from activations.attention.heads import parse_heads
-
     pages_too = args.view is not None or (args.figure is None and args.summary is None)
     wanted = Wanted(
         views=_views(args.view) if pages_too else [],
@@ -214,8 +207,6 @@ def _token_range(text: str) -> tuple[int, int]:
 
 
 def _open(path: Path, console: Console) -> None:
-    import webbrowser
-
     if not webbrowser.open(path.resolve().as_uri()):
         console.warn(f"no browser could be started. Open '{path}' yourself.")
 

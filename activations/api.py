@@ -6,7 +6,7 @@ import operator
 import os
 from collections.abc import Iterable
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from activations.arguments import check, check_new_tokens, number, numbers
 from activations.document import reader
@@ -18,11 +18,11 @@ from activations.model.config_file import check_layers
 from activations.model.vocabulary import tokens_of
 from activations.selection.answers import parse_spec
 from activations.selection.answers import select as choose
-from activations.session.options import DEMO_MODEL, Options
+from activations.session.options import Options, checkpoint_of
 from activations.system.files import check_room
-
-if TYPE_CHECKING:
-    from activations.views.notebook import View
+from activations.views.content import read_content
+from activations.views.notebook import View, document_html, make_view
+from activations.views.score_table import score_rows
 
 
 class Document(reader.Document):
@@ -35,9 +35,6 @@ class Document(reader.Document):
         `activations.attention.scores.SCORES`, where the scores are defined; NaN where one is not.
         Raises `ToolkitError` where the document holds no attention weights.
         """
-        from activations.views.content import read_content
-        from activations.views.score_table import score_rows
-
         return score_rows(read_content(self, tokens_of).stacks)
 
     def view(
@@ -58,13 +55,9 @@ class Document(reader.Document):
 
         Raises `UsageError` for what is not there, `ToolkitError` where there is no attention.
         """
-        from activations.views.notebook import make_view
-
         return make_view(self, tokens_of, view, layers, heads, tokens, min_weight, height)
 
     def _repr_html_(self) -> str:
-        from activations.views.notebook import document_html
-
         return document_html(self, tokens_of)
 
 
@@ -129,9 +122,11 @@ def capture(
     chosen_layers = numbers(layers, "layers")
     answers = parse_spec(select)
     prepare_output(output, format)
-    named = model is None or isinstance(model, (str, os.PathLike))
+    if isinstance(model, os.PathLike):
+        model = os.fspath(model)
+    named = model is None or isinstance(model, str)
     if named:
-        check_layers(str(DEMO_MODEL if model is None else os.fspath(model)), chosen_layers)
+        check_layers(checkpoint_of(model), chosen_layers)
     options = Options(
         str(dtype).removeprefix("torch."),
         str(device),
@@ -150,14 +145,13 @@ def capture(
         None if image is None else read_image(os.fspath(image)),
         None if audio is None else read_audio(os.fspath(audio)),
     )
-    # What can be refused without torch has been by now.
+    # Not at the top, as these import torch. All that can be refused without it has been refused.
     from activations.session.estimate import expected_size
     from activations.session.opening import open_loaded, open_model
     from activations.session.run import run
 
     if named:
-        name = None if model is None else os.fspath(model)
-        opened = open_model(name, options, request, tokenizer=tokenizer)
+        opened = open_model(model, options, request, tokenizer=tokenizer)
     else:
         if options != Options(attn_implementation=attn_implementation, backend=backend):
             raise UsageError(
@@ -168,8 +162,7 @@ def capture(
             check("a name, a folder or a loaded model", str, os.PathLike, model=model)
         opened = open_loaded(model, tokenizer, processor, request)
     selection = choose(opened.catalog, answers, chosen_layers)
-    observation = opened.catalog.observation
-    size = expected_size(observation, selection.names, opened.lengths, format)
+    size = expected_size(opened.catalog.observation, selection.names, opened.lengths, format)
     check_room(output, size.bytes)
     run(opened, selection, options).save(output, format=format, release=True)
     return load(output)

@@ -25,7 +25,7 @@ def check_new_tokens(count: int | None) -> None:
 
 
 def number(asked: Any, name: str, kind: Any, example: str) -> Any:
-    """A number as `kind` makes it of what is asked. Raises `UsageError` where that is none."""
+    """The number as a `kind`. Raises `UsageError` where it is not a number."""
     try:
         if isinstance(asked, (bool, str)):
             raise TypeError

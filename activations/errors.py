@@ -1,4 +1,4 @@
-"""What can go wrong, as the user meets it: one line, what is wrong and what to do.
+"""Errors for the user: one line, what is wrong and what to do.
 
 The two commands turn these into `error: ...` on stderr and an exit code; Python callers catch
 `ToolkitError`.
@@ -22,7 +22,7 @@ class UsageError(ToolkitError):
     exit_code = 2
 
 
-_LONGEST_NAME = 500  # characters; comparing takes time that grows with their square
+_LONGEST_NAME = 500  # characters; the time to compare grows with their square
 
 
 def unknown_value(flag: str, value: object, known: Sequence[str]) -> UsageError:
@@ -33,6 +33,24 @@ def unknown_value(flag: str, value: object, known: Sequence[str]) -> UsageError:
 
 def ignore(line: str) -> None:
     """For callers who want no warnings or progress: does nothing with the line."""
+
+
+def first_few(names: Sequence[str], count: int = 3) -> str:
+    """`a, b, c and 4 more`."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
+
+
+Warn = Callable[[str], None]
+
+
+def causes(error: BaseException | None) -> list[BaseException]:
+    """The error, and those that led to it."""
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
 
 
 def nearest(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
@@ -59,6 +77,3 @@ def quoted_list(names: Iterable[str]) -> str:
     """`'a', 'b' or 'c'`, for messages."""
     quoted = [f"'{name}'" for name in names]
     return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " or " + quoted[-1]
-
-
-Warn = Callable[[str], None]

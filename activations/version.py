@@ -1,3 +1,3 @@
-"""The version of the toolkit, alone: nothing below the package's face has to import that."""
+"""The version of the toolkit."""
 
 __version__ = "1.0.0"

@@ -6,7 +6,6 @@ Results go to stdout; everything else, progress and questions too, to stderr.
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import re
 import signal
@@ -22,10 +21,11 @@ from activations.errors import ToolkitError, UsageError, ignore, nearest, quoted
 from activations.system.signals import raise_interruption, signals_raised
 from activations.system.streams import is_terminal, prepare_streams, send_nowhere, standard_output
 from activations.text import printable
+from activations.version import __version__
 
 INTERRUPTED = 130
 _LONGEST_LINE = 2000  # characters; of a longer one the start and the end are shown
-_SECONDS_TO_LEAVE = 1.0  # by itself, once it is interrupted
+_SECONDS_TO_LEAVE = 1.0  # for libraries, after Ctrl-C
 
 
 class Console:
@@ -50,7 +50,7 @@ class Console:
 
     def interrupted(self) -> None:
         if self.shows_progress:
-            # What is left of others' bars is wiped out, and their hidden cursor shown again.
+            # Clear what is left of libraries' bars, and show the cursor that they hid.
             print("\r\x1b[J\x1b[?25h", end="", file=sys.stderr)
         self.error("interrupted.")
 
@@ -63,10 +63,10 @@ class Console:
     def watching(
         self, what: str, total: int = 0, first: str = ""
     ) -> Iterator[Callable[[str], None]]:
-        """On a terminal, say what takes a while, and how far it is; `first` before anything is.
+        """On a terminal, show what takes a while and how far it is; at first, `first`.
 
-        The result takes the name of each thing that is done, of `total` in all; a name that comes
-        again counts once. No other bar can be shown in the meantime.
+        The result is called with the name of each thing that is done, of `total` in all; a name
+        that comes again counts once. No other bar can be shown in the meantime.
         """
         if not self.shows_progress:
             yield ignore
@@ -80,25 +80,39 @@ class Console:
         def update(name: str) -> None:
             seen.add(name)
             so_far = f"{what} {len(seen)}/{total} " if total else f"{what} "
-            room = status.console.width - 3 - len(so_far)  # on one line, behind the wheel
-            shown = name if len(name) <= room else "…" + name[len(name) - max(room, 1) + 1 :]
-            status.update(Text(so_far + shown))
+            line = Text(so_far + name)
+            line.truncate(status.console.width - 3, overflow="ellipsis")  # after the spinner
+            status.update(line)
 
         with status:
             yield update
 
     def _say(self, line: str) -> None:
-        # One line, that can be read, and no escape codes out of other people's names and files.
+        # One line, without escape codes from other people's names and files.
         if len(line) > _LONGEST_LINE:
             line = f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
         try:
             print(printable(line), file=sys.stderr, flush=True)
-        except OSError:  # nobody reads it; the work goes on, and the exit code tells
+        except OSError:  # nobody reads it; the work goes on
             send_nowhere(sys.stderr)
 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line each, as all errors of the commands are."""
+
+    def __init__(self, prog: str, description: str | None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def add_common_options(self) -> None:
+        """Add the options that both commands have, which come last."""
+        add = self.add_argument
+        add("--quiet", action="store_true", help="print only results, warnings and errors")
+        add("--debug", action="store_true", help="show the traceback of an error")
+        add("--version", action="version", version=f"%(prog)s {__version__}")
 
     def error(self, message: str) -> NoReturn:
         match = re.fullmatch(r"argument (--[a-z-]+): (.*)", message)
@@ -123,7 +137,7 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        with standard_output() as out:  # argparse itself would pass over a full disk
+        with standard_output() as out:  # argparse itself ignores a full disk
             out.write(message)
 
     def _unknown(self, text: str) -> str:
@@ -146,15 +160,11 @@ class Parser(argparse.ArgumentParser):
 Work = Callable[[argparse.Namespace, Console], Any]
 
 
+@signals_raised()
 def run_command(parser: Parser, argv: list[str] | None, work: Work) -> int:
-    """Parse, work, and answer with the exit code: 0, 1, 2, or 130 when interrupted."""
-    console = Console()
-    with signals_raised():
-        return _run(parser, sys.argv[1:] if argv is None else argv, work, console)
-
-
-def _run(parser: Parser, argv: list[str], work: Work, console: Console) -> int:
-    debug = "--debug" in argv
+    """Parse, work, and return the exit code: 0, 1, 2, or 130 when interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    console, debug = Console(), "--debug" in argv
     try:
         prepare_streams()
         args = parser.parse_args(argv)
@@ -185,8 +195,6 @@ def _line(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "out of memory. Choose fewer modules, --layers or --tokens."
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return f"'{error.filename}' is too long for the name of a file. Name another."
     return f"unexpected: {type(error).__name__}: {error}. Pass --debug to see where."
 
 
@@ -199,23 +207,24 @@ def _check_current_folder() -> None:
 
 @contextmanager
 def exit_on_signal(console: Console, at_once: bool = False) -> Iterator[None]:
-    """End the process a moment after Ctrl-C or SIGTERM, whatever libraries do with it.
+    """End the process a moment after Ctrl-C or SIGTERM, even where a library delays it.
 
     huggingface_hub downloads in threads, and waits for all of them before it lets a
-    `KeyboardInterrupt` through, which may take an hour; what is downloaded so far is kept, and
-    taken up by the next run. torch goes on without numpy if that is interrupted while it is
-    imported, and fails later: imports are ended `at_once`. For work that leaves no file of ours
-    unfinished.
+    `KeyboardInterrupt` through, which may take an hour; the next run continues the download. torch
+    goes on without numpy if that is interrupted while it is imported, and fails later: imports are
+    ended `at_once`. For work that leaves no file of ours unfinished.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    in_main = threading.current_thread() is threading.main_thread()  # others get no signals
+    handlers = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if callable(handler := signal.getsignal(number)) and in_main  # not if ignored (nohup)
+    }
     timers: list[threading.Timer] = []
 
     def leave(number: int) -> None:
         if number == signal.SIGINT:
-            sys.stderr = sys.__stderr__  # not through a wheel that may be turning
+            sys.stderr = sys.__stderr__  # rich may have replaced it
             console.interrupted()
         os._exit(128 + number)
 
@@ -226,14 +235,11 @@ def exit_on_signal(console: Console, at_once: bool = False) -> Iterator[None]:
         timer.daemon = True
         timer.start()
         timers.append(timer)
-        handler = handlers[signal.Signals(number)]
-        if callable(handler):
-            handler(number, frame)
+        handlers[signal.Signals(number)](number, frame)
 
     try:
-        for number, handler in handlers.items():
-            if callable(handler):  # not where it is ignored (nohup)
-                signal.signal(number, on_signal)
+        for number in handlers:
+            signal.signal(number, on_signal)
         yield
     finally:
         for number, handler in handlers.items():

@@ -7,35 +7,23 @@ from typing import Any
 
 from activations.outputs.shapes import Lengths
 from activations.selection.answers import Selection
-from activations.selection.catalog import CATEGORIES, Pattern
-from activations.session.estimate import Estimate
 
 TITLES = {"attention": "Attention", "mlp": "MLP", "other": "Other"}
-_MOST_NAMED = 3
+_MOST_NAMED = 4  # patterns of a category
 
 
 def chosen_lines(selection: Selection) -> list[str]:
-    """One line a category: its patterns, each with its number of modules."""
-    return [
-        f"{TITLES[category]}: {_named(selection, category)}"
-        for category in CATEGORIES
-        if selection.patterns[category]
-    ]
-
-
-def _named(selection: Selection, category: str) -> str:
-    patterns, chosen = selection.patterns[category], set(selection.modules[category])
-    named = patterns if len(patterns) <= _MOST_NAMED + 1 else patterns[:_MOST_NAMED]
-    rest = patterns[len(named) :]
-    found = [f"{pattern.text} ({counted(_count(pattern, chosen))})" for pattern in named]
-    if rest:
-        more = sum(_count(pattern, chosen) for pattern in rest)
-        found.append(f"and {len(rest)} more ({counted(more)})")
-    return ", ".join(found)
-
-
-def _count(pattern: Pattern, chosen: set[str]) -> int:
-    return len(chosen.intersection(pattern.names))
+    """One line a category: its patterns, each with its number of selected modules."""
+    lines = []
+    for category, patterns in selection.patterns.items():
+        selected = set(selection.modules[category])
+        counts = [len(selected.intersection(pattern.names)) for pattern in patterns]
+        named = [f"{p.text} ({counted(n)})" for p, n in zip(patterns, counts, strict=True)]
+        if more := counts[_MOST_NAMED:]:
+            named[_MOST_NAMED:] = [f"and {len(more)} more ({counted(sum(more))})"]
+        if named:
+            lines.append(f"{TITLES[category]}: {', '.join(named)}")
+    return lines
 
 
 def counted(number: int, what: str = "module") -> str:
@@ -43,24 +31,14 @@ def counted(number: int, what: str = "module") -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def run_line(name: str, modules: int, tokens: str, manner: list[str], size: Estimate) -> str:
-    """`Capturing 8 modules of demo_model, 24 tokens: about 61 kB.`"""
-    parts = [f"{counted(modules)} of {name}", tokens, *manner]
-    return f"Capturing {', '.join(part for part in parts if part)}: {size}."
-
-
 def tokens_read(header: Mapping[str, Any]) -> str:
     """`24 tokens`, `2 encoder and 9 decoder tokens`; empty where a document has none."""
-    counts = {
-        key.removesuffix("tokens").rstrip("_"): len(found)
-        for key, found in header.items()
-        if key == "tokens" or key.endswith("_tokens")
-    }
-    if list(counts) == [""]:
-        return counted(counts[""], "token")
-    if "" in counts:
-        counts = {"encoder" if "decoder" in counts else "text": counts.pop("")} | counts
-    parts = [f"{count:,} {side}" for side, count in counts.items()]
+    named = {key: len(found) for key, found in header.items() if key.endswith("tokens")}
+    if list(named) == ["tokens"]:
+        return counted(named["tokens"], "token")
+    first = "encoder" if "decoder_tokens" in named else "text"
+    sides = {key: first if key == "tokens" else key.removesuffix("_tokens") for key in named}
+    parts = [f"{count:,} {sides[key]}" for key, count in named.items()]
     return f"{' and '.join(parts)} tokens" if parts else ""
 
 

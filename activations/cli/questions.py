@@ -6,9 +6,14 @@ or on a dumb terminal both are plain text, one line an answer. Everything goes t
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from activations.cli.messages import TITLES
 from activations.errors import UsageError
@@ -16,11 +21,9 @@ from activations.selection.answers import format_spec, resolve_answer
 from activations.selection.catalog import CATEGORIES, Catalog, Pattern
 from activations.system.streams import is_terminal
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-_WIDEST_OUTPUT, _NARROWEST_OUTPUT = 60, 16
+_WIDEST_OUTPUT = 60
 _WIDTH_FOR_COUNTS, _WIDTH_FOR_OUTPUTS = 32, 56  # of a terminal
+_WIDTH_OF_THE_REST = 32  # what a row takes besides the name: indices, counts, 12 for outputs
 HELP = (
     "An answer is a comma-separated list of: an index (0) or several (0-2), a pattern "
     "(model.layers.{layer}.self_attn), the end of one that fits no other (self_attn), all, or "
@@ -29,36 +32,40 @@ HELP = (
 
 
 def ask(catalog: Catalog) -> dict[str, str]:
-    """Show each category's patterns and ask; answers by category, all of them good.
+    """Show each category's patterns and ask; valid answers by category.
 
-    A bad answer says why and is asked again. Raises `UsageError` when standard input ends early.
+    After an invalid answer it says why and asks again. Raises `UsageError` when standard input ends
+    early.
     """
+    # What is suggested where standard input ends: the first attention and MLP pattern.
+    suggested = {c: "0" if catalog.of(c) and c != "other" else "" for c in CATEGORIES}
     answers: dict[str, str] = {}
     read = _terminal_reader() if sys.stdin.isatty() and is_terminal(sys.stderr) else _read_plain
     _say(HELP)
     for category in CATEGORIES:
         print(file=sys.stderr)
         show_category(catalog, category, sys.stderr)
-        answers[category] = _ask_until_good(catalog, category, answers, read)
+        try:
+            answers[category] = _ask_until_valid(catalog, category, read)
+        except EOFError:
+            if any(answers.values()):
+                suggested |= answers
+            raise UsageError(
+                "standard input ended before all questions were answered. Give the answers with "
+                f'--auto-select "{format_spec(suggested)}".'
+            ) from None
     return answers
 
 
-Reader = Callable[[str, Sequence[Pattern]], str]  # (question, what it is about) -> the answer
+Reader = Callable[[str, Sequence[Pattern]], str]  # (question, its patterns) -> the answer
 
 
-def _ask_until_good(catalog: Catalog, category: str, answers: dict[str, str], read: Reader) -> str:
+def _ask_until_valid(catalog: Catalog, category: str, read: Reader) -> str:
     if not catalog.of(category):
         return ""
-    question = f"{TITLES[category]} to capture (? for help): "
     while True:
-        try:
-            answer = read(question, catalog.of(category))
-        except EOFError:
-            raise UsageError(
-                "standard input ended before all questions were answered. Give the answers with "
-                f'--auto-select "{_instead(catalog, answers)}".'
-            ) from None
-        if answer.strip() == "?":
+        answer = read(f"{TITLES[category]} to capture (? for help): ", catalog.of(category)).strip()
+        if answer == "?":
             _say(HELP)
             show_category(catalog, category, sys.stderr)
             continue
@@ -67,30 +74,15 @@ def _ask_until_good(catalog: Catalog, category: str, answers: dict[str, str], re
         except UsageError as error:
             _say(str(error))
             continue
-        return answer.strip()
-
-
-def _instead(catalog: Catalog, answers: dict[str, str]) -> str:
-    """The answers so far, completed; the defaults where that would select nothing."""
-    defaults = _default_answers(catalog)
-    completed = defaults | answers
-    return format_spec(completed if any(completed.values()) else defaults)
-
-
-def _default_answers(catalog: Catalog) -> dict[str, str]:
-    """What to suggest where no answer was given: the first attention and MLP pattern."""
-    return {c: "0" if catalog.of(c) and c != "other" else "" for c in CATEGORIES}
+        return answer
 
 
 def _say(line: str) -> None:
     """A line for the user; on a terminal wrapped between words."""
-    if not is_terminal(sys.stderr):
+    if is_terminal(sys.stderr):
+        Console(stderr=True).print(Text(line))
+    else:
         print(line, file=sys.stderr)
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    Console(stderr=True, highlight=False).print(Text(line))
 
 
 # --------------------------------------------------------------------------------------- reading
@@ -109,33 +101,23 @@ def _read_plain(question: str, patterns: Sequence[Pattern]) -> str:
 def _terminal_reader() -> Reader:
     """Reads with completion by the tab key; the arrow keys bring earlier answers back."""
     from prompt_toolkit import PromptSession
-    from prompt_toolkit.completion import CompleteEvent, Completer, Completion
-    from prompt_toolkit.document import Document
+    from prompt_toolkit.completion import WordCompleter
     from prompt_toolkit.output import create_output
 
-    class Items(Completer):
-        """Completes what comes after the last comma."""
-
-        def __init__(self, patterns: Sequence[Pattern]) -> None:
-            self._items = completions(patterns)
-
-        def get_completions(
-            self, document: Document, complete_event: CompleteEvent
-        ) -> Iterable[Completion]:
-            begun = document.text_before_cursor.rpartition(",")[2].lstrip()
-            for text, meaning in self._items.items():
-                if text.startswith(begun):
-                    yield Completion(text, -len(begun), display_meta=meaning)
+    def completer(patterns: Sequence[Pattern]) -> WordCompleter:
+        meanings = completions(patterns)
+        between_commas = re.compile(r"[^,\s]*")
+        return WordCompleter(list(meanings), meta_dict=meanings, pattern=between_commas)
 
     session: PromptSession[str] = PromptSession(
         complete_while_typing=False,  # or a tab key pressed at once would only open the menu
         output=create_output(stdout=sys.stderr),
     )
-    return lambda question, patterns: session.prompt(question, completer=Items(patterns))
+    return lambda question, patterns: session.prompt(question, completer=completer(patterns))
 
 
 def completions(patterns: Sequence[Pattern]) -> dict[str, str]:
-    """What an answer may be made of, and what each means.
+    """What an answer may consist of, and what each means.
 
     `all` and `weights`, the indices, then each pattern's shortest unique suffix and its whole name.
     """
@@ -179,8 +161,6 @@ def show_category(catalog: Catalog, category: str, file: TextIO) -> None:
         print(f"{TITLES[category]}: none in this model.", file=file)
         return
     if is_terminal(file):
-        from rich.console import Console
-
         console = Console(file=file)
         console.print(_table(category, patterns, console.width))
         return
@@ -210,26 +190,19 @@ def _table(category: str, patterns: Sequence[Pattern], width: int) -> Table:
     On a narrow terminal the outputs are folded before the names, then left out, then the counts
     are; the indices never fold.
     """
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(
         title=f"{TITLES[category]} ({_mark_legend(patterns)})", title_justify="left", box=None
     )
     counts, outputs = width >= _WIDTH_FOR_COUNTS, width >= _WIDTH_FOR_OUTPUTS
-    room = width - len(str(len(patterns) - 1)) - len("*") - 2 * (3 + counts + outputs)  # 2 between
-    room -= len("modules") if counts else 0
     longest = max(len(pattern.text) for pattern in patterns)
-    widest = max(len(_outputs(pattern)) for pattern in patterns) if outputs else 0
-    names = max(1, min(longest, room - min(widest, _NARROWEST_OUTPUT)))
+    names = min(longest, width - _WIDTH_OF_THE_REST) if outputs else None  # rich finds it
     table.add_column("", justify="right", style="bold", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("pattern", overflow="fold", width=names)
     if counts:
         table.add_column("modules", justify="right", no_wrap=True)
     if outputs:
-        column = min(max(widest, len("output")), room - names)
-        table.add_column("output", overflow="fold", style="dim", width=column)
+        table.add_column("output", overflow="fold", style="dim")
     for i, pattern in enumerate(patterns):
         mark = "*" if pattern.weights else ""
         cells = [str(i), mark, pattern.text, str(len(pattern.names)), _outputs(pattern)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from activations.document.format import FORMATS, leads_away, path_beside
 from activations.errors import ToolkitError, UsageError, unknown_value
 from activations.system.atomic import remove_leftovers
-from activations.system.files import cannot_be_written, check_writable, is_file
+from activations.system.files import cannot_be_written, check_writable
 
 
 def prepare_output(path: str | os.PathLike[str], format: str) -> None:
@@ -60,7 +60,7 @@ def _check_beside(document: Path) -> None:
 def obsolete_tensors(document: str | os.PathLike[str]) -> Path | None:
     """The tensors beside a document that is replaced by text: they belong to nothing then."""
     beside = path_beside(document)
-    has_tensors = Path(document).suffix == ".json" and is_file(str(beside))
+    has_tensors = Path(document).suffix == ".json" and os.path.isfile(beside)
     return beside if has_tensors and _is_ours(beside) else None
 
 

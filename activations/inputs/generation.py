@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from typing import Any
 
 import torch
 
-from activations.inputs.request import Encoded, Inputs, Request, count_to_write, spell, text_of
+from activations.inputs.request import Encoded, Inputs, Request, count_to_write
+from activations.model.errors import tokenizer_errors
 from activations.model.signature import accepts, input_device
+from activations.model.vocabulary import spell
 from activations.system.signals import signals_deferred
+from activations.text import encodable
 
 
 def add_decoder(
@@ -25,30 +28,28 @@ def add_decoder(
     elif model.can_generate():
         count, start_id = count_to_write(model.config, request), _decoder_start(model)
         ids = _generate(model, inputs.tensors, count, decoder_start_token_id=start_id)
-        inputs.written = text_of(tokenizer, ids[0, 1:])
+        inputs.written = _text_of(tokenizer, ids[0, 1:])
     elif "input_ids" in inputs.tensors:  # a classifier's decoder reads what its encoder does (BART)
         ids = _with_start(model, inputs.tensors["input_ids"][:, :-1])
     else:
         ids = _with_start(model, torch.empty((1, 0), dtype=torch.long, device=input_device(model)))
     inputs.tensors["decoder_input_ids"] = ids
-    inputs.decoder_tokens = spell(tokenizer, ids[0])
+    inputs.decoder_tokens = spell(tokenizer, ids[0].tolist())
 
 
 def _shifted_right(model: Any, tokenizer: Any, labels: torch.Tensor, ends: bool) -> torch.Tensor:
-    """What the decoder reads to write `labels`: a start, then all but the mark of the end.
+    """What the decoder reads to generate `labels`: a start, then all but the end token.
 
-    Both are (1, tokens); `ends` says whether the labels have that mark. Models that know how
-    (mBART's start is the language) are asked.
+    Both are (1, tokens); `ends` says whether the labels have an end token. Models that can do this
+    (mBART's start is the language) do it themselves.
     """
     prefix = getattr(tokenizer, "prefix_tokens", None)
     if prefix and prefix[0] == int(labels[0, 0]) == _decoder_start(model):
         labels = labels[:, 1:]  # Whisper's tokenizer writes the start itself
     if ends and hasattr(model, "prepare_decoder_input_ids_from_labels"):
-        try:
+        with suppress(ValueError):  # its configuration names no start, or no padding
             shifted: torch.Tensor = model.prepare_decoder_input_ids_from_labels(labels=labels)
-        except ValueError:  # its configuration names no start, or no padding
-            return _with_start(model, labels[:, :-1])
-        return shifted
+            return shifted
     return _with_start(model, labels[:, :-1] if ends else labels)
 
 
@@ -72,15 +73,20 @@ def add_continuation(inputs: Inputs, model: Any, tokenizer: Any, count: int) -> 
     ids = _generate(model, inputs.tensors, count)
     more = ids.shape[-1] - start
     media = {k: v for k, v in inputs.tensors.items() if v.shape != (1, start)}
-    if media:  # its tokens are marked in tensors beside the ids; what follows is text, marked 0
+    if media:  # its tokens are marked in other tensors, (1, tokens); generated text is marked 0
         marks = {k: v for k, v in inputs.tensors.items() if k not in media}
         media |= {k: torch.nn.functional.pad(v, (0, more)) for k, v in marks.items()}
     inputs.tensors = {**media, "input_ids": ids}
     if accepts(model, "attention_mask"):
         inputs.tensors["attention_mask"] = torch.ones_like(ids)
-    inputs.tokens = spell(tokenizer, ids[0])
+    inputs.tokens = spell(tokenizer, ids[0].tolist())
     inputs.continuation_start = start
-    inputs.written = text_of(tokenizer, ids[0, start:])
+    inputs.written = _text_of(tokenizer, ids[0, start:])
+
+
+def _text_of(tokenizer: Any, ids: torch.Tensor) -> str:
+    with tokenizer_errors():
+        return encodable(tokenizer.decode(ids.tolist(), skip_special_tokens=True))
 
 
 def _generate(
@@ -94,8 +100,8 @@ def _generate(
     return written if isinstance(written, torch.Tensor) else written.sequences
 
 
-# What stays of a checkpoint's settings for writing: its special tokens, what its text begins with
-# (mBART's language) and must not hold (Marian's padding, Whisper's marks); and how it is computed.
+# What stays of a checkpoint's generation settings: its special tokens, what its text begins with
+# (mBART's language) and must not hold (Marian's padding, Whisper's marks); and the cache.
 _SETTINGS_KEPT = {"bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"}
 _SETTINGS_KEPT |= {"forced_bos_token_id", "bad_words_ids", "suppress_tokens"}
 _SETTINGS_KEPT |= {"begin_suppress_tokens", "use_cache"}
@@ -103,13 +109,13 @@ _SETTINGS_KEPT |= {"begin_suppress_tokens", "use_cache"}
 
 @contextmanager
 def _greedy_settings(model: Any) -> Iterator[None]:
-    """Let a model generate the likeliest token each time, whatever its checkpoint's settings are.
+    """Let a model generate the likeliest token each time, despite its checkpoint's settings.
 
-    Arguments of `generate` would not do: what they leave out is filled in from the settings. A
-    part may write in the model's place, by its own (BLIP).
+    Arguments of `generate` are not enough: what they leave out is filled in from the settings. In
+    some models a part generates, by its own settings (BLIP).
     """
-    own = [(part, vars(part).get("generation_config")) for part in model.modules()]
-    own = [(part, settings) for part, settings in own if settings is not None]
+    found = [(part, vars(part).get("generation_config")) for part in model.modules()]
+    own = [(part, settings) for part, settings in found if settings is not None]
     with signals_deferred() as gate:
         try:
             for part, settings in own:
@@ -123,9 +129,9 @@ def _greedy_settings(model: Any) -> Iterator[None]:
 
 
 def _greedy(settings: Any) -> Any:
-    """Without what changes the choice of a token; what only this model knows stays (Whisper)."""
+    """The settings without what changes the choice of a token; a model's own stay (Whisper's)."""
     plain = copy(settings)
-    for name, value in vars(type(settings)()).items():  # nothing chosen: greedily
+    for name, value in vars(type(settings)()).items():  # the defaults: greedy
         if name not in _SETTINGS_KEPT:
             setattr(plain, name, value)
     return plain

@@ -56,7 +56,7 @@ def read_image(name: str) -> Image:
             if upright.mode.startswith("I;16"):  # Pillow would clip: 16 bits to the upper 8
                 upright = PIL.Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
             return Image(name, upright.convert("RGB"))
-    # Pillow's own words for broken files are many: SyntaxError is one of them.
+    # Pillow raises many errors for broken files, also SyntaxError.
     except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
         raise UsageError(
             f"--image: '{name}' is not an image that can be read ({type(error).__name__}). "
@@ -84,7 +84,7 @@ def read_audio(name: str) -> Audio:
 def _check_readable(name: str, flag: str) -> None:
     try:
         mode = Path(name).stat().st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe is waited for
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a pipe would wait
             raise ToolkitError(f"{flag}: '{name}' is not an ordinary file. Name another.")
         with open(name, "rb"):
             pass
@@ -94,7 +94,7 @@ def _check_readable(name: str, flag: str) -> None:
 
 
 def blank_image() -> Image:
-    """A stand-in where a model is only listed: processors bring any image to the model's size."""
+    """A stand-in where a model is only listed. Processors resize any image for the model."""
     import PIL.Image
 
     return Image("", PIL.Image.new("RGB", (224, 224)))
@@ -114,7 +114,7 @@ def patch_names(
     """`[CLS]`, `r0c0`, `r0c1`, ...: the special tokens, then an image's patches row by row.
 
     `pixels` are height and width, `patch` the sides of a patch, one number or two. None where that
-    does not make `count` positions: then it is not known what they are.
+    does not make `count` positions.
     """
     sides = patch if isinstance(patch, (list, tuple)) else (patch, patch)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):

@@ -1,8 +1,7 @@
-"""An image or audio -> what a model gets, by the checkpoint's own processor.
+"""An image or audio -> what a model gets, by the checkpoint's processor.
 
-Nothing here knows an architecture. A model says itself what it reads (`main_input_name`,
-`input_modalities`), and so does each of its towers; its processor brings any file to the size the
-model wants.
+Nothing here knows an architecture. A model says what it reads (`main_input_name`,
+`input_modalities`), and so does each of its towers; its processor resizes any file for the model.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from activations.errors import ToolkitError, UsageError
-from activations.inputs.media import blank_image, frame_names, patch_names, silence
+from activations.inputs.media import Audio, blank_image, frame_names, patch_names, silence
 from activations.inputs.request import (
     Encoded,
     Inputs,
@@ -30,7 +29,7 @@ from activations.selection.observation import Observation
 
 _WORDS = {"text": "text", "image": "images", "audio": "audio", "video": "videos"}
 _HOW = {"image": "Give one with --image FILE.", "audio": "Give a file with --audio FILE."}
-# What the parameters are called that stand before the patches, and what they are called here.
+# The parameters of special tokens before the patches, by a part of their names.
 _SPECIAL = {"cls": "CLS", "class": "CLS", "distillation": "DIST", "register": "REG"}
 _SPECIAL_NAME = re.compile(rf"(?:.*\.)?({'|'.join(_SPECIAL)})_(?:tokens?|embedding)")
 
@@ -64,12 +63,9 @@ def needed_processor(model: Any, request: Request) -> str | None:
 def needs_media(model: Any) -> str:
     """That the model reads images (or audio), and how to give one."""
     kinds = [kind for kind in modalities(model) if kind != "text"]
+    what = f"this model reads {_listed(kinds) or main_input(model)}"
     how = next((_HOW[kind] for kind in kinds if kind in _HOW), None)
-    if how is None:
-        return (
-            f"this model reads {_listed(kinds) or main_input(model)}, which cannot be given here."
-        )
-    return f"this model reads {_listed(kinds)}. {how}"
+    return f"{what}. {how}" if how else f"{what}, which cannot be given here."
 
 
 def _listed(kinds: Any) -> str:
@@ -80,7 +76,7 @@ def _check_texts(model: Any, request: Request, kind: str) -> None:
     check_request(model.config, request)
     if reads_text(model):
         if request.prompt is None:
-            raise UsageError(f"this model reads a text beside the {kind}. Give one with --prompt.")
+            raise UsageError("this model also reads a text. Give one with --prompt.")
         if request.text_pair is not None:
             raise UsageError(f"--text-pair and --{kind} cannot be combined. Give one of them.")
         return
@@ -107,7 +103,7 @@ def with_stand_ins(model: Any, request: Request) -> Request:
 
 
 def encode_media(model: Any, processor: Any, tokenizer: Any, request: Request) -> Encoded:
-    """What the processor makes of an image or audio and the text beside it. No weights are needed.
+    """What the processor makes of an image or audio and its text. No weights are needed.
 
     Raises `UsageError` when the request asks for what this model cannot do, `ToolkitError` when
     the processor fails.
@@ -118,8 +114,7 @@ def encode_media(model: Any, processor: Any, tokenizer: Any, request: Request) -
     )
     encode_target(encoded, tokenizer, request.target)
     check_lengths(model.config, request, encoded)
-    if request.audio is not None:
-        _warn_of_a_cut(encoded, processor, request)
+    _warn_of_a_cut(encoded, processor, request.audio)
     return encoded
 
 
@@ -134,27 +129,20 @@ def _process(model: Any, processor: Any, request: Request) -> Mapping[str, Any]:
         given["text"] = _prompt(processor, request)
         if request.chat and _starts(processor, given["text"]):
             given["add_special_tokens"] = False  # the template wrote them: a second start otherwise
-    elif "audio" in given:  # a feature extractor on its own has no name for it
-        given["raw_speech"] = given.pop("audio")
+    elif "audio" in given:
+        given["raw_speech"] = given.pop("audio")  # its name in a feature extractor
     try:
         with rust_panics_raised():
-            made: Mapping[str, Any] = _own_part(model, processor, request)(**given)
+            made: Mapping[str, Any] = _part_for(model, processor, request)(**given)
     except Exception as error:
-        hint = (
-            f" Write its place into --prompt, once for each {_what(request)}, or use --chat."
-            if reads_text(model)
-            else ""
-        )
+        what = "image" if request.image is not None else "audio"
+        hint = f" Write its place into --prompt, once for each {what}, or use --chat."
         raise ToolkitError(
-            f"the checkpoint's processor refuses the {_what(request)}: {first_line(error)}.{hint}"
+            f"the checkpoint's processor refuses the {what}: {first_line(error)}."
+            f"{hint if reads_text(model) else ''}"
         ) from error
     place = getattr(processor, "image_token_id", None)
-    if (
-        "text" in given
-        and "images" in given
-        and isinstance(place, int)
-        and place not in made["input_ids"]
-    ):
+    if {"text", "images"} <= given.keys() and place is not None and place not in made["input_ids"]:
         raise UsageError(
             "the prompt has no place for the image. Write "
             f"'{processor.image_token}' where it belongs, or use --chat."
@@ -162,16 +150,12 @@ def _process(model: Any, processor: Any, request: Request) -> Mapping[str, Any]:
     return made
 
 
-def _what(request: Request) -> str:
-    return "image" if request.image is not None else "audio"
-
-
 def _extractor(processor: Any) -> Any:
     return getattr(processor, "feature_extractor", processor)
 
 
-def _own_part(model: Any, processor: Any, request: Request) -> Any:
-    """The part of a processor that is asked: all of it only where text goes in too."""
+def _part_for(model: Any, processor: Any, request: Request) -> Any:
+    """The part of a processor that is needed: all of it only where the model reads text too."""
     if reads_text(model):
         return processor
     if request.audio is not None:
@@ -193,14 +177,13 @@ def _prompt(processor: Any, request: Request) -> Any:
 
 
 def _starts(processor: Any, text: str) -> bool:
-    """Whether a text has the tokenizer's mark of the start already."""
+    """Whether a text has the tokenizer's start token already."""
     mark: str | None = getattr(getattr(processor, "tokenizer", None), "bos_token", None)
     return bool(mark and text.startswith(mark))
 
 
-def _warn_of_a_cut(encoded: Encoded, processor: Any, request: Request) -> None:
+def _warn_of_a_cut(encoded: Encoded, processor: Any, audio: Audio | None) -> None:
     longest = getattr(_extractor(processor), "n_samples", None)
-    audio = request.audio
     if audio is None or not isinstance(longest, int):
         return
     seconds, read = len(audio.samples) / audio.rate, longest / _extractor(processor).sampling_rate
@@ -226,9 +209,9 @@ def name_positions(inputs: Inputs, model: Any, processor: Any, observation: Obse
 
 
 def _towers(model: Any, module: str) -> list[Any]:
-    """The models around a module that read the same as the innermost, from that one outwards.
+    """The models around a module with the main input of the innermost, from that one outwards.
 
-    Each says what it reads; the innermost holds the settings, one further out the parameters.
+    The innermost has the configuration; the parameters may be further out.
     """
     parts = module.split(".")
     around = [model.get_submodule(".".join(parts[:end])) for end in range(len(parts), 0, -1)]
@@ -252,7 +235,7 @@ def _names(
 
 
 def _special_tokens(tower: Any) -> list[str]:
-    """What stands before the patches, by the names of the parameters it is learnt in."""
+    """The names of the special tokens before the patches, from those of their parameters."""
     found = []
     for name, parameter in tower.named_parameters():
         match = _SPECIAL_NAME.fullmatch(name)
@@ -267,7 +250,7 @@ def _frame_seconds(given: torch.Tensor, count: int, config: Any, extractor: Any)
     rate = getattr(extractor, "sampling_rate", 0)
     if given.dim() == 2:
         step = getattr(config, "inputs_to_logits_ratio", None)
-        # The last window may reach over the end by less than a step.
+        # The last window may reach over the end.
         if step and rate and 0 <= given.shape[1] - count * step < 2 * step:
             return float(step / rate)
         return None

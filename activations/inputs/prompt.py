@@ -17,15 +17,15 @@ from activations.inputs.request import (
     check_request,
     count_to_write,
     encode_target,
-    spell,
 )
 from activations.model.errors import tokenizer_errors
 from activations.model.signature import accepts, inputs_for, paired
+from activations.model.vocabulary import spell
 from activations.outputs.shapes import Lengths
 
 
 def has_decoder(model: Any, request: Request) -> bool:
-    """Whether the model gets a decoder's text. Raises `UsageError` where it cannot write."""
+    """Whether the model gets a decoder's text. Raises `UsageError` where it cannot generate one."""
     found = paired(model.config) and accepts(model, "decoder_input_ids")
     if request.target is not None and not found:
         raise UsageError(NO_DECODER)
@@ -60,8 +60,8 @@ def encode_text(config: Any, tokenizer: Any, request: Request) -> Encoded:
     tensors = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
     encoded = Encoded(tensors)
     if request.text_pair is not None:
-        encoded.sentence_b_start, parted = _sentence_b_start(found)
-        if not parted:
+        encoded.sentence_b_start, separated = _sentence_b_start(found)
+        if not separated:
             encoded.warnings.append(
                 "the tokenizer puts nothing between the two texts: this model may not be made for "
                 "pairs."
@@ -74,8 +74,8 @@ def encode_text(config: Any, tokenizer: Any, request: Request) -> Encoded:
 def _turn(tokenizer: Any, prompt: str) -> list[dict[str, Any]]:
     """The prompt as a user's turn, in the form that the chat template reads: a text, or parts.
 
-    A template made for the one leaves out the other without a word: then every prompt gives the
-    same text. Raises `UsageError` where both are left out.
+    A template made for one form silently leaves out the other: then every prompt gives the same
+    text. Raises `UsageError` where both are left out.
     """
 
     def written(turn: list[dict[str, Any]]) -> str:
@@ -94,7 +94,8 @@ def _turn(tokenizer: Any, prompt: str) -> list[dict[str, Any]]:
 def complete(model: Any, tokenizer: Any, request: Request, encoded: Encoded) -> Inputs:
     """What the model gets of what is encoded, on its device, with the decoder's text.
 
-    The model may write that, or more of the prompt, itself. Raises `UsageError` where it cannot.
+    The model may generate that, or a continuation of the prompt. Raises `UsageError` where it
+    cannot.
     """
     inputs = Inputs(
         inputs_for(model, encoded.tensors),
@@ -103,7 +104,7 @@ def complete(model: Any, tokenizer: Any, request: Request, encoded: Encoded) -> 
         warnings=list(encoded.warnings),
     )
     if encoded.tokens:
-        inputs.tokens = spell(tokenizer, encoded.tensors["input_ids"][0])
+        inputs.tokens = spell(tokenizer, encoded.tensors["input_ids"][0].tolist())
     if has_decoder(model, request):
         add_decoder(inputs, model, tokenizer, request, encoded)
     elif request.max_new_tokens:
@@ -112,9 +113,9 @@ def complete(model: Any, tokenizer: Any, request: Request, encoded: Encoded) -> 
 
 
 def lengths(model: Any, request: Request, encoded: Encoded) -> Lengths:
-    """How many tokens the pass will be about. A model without weights will do.
+    """How many tokens the pass will read; the model may lack its weights.
 
-    Raises `UsageError` where the model cannot write and is asked to.
+    Raises `UsageError` where the model is to generate text and cannot.
     """
     read = encoded.tokens
     if has_decoder(model, request):
@@ -132,9 +133,7 @@ def _sentence_b_start(found: Any) -> tuple[int | None, bool]:
     """Where the second text begins, and whether a special token stands before it."""
     try:
         owners = found.sequence_ids(0)
-    except ValueError:  # only fast tokenizers know
+        start = owners.index(1)
+    except ValueError:  # only fast tokenizers know; the second text has no tokens
         return None, True
-    if 1 not in owners:
-        return None, True
-    start = owners.index(1)
     return start, start > 0 and owners[start - 1] is None

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from activations.errors import UsageError
 from activations.model.errors import tokenizer_errors
 from activations.model.signature import paired
-from activations.text import encodable
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +55,7 @@ class Encoded:
 
     @property
     def target_tokens(self) -> int | None:
-        """How many tokens of the target the decoder reads: a start takes the end's place."""
+        """How many tokens of the target the decoder reads: a start, and not the end."""
         return None if self.labels is None else self.labels.shape[-1] + (not self.labels_end)
 
 
@@ -64,12 +63,11 @@ class Encoded:
 class Inputs:
     """What one forward pass gets, and what its tokens are called.
 
-    `tensors` go into the model, (1, tokens) each. `tokens` are the tokenizer's own spellings of
-    `input_ids`. Where a model has a decoder, `decoder_input_ids` and `decoder_tokens` too.
-    `sentence_b_start` is the first token of the second sentence, `continuation_start` of what the
-    model generated after the prompt; `written` is all it generated, as text. A model without
-    `input_ids` has patches or frames for tokens, a second tower its own as `tower_tokens`
-    ("vision_tokens").
+    `tensors` go into the model, (1, tokens) each. `tokens` are the tokenizer's spellings of
+    `input_ids`, `decoder_tokens` of `decoder_input_ids`. `sentence_b_start` is the first token of
+    the second sentence, `continuation_start` of what the model generated after the prompt;
+    `written` is all it generated, as text. Of a model without `input_ids` the tokens are patches or
+    frames; those of a second tower are in `tower_tokens` ("vision_tokens").
     """
 
     tensors: dict[str, torch.Tensor]
@@ -82,25 +80,28 @@ class Inputs:
     warnings: list[str] = field(default_factory=list)
 
     def header(self) -> dict[str, Any]:
-        """These inputs as keys of the document, in its order."""
-        found: dict[str, Any] = {}
-        if "input_ids" in self.tensors:
-            found["input_ids"] = self.tensors["input_ids"].tolist()
-        if self.tokens:
-            found["tokens"] = self.tokens
-        found |= self.tower_tokens
-        if "decoder_input_ids" in self.tensors:
-            found["decoder_input_ids"] = self.tensors["decoder_input_ids"].tolist()
-            found["decoder_tokens"] = self.decoder_tokens
-        for key in ("sentence_b_start", "continuation_start", "written"):
-            if getattr(self, key) is not None:
-                found[key] = getattr(self, key)
-        return found
+        """These inputs as keys of the document, in its order; None for what does not apply."""
+        ids = {name: t.tolist() for name, t in self.tensors.items() if name.endswith("input_ids")}
+        return {
+            "input_ids": ids.get("input_ids"),
+            "tokens": self.tokens or None,
+            **self.tower_tokens,
+            "decoder_input_ids": ids.get("decoder_input_ids"),
+            "decoder_tokens": self.decoder_tokens,
+            "sentence_b_start": self.sentence_b_start,
+            "continuation_start": self.continuation_start,
+            "written": self.written,
+        }
 
 
 def check_request(config: Any, request: Request) -> None:
-    """Raise `UsageError` when parts of a request exclude each other, or need another model."""
-    _check_text(request)
+    """Raise `UsageError` when parts of a request cannot be combined, or need another model."""
+    texts = {"prompt": request.prompt, "text pair": request.text_pair, "target": request.target}
+    for what, value in texts.items():
+        try:
+            (value or "").encode("utf-8")
+        except UnicodeEncodeError:  # bytes of the command line that are no UTF-8 come as surrogates
+            raise UsageError(f"the {what} is not text in UTF-8. Save it as UTF-8.") from None
     if request.target is not None and not paired(config):
         raise UsageError(NO_DECODER)
     if request.text_pair == "":
@@ -112,28 +113,17 @@ def check_request(config: Any, request: Request) -> None:
 
 
 NO_DECODER = "--target needs an encoder-decoder model. Leave it out."
-
-
-def _check_text(request: Request) -> None:
-    texts = {"prompt": request.prompt, "text pair": request.text_pair, "target": request.target}
-    for what, value in texts.items():
-        try:
-            (value or "").encode("utf-8")
-        except UnicodeEncodeError:  # bytes of the command line that are no UTF-8 come as surrogates
-            raise UsageError(f"the {what} is not text in UTF-8. Save it as UTF-8.") from None
-
-
-DEFAULT_NEW_TOKENS = 16  # of the target a seq2seq model writes itself
+_DEFAULT_NEW_TOKENS = 16  # that an encoder-decoder model generates as its target
 
 
 def count_to_write(config: Any, request: Request) -> int:
-    """How many tokens a decoder may write after its start."""
-    room = (_longest(config, "decoder") or DEFAULT_NEW_TOKENS + 1) - 1
-    return request.max_new_tokens or min(DEFAULT_NEW_TOKENS, room)
+    """How many tokens a decoder may generate after its start."""
+    room = (_longest(config, "decoder") or _DEFAULT_NEW_TOKENS + 1) - 1
+    return request.max_new_tokens or min(_DEFAULT_NEW_TOKENS, room)
 
 
-# How many tokens a side takes, as configurations call it: T5 and BART have one name for both, LED
-# and Whisper one for each.
+# What configurations call the most tokens of a side: T5 and BART have one name for both, LED and
+# Whisper one for each.
 _LIMITS = {
     "prompt": ("max_encoder_position_embeddings", "max_position_embeddings"),
     "decoder": (
@@ -144,14 +134,14 @@ _LIMITS = {
 }
 
 
-def _longest(config: Any, side: str = "prompt") -> int | None:
+def _longest(config: Any, side: str) -> int | None:
     """How many tokens the model takes, where its configuration says so."""
     text_config = getattr(config, "text_config", None) or config
     found = (getattr(text_config, name, None) for name in _LIMITS[side])
     return next((limit for limit in found if isinstance(limit, int) and limit > 0), None)
 
 
-def _check_length(what: str, count: int, config: Any, side: str = "prompt") -> None:
+def _check_length(what: str, count: int, config: Any, side: str) -> None:
     """Raise `UsageError` when `count` tokens are more than the model takes on this side."""
     limit = _longest(config, side)
     if limit is not None and limit < count:
@@ -159,9 +149,9 @@ def _check_length(what: str, count: int, config: Any, side: str = "prompt") -> N
 
 
 def check_lengths(config: Any, request: Request, encoded: Encoded) -> None:
-    """Raise `UsageError` where the prompt, the target or what is to be written is too long."""
+    """Raise `UsageError` where the prompt, the target or the text to generate is too long."""
     prompt = encoded.tokens or 0
-    _check_length("the prompt is", prompt, config)
+    _check_length("the prompt is", prompt, config, "prompt")
     if encoded.target_tokens is not None:
         _check_length("the target (--target) is", encoded.target_tokens, config, "decoder")
     if request.max_new_tokens is not None:
@@ -178,16 +168,3 @@ def encode_target(encoded: Encoded, tokenizer: Any, target: str | None) -> None:
         encoded.labels = tokenizer(text_target=target, return_tensors="pt")["input_ids"]
     ids = encoded.labels[0].tolist()
     encoded.labels_end = bool(ids) and ids[-1] in tokenizer.all_special_ids
-
-
-def spell(tokenizer: Any, ids: torch.Tensor) -> list[str]:
-    """The tokenizer's own token for each id, `#id` for ids it does not know."""
-    with tokenizer_errors():
-        tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
-    return [f"#{i}" if token is None else str(token) for i, token in zip(ids, tokens, strict=True)]
-
-
-def text_of(tokenizer: Any, ids: torch.Tensor) -> str:
-    """The text that these tokens spell, without special ones."""
-    with tokenizer_errors():
-        return encodable(tokenizer.decode(ids.tolist(), skip_special_tokens=True))

@@ -27,7 +27,7 @@ def check_attention(name: str | None) -> None:
 
 @contextmanager
 def attention_implementation(model: Any, name: str | None) -> Iterator[None]:
-    """Let a loaded model run with this attention implementation, and put its own back after."""
+    """Let a loaded model run with this attention implementation, then restore its own."""
     check_attention(name)
     if name is None or not hasattr(model, "set_attn_implementation"):
         yield
@@ -57,7 +57,7 @@ def _set_attention(model: Any, name: str) -> None:
     changed = name in implementations(model.config).values()
     if name != "eager" and not changed:  # transformers only logs it
         raise ToolkitError(
-            f"this model does not take up attention '{name}' once it is loaded. Use "
+            f"this model cannot change to attention '{name}' once it is loaded. Use "
             f"--attn-implementation eager, or load it with attn_implementation='{name}'."
         )
 

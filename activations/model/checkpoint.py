@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
-import time
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -20,10 +19,8 @@ from activations.model.attn_implementation import implementations
 from activations.model.errors import loading_errors
 from activations.model.signature import paired
 from activations.model.trust import check_counts, check_kernels
-from activations.system.files import is_folder
 
-_HUB_ANSWERS = 5  # seconds, or it is taken to be out of reach
-_HUB_ASKED_AGAIN = 60  # seconds
+_HUB_TIMEOUT = 5  # seconds
 # Tried in this order when the checkpoint does not name its class: most of what has a decoder head
 # also has others, and BERT-like models are in the causal mapping too.
 _TASKS = {
@@ -35,17 +32,15 @@ _TASKS = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model that can be loaded: its name or folder, configuration and the class that loads it."""
+    """A model that can be loaded: its name or folder, configuration and the class that loads it.
+
+    `where` has the options of every loading call.
+    """
 
     name: str
     config: Any
     class_name: str
-    revision: str | None = None
-    trust_remote_code: bool = False
-
-    @property
-    def where(self) -> dict[str, Any]:
-        return _where(self.name, self.revision, self.trust_remote_code)
+    where: dict[str, Any] = field(default_factory=dict)
 
 
 def open_checkpoint(
@@ -53,42 +48,32 @@ def open_checkpoint(
 ) -> Checkpoint:
     """Read a checkpoint's configuration: a hub name or a local folder. Loads no weights.
 
-    Raises `ToolkitError` when it is not there, not a checkpoint, or wants code of its own run.
+    Raises `ToolkitError` when it is not there, not a checkpoint, or needs its own code to be run.
     """
     if not name:
         raise UsageError("--model is empty. Give a hub name or a checkpoint folder.")
+    where: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     with loading_errors(name, "configuration"):
-        where = _where(name, revision, trust_remote_code)
+        if not os.path.isdir(name) and not _hub_in_reach():
+            # Otherwise each file is asked for six times, with pauses: half a minute of silence.
+            where["local_files_only"] = True
         check_counts(name, transformers.PreTrainedConfig.get_config_dict(name, **where)[0])
         config = AutoConfig.from_pretrained(name, **where)
         if not trust_remote_code:
             check_kernels(name, implementations(config))
-        return Checkpoint(name, config, _class_name(config), revision, trust_remote_code)
-
-
-def _where(name: str, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
-    """The options of every loading call."""
-    found: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
-    if not is_folder(name) and not _hub_in_reach():
-        # Otherwise each file is asked for six times, with pauses: half a minute of silence.
-        found["local_files_only"] = True
-    return found
+        return Checkpoint(name, config, _class_name(config), where)
 
 
 def _hub_in_reach() -> bool:
-    """Whether the hub can be called at its address. Behind a proxy only the proxy knows."""
+    """Whether the hub can be reached at its address. Behind a proxy only the proxy knows."""
+    if huggingface_hub.is_offline_mode():  # asked to stay off the network
+        return False
     if {"https", "all"} & set(getproxies()):
         return True
-    # Asked once for all files of a model; again later, as a notebook may outlive a lost network.
-    return _answers(huggingface_hub.constants.ENDPOINT, int(time.monotonic() / _HUB_ASKED_AGAIN))
-
-
-@lru_cache(maxsize=1)
-def _answers(address: str, moment: int) -> bool:
     try:
-        hub = urlsplit(address)
+        hub = urlsplit(huggingface_hub.constants.ENDPOINT)
         place = hub.hostname or "", hub.port or (80 if hub.scheme == "http" else 443)
-        socket.create_connection(place, timeout=_HUB_ANSWERS).close()
+        socket.create_connection(place, timeout=_HUB_TIMEOUT).close()
     except (OSError, ValueError):  # a port that is no number
         return False
     return True
@@ -98,7 +83,7 @@ def _class_name(config: Any) -> str:
     """The class of transformers that loads this checkpoint with the head it was saved with."""
     auto_map: dict[str, str] = getattr(config, "auto_map", None) or {}
     for auto_class in _TASKS:
-        if auto_class in auto_map:  # code of its own, which only the auto classes find
+        if auto_class in auto_map:  # custom code, which only the auto classes find
             return auto_class
     architectures = list(getattr(config, "architectures", None) or [])
     for auto_class, mapping in _TASKS.items():
@@ -110,7 +95,7 @@ def _class_name(config: Any) -> str:
     headless = _known_class("MODEL_MAPPING", config) in architectures
     if headless and paired(config) and _known_class(_TASKS["AutoModelForSeq2SeqLM"], config):
         return "AutoModelForSeq2SeqLM"
-    # Any other class by its own name: AutoModel would leave out a classifier, or add a decoder of
+    # Any other class by its name: AutoModel would leave out a classifier, or add a decoder with
     # random weights to an encoder that was saved alone.
     if architectures and "AutoModel" not in auto_map and _is_model(architectures[0]):
         return str(architectures[0])
@@ -118,7 +103,7 @@ def _class_name(config: Any) -> str:
 
 
 def _is_model(name: Any) -> bool:
-    """Whether transformers has a model class of this name (it has all kinds of other things)."""
+    """Whether transformers has a model class of this name."""
     found = getattr(transformers, str(name), None)
     return isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
 

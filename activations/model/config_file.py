@@ -18,11 +18,11 @@ _ANY_COUNT = re.compile(r"layer|block|depth|stage|conv")  # layer_types, num_con
 
 
 def check_layers(folder: str, layers: Sequence[int] | None) -> None:
-    """Raise `UsageError` where no list of this model's modules can have one of these layers.
+    """Raise `UsageError` where the model cannot have one of these layers.
 
-    A bound, not a count: the longest list that the configuration names. Let pass are names on the
+    The limit is the longest list of modules that the configuration names. Not checked: names on the
     hub, files that cannot be read, and models of several parts (encoder and decoder, image and
-    text), whose configurations leave out what is the default of a part.
+    text), whose configurations leave out the defaults of a part.
     """
     path = Path(folder, "config.json")
     try:
@@ -34,7 +34,7 @@ def check_layers(folder: str, layers: Sequence[int] | None) -> None:
     if not isinstance(fields, dict) or not _COUNTS & fields.keys() or _has_parts(fields):
         return
     sizes = _sizes([value for key, value in fields.items() if _ANY_COUNT.search(key)])
-    most = max(sizes, default=max(layers) + 1)  # none is a number: loading says so
+    most = max(sizes, default=max(layers) + 1)  # where there is no number, loading says so
     missing = [layer for layer in layers if layer >= most]
     if missing:
         raise UsageError(

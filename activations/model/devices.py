@@ -24,14 +24,10 @@ def check_device(name: str, flag: str = "--device") -> None:
         raise UsageError(f"{flag} does not know '{name}'. Write auto, cpu, cuda, cuda:0 or mps.")
 
 
-def pick_device(name: str, flag: str = "--device") -> torch.device:
-    """`auto` is CUDA, else Apple's MPS, else the CPU.
-
-    Raises `UsageError` where this is not a device's name, `ToolkitError` where it is missing.
-    """
+def _pick_device(name: str, flag: str) -> torch.device:
+    """`auto` is CUDA, else Apple's MPS, else the CPU. Raises `ToolkitError` where it is missing."""
     import torch
 
-    check_device(name, flag)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -64,12 +60,12 @@ def parse_device_map(text: str | None) -> Any:
             f"--device-map does not know '{text}'. Write {', '.join(_WAYS_TO_SPREAD)}, disk, or "
             'a JSON object such as {"model": "cpu", "lm_head": "disk"}.'
         )
-    for name in devices_of(places):
+    for name in _devices_of(places):
         check_device(name, "--device-map")
     return places
 
 
-def devices_of(places: Any) -> list[str]:
+def _devices_of(places: Any) -> list[str]:
     """The devices that a parsed device map names; a number is a GPU."""
     named = places.values() if isinstance(places, dict) else ()
     return [
@@ -79,8 +75,12 @@ def devices_of(places: Any) -> list[str]:
     ]
 
 
-def check_devices(device: str, device_map: str | None) -> None:
-    """Raise `ToolkitError` where this machine does not have one of these devices."""
-    pick_device(device)
-    for name in devices_of(parse_device_map(device_map)):
-        pick_device(name, "--device-map")
+def find_devices(device: str, device_map: str | None) -> tuple[torch.device, Any]:
+    """The device, and the device map as accelerate takes it.
+
+    Raises `ToolkitError` where this machine does not have one of the devices.
+    """
+    places = parse_device_map(device_map)
+    for name in _devices_of(places):
+        _pick_device(name, "--device-map")
+    return _pick_device(device, "--device"), places

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from activations.errors import ToolkitError
-from activations.system.files import is_file, is_folder
+from activations.errors import ToolkitError, causes
 from activations.system.signals import raise_interruption
 
 
@@ -30,8 +29,8 @@ def loading_errors(name: str, part: str, attn_implementation: str | None = None)
 
 
 def _explain(name: str, part: str, error: Exception, attn_implementation: str | None) -> str:
-    text = " ".join(str(item) for item in _chain(error))
-    kinds = {type(item).__name__ for item in _chain(error)}
+    text = " ".join(str(item) for item in causes(error))
+    kinds = {type(item).__name__ for item in causes(error)}
     if out_of_memory(error):
         return (
             f"out of memory while loading '{name}'. Use --dtype bfloat16, a smaller model, or "
@@ -44,38 +43,35 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
         )
     if part == "weights" and "device_map" in text:
         return f"--device-map does not fit: {first_line(error)}. Write auto, or fix it."
-    if attn_implementation not in (None, "eager") and "does not support an attention" in text:
-        return (
-            f"'{name}' does not run with attention '{attn_implementation}'. Use "
-            "--attn-implementation eager."
-        )
-    # A kernel that is not installed is an ImportError with a name of its own (FlashAttention2).
-    named = attn_implementation not in (None, "eager")  # eager is always there
-    if named and (str(attn_implementation) in text or "ImportError" in kinds):
-        return (
-            f"'{name}' does not run with attention '{attn_implementation}' ({first_line(error)}). "
-            "Use --attn-implementation eager."
-        )
-    if is_file(name):
+    if attn_implementation not in (None, "eager"):  # eager is always there
+        unsupported = "does not support an attention" in text  # and then says it at length
+        # A kernel that is not installed is an ImportError with its own name (FlashAttention2).
+        if unsupported or str(attn_implementation) in text or "ImportError" in kinds:
+            why = "" if unsupported else f" ({first_line(error)})"
+            return (
+                f"'{name}' does not run with attention '{attn_implementation}'{why}. Use "
+                "--attn-implementation eager."
+            )
+    if os.path.isfile(name):
         return f"'{name}' is a file. Name the checkpoint's folder with --model."
-    if is_folder(name) and not (Path(name) / "config.json").exists():
+    if os.path.isdir(name) and not (Path(name) / "config.json").exists():
         return (
             f"the folder '{name}' is no checkpoint: it has no config.json. Name a folder made by "
             "save_pretrained()."
         )
-    if part == "configuration" and not is_folder(name):
+    if part == "configuration" and not os.path.isdir(name):
         return _explain_missing(name, kinds, error)
     if kinds & _OUT_OF_REACH:
         return f"this machine does not have the {part} of '{name}', and {_NO_HUB}."
     if part == "tokenizer":
         return (
-            f"'{name}' has no tokenizer that can be loaded. Save one beside the model with "
+            f"'{name}' has no tokenizer that can be loaded. Save one in the model's folder with "
             "tokenizer.save_pretrained()."
         )
     # Other errors come out of a processor that is there; an ImportError says what it needs.
     if part == "processor" and type(error).__name__ in ("OSError", "ValueError"):
         return (
-            f"'{name}' has no processor that can be loaded. Save one beside the model with "
+            f"'{name}' has no processor that can be loaded. Save one in the model's folder with "
             "processor.save_pretrained()."
         )
     return _cannot(part, name, error)
@@ -83,7 +79,7 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
 
 def _cannot(part: str, name: str, error: Exception) -> str:
     what, advice = _known(error) or (first_line(error), "")
-    if not advice and any(isinstance(item, ImportError) for item in _chain(error)):
+    if not advice and any(isinstance(item, ImportError) for item in causes(error)):
         advice = "Install what is missing, or get another checkpoint."
     return f"the {part} of '{name}' cannot be loaded: {what}. {advice or _REPAIR}"
 
@@ -93,8 +89,8 @@ _REPAIR = "The files may be damaged or incomplete: get or save the checkpoint ag
 
 def _known(error: Exception) -> tuple[str, str] | None:
     """What is wrong with a checkpoint's files, and advice, where libraries say it at length."""
-    text = "\n".join(str(item) for item in _chain(error))
-    if any(type(item).__name__ == "UnpicklingError" for item in _chain(error)):
+    text = "\n".join(str(item) for item in causes(error))
+    if any(type(item).__name__ == "UnpicklingError" for item in causes(error)):
         return (
             "they are a pickle file that is broken or holds more than tensors; as it could run "
             "code, it is not read",
@@ -124,7 +120,8 @@ def _explain_missing(name: str, kinds: set[str], error: Exception) -> str:
             f"'{name}' is gated on the Hugging Face hub. Ask for access on its page and log in "
             "with 'hf auth login'."
         )
-    if looks_like_path(name):
+    # Names on the hub are `name` or `owner/name`.
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         return f"model not found: there is no folder '{name}'. Check --model."
     if "RevisionNotFoundError" in kinds:
         return f"'{name}' has no such revision on the Hugging Face hub. Check --revision."
@@ -141,38 +138,20 @@ def _explain_missing(name: str, kinds: set[str], error: Exception) -> str:
     return _cannot("configuration", name, error)
 
 
-def looks_like_path(name: str) -> bool:
-    """Whether a name that is no folder was meant as one (hub names are `name` or `owner/name`)."""
-    return (
-        name.startswith((".", "/", "~"))
-        or name.count("/") > 1
-        or (os.sep == "\\" and os.sep in name)
-    )
-
-
 def out_of_memory(error: BaseException) -> bool:
     return any(
         isinstance(item, MemoryError)
         or type(item).__name__ == "OutOfMemoryError"  # torch's
         or "can't allocate memory" in str(item)
         or "not enough memory" in str(item)
-        for item in _chain(error)
+        for item in causes(error)
     )
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found
 
 
 def first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (
-        f"{type(error).__name__}: {lines[0][:200].rstrip('.')}" if lines else type(error).__name__
-    )
+    """The error's class, and the start of what it says."""
+    text = str(error).strip().partition("\n")[0][:200].rstrip(". ")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 @contextmanager
@@ -189,14 +168,14 @@ def forward_errors() -> Iterator[None]:
                 "out of memory in the forward pass. Shorten the prompt, use --dtype bfloat16, or "
                 "choose fewer --layers."
             ) from error
-        hint = "Pass --debug to see where."
+        hint = ""
         if isinstance(error, IndexError):
             hint = (
-                "The prompt may be longer than the model takes, or the tokenizer another model's. "
-                + hint
+                " The prompt may be longer than the model takes, or the tokenizer another model's."
             )
         raise ToolkitError(
-            f"the model failed in its forward pass: {first_line(error)}. {hint}"
+            f"the model failed in its forward pass: {first_line(error)}.{hint} Pass --debug to see "
+            "where."
         ) from error
 
 
@@ -204,7 +183,7 @@ def forward_errors() -> Iterator[None]:
 def rust_panics_raised() -> Iterator[None]:
     """Raise a panic of a library in Rust (tokenizers, safetensors) as a `RuntimeError`.
 
-    It is no `Exception` itself. Rust has printed two lines of its own to stderr before.
+    It is not an `Exception` itself. Rust has printed two lines to stderr before.
     """
     try:
         yield
@@ -216,7 +195,7 @@ def rust_panics_raised() -> Iterator[None]:
 
 @contextmanager
 def tokenizer_errors(chat: bool = False) -> Iterator[None]:
-    """What a tokenizer raises that was loaded, or its chat template -> one line."""
+    """What a loaded tokenizer or its chat template raises -> one line."""
     try:
         with rust_panics_raised():
             yield

@@ -12,10 +12,10 @@ import torch
 import transformers
 from transformers import AutoTokenizer
 
-from activations.errors import UsageError, nearest, quoted_list
+from activations.errors import UsageError, first_few, nearest, quoted_list
 from activations.model.attn_implementation import check_attention
 from activations.model.checkpoint import Checkpoint
-from activations.model.devices import check_devices, parse_device_map, pick_device
+from activations.model.devices import find_devices
 from activations.model.errors import loading_errors
 from activations.model.state import fixed_seed
 from activations.model.trust import check_index
@@ -33,7 +33,7 @@ def skeleton(checkpoint: Checkpoint, dtype: str = "auto") -> Any:
         options["dtype"] = getattr(torch, dtype)
     if checkpoint.class_name.startswith("Auto"):
         make = loader.from_config
-        options["trust_remote_code"] = checkpoint.trust_remote_code
+        options["trust_remote_code"] = checkpoint.where.get("trust_remote_code", False)
     else:
         make = loader._from_config  # what the auto classes call
     with torch.device("meta"):
@@ -56,25 +56,24 @@ def load_model(
     memory does not suffice.
     """
     check_attention(attn_implementation)
-    check_devices(device, device_map)
-    place, spread = pick_device(device), parse_device_map(device_map)
+    place, spread = find_devices(device, device_map)
     options: dict[str, Any] = {**checkpoint.where, "dtype": dtype, "output_loading_info": True}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     if isinstance(spread, dict):
         _check_parts(checkpoint, spread)
     if spread is not None:
-        # Weights whose form in memory differs from the checkpoint's are written here; the others
-        # are read from the checkpoint itself.
+        # For weights whose form in memory differs from the checkpoint's; the others are read from
+        # the checkpoint.
         folder = tempfile.TemporaryDirectory(prefix="offloaded-weights-")
         options |= {"device_map": spread, "offload_folder": folder.name}
-    # What the checkpoint lacks is random, but the same every time.
+    # What the checkpoint lacks is random: the same every time with a fixed seed.
     with (
         loading_errors(checkpoint.name, "weights", attn_implementation),
         fixed_seed(),
         warnings.catch_warnings(),
     ):
-        warnings.simplefilter("ignore")  # about files that are odd: what matters is an error
+        warnings.simplefilter("ignore")  # what matters is an error
         check_index(checkpoint.name)
         loader = getattr(transformers, checkpoint.class_name)
         model, report = loader.from_pretrained(checkpoint.name, **options)
@@ -83,22 +82,16 @@ def load_model(
         weakref.finalize(model, folder.cleanup)
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     missing = parameters.intersection(report.get("missing_keys") or ())
-    return model, _made_up_weights(checkpoint.name, sorted(missing))
-
-
-def _made_up_weights(name: str, missing: list[str]) -> list[str]:
-    """transformers fills in what a checkpoint lacks with random numbers; say so."""
     if not missing:
-        return []
-    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-    return [
-        f"'{name}' lacks weights that its class needs, so they are random: "
-        f"{', '.join(missing[:3])}{more}."
+        return model, []
+    return model, [
+        f"'{checkpoint.name}' lacks weights that its class needs, so they are random: "
+        f"{first_few(sorted(missing))}."
     ]
 
 
 def _check_parts(checkpoint: Checkpoint, places: dict[str, Any]) -> None:
-    """accelerate passes over names that the model does not have."""
+    """Refuse names that the model does not have: accelerate ignores them."""
     with loading_errors(checkpoint.name, "configuration"):
         model = skeleton(checkpoint)
     names = [name for name, _ in (*model.named_modules(), *model.named_parameters())]
@@ -127,7 +120,7 @@ def load_processor(checkpoint: Checkpoint, auto_class: str) -> Any:
 
 
 def quiet_libraries(progress: bool) -> None:
-    """Keep transformers' own messages off the terminal: ours say what matters."""
+    """Keep the libraries' messages off the terminal: ours say what matters."""
     transformers.logging.set_verbosity_error()
     for library in ("huggingface_hub", "accelerate"):
         logging.getLogger(library).setLevel(logging.ERROR)

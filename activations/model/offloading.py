@@ -19,7 +19,7 @@ def refuse_offloaded_reads(model: nn.Module) -> Iterator[None]:
 
     accelerate fetches a module's weights when the module is called. Where a model reads them
     otherwise (LongCat's router passes `classifier.weight` to a function) they are still empty, and
-    the result would be garbage without a word.
+    the result would silently be wrong.
     """
     places = getattr(model, "hf_device_map", None) or {}
     watch: Any = _Watch if "disk" in places.values() else nullcontext
@@ -28,7 +28,7 @@ def refuse_offloaded_reads(model: nn.Module) -> Iterator[None]:
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every operation. Empty tensors (of the meta device) meet others only by mistake."""
+    """Sees every operation. Only by mistake do empty (meta) tensors meet others in one."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

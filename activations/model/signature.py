@@ -1,4 +1,4 @@
-"""What a model says of itself: its inputs, its modalities, its device, whether it has a decoder."""
+"""What a model says about itself: inputs, modalities, device, whether it has a decoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def main_input(model: Any) -> str:
-    """The argument a model cannot do without, as it says itself: `input_ids`, `pixel_values`."""
+    """The argument that a model needs, by its own account: `input_ids`, `pixel_values`."""
     return str(getattr(model, "main_input_name", "input_ids"))
 
 
@@ -23,7 +23,7 @@ def modalities(model: Any) -> tuple[str, ...]:
 
 
 def reads_text(model: Any) -> bool:
-    """Whether text goes in: alone, or beside an image or audio. A decoder's does not count."""
+    """Whether the model reads text, alone or with an image or audio; a decoder's does not count."""
     return main_input(model) == "input_ids" or "input_ids" in _parameters(model)
 
 
@@ -53,13 +53,13 @@ def input_device(model: Any) -> torch.device:
     places = getattr(model, "hf_device_map", None)
     if not places:
         return next((p.device for p in model.parameters()), torch.device("cpu"))
-    # As accelerate chooses: the first accelerator, else the CPU, whatever lies on the disk.
+    # As accelerate chooses: the first accelerator, else the CPU.
     devices = [torch.device(place) for place in places.values() if place != "disk"]
     return next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
 
 
 def inputs_for(model: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What the model takes of these tensors, on its device, numbers with a point in its dtype."""
+    """Those of the tensors that the model takes, on its device, floating point in its dtype."""
     return {
         name: value.to(input_device(model), model.dtype if value.is_floating_point() else None)
         for name, value in tensors.items()

@@ -15,9 +15,9 @@ from activations.system.signals import signals_deferred
 def restored(model: Any) -> Iterator[None]:
     """Put a model into `eval()` mode and back, module by module.
 
-    Asked for attentions, transformers puts hooks into a model to stay; they go too. Interrupted
-    while it did that, it would put them there a second time, and return everything twice.
-    Modules that the model replaces in its pass come back (big_bird has others for a short text).
+    The hooks that transformers adds to return attentions are removed too: after an interruption it
+    would add them a second time, and return everything twice. Modules that the model replaces in
+    its pass are put back (big_bird has others for a short text).
     """
     parts = [(module, dict(module._modules), _words(module)) for module in model.modules()]
     training = [module for module in model.modules() if module.training]
@@ -40,12 +40,12 @@ def restored(model: Any) -> Iterator[None]:
 
 
 def _words(module: Any) -> dict[str, str]:
-    """What a module notes in words, as which kind of attention it has now."""
+    """A module's attributes of text, such as the kind of attention it has now."""
     return {name: value for name, value in vars(module).items() if isinstance(value, str)}
 
 
 def _put_back(parts: list[tuple[Any, dict[str, Any], dict[str, str]]]) -> None:
-    """Give modules their children back, and where any were replaced what is noted about it."""
+    """Put back the modules' children, and their texts where a child was replaced."""
     replaced = [(module, own) for module, own, _ in parts if module._modules != own]
     for module, own in replaced:
         vars(module)["_modules"] = own
@@ -53,12 +53,12 @@ def _put_back(parts: list[tuple[Any, dict[str, Any], dict[str, str]]]) -> None:
         vars(module).update(words)
 
 
-# Where transformers notes that its hooks are there, and where they are defined.
+# The attribute by which transformers knows that its hooks are there, and their module.
 _HOOKED, _HOOKS = "_output_capturing_hooks_installed", "transformers.utils.output_capturing"
 
 
 def _unhook(module: Any, own: set[int]) -> None:
-    """Take away the hooks of transformers, but for those that were there before."""
+    """Remove the hooks of transformers, except those that were there before."""
     for number, hook in list(module._forward_hooks.items()):
         if getattr(hook, "__module__", "") == _HOOKS and id(hook) not in own:
             del module._forward_hooks[number]

@@ -1,8 +1,8 @@
-"""What a checkpoint's own files may not make this process do, looked at before they are acted on.
+"""What a checkpoint's files may not make this process do, checked before they are used.
 
-transformers runs no code from a checkpoint unless it is told to, and torch unpickles nothing but
-tensors. What is left to do here: a configuration that asks for a model without end, for kernels
-from the hub, or for weights outside its folder.
+transformers runs no code from a checkpoint without `trust_remote_code`, and torch unpickles nothing
+but tensors. Refused here: a configuration that asks for an endless model, for kernels from the hub,
+or for weights outside its folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from activations.errors import ToolkitError
 
-# What is made one by one, much of it in lists as soon as the configuration is read.
+# The most of what is made one by one, much of it as soon as the configuration is read.
 _COUNTED = {
     re.compile(r"(layers?|experts|blocks?|depths?)$"): 10_000,
     re.compile(r"labels$"): 1_000_000,
@@ -26,7 +26,7 @@ _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 def check_counts(name: str, fields: Mapping[str, Any]) -> None:
     """Refuse a configuration with more layers, labels or experts than any model has.
 
-    transformers makes lists as long while it reads one. Raises `ToolkitError`.
+    transformers makes lists of that length while it reads one. Raises `ToolkitError`.
     """
     for key, value in fields.items():
         if isinstance(value, Mapping):
@@ -60,14 +60,15 @@ def check_index(folder: str) -> None:
     """
     for index in (Path(folder, name) for name in _INDEXES):
         try:
+            if not index.is_file():  # a device may have no end
+                continue
             found = json.loads(index.read_bytes())["weight_map"].values()
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            continue  # not there, or broken: then loading says so
+            continue  # broken: then loading says so
         for file in found:
             path = PurePath(str(file))
             if path.is_absolute() or ".." in path.parts:
                 raise ToolkitError(
-                    f"'{index}' names weights outside its folder, "
-                    f"'{str(file)[:200]}', which are not loaded. Fix it, or get the checkpoint "
-                    "again."
+                    f"'{index}' names weights outside its folder, '{str(file)[:200]}', which are "
+                    "not loaded. Fix it, or get the checkpoint again."
                 )

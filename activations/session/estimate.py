@@ -19,7 +19,7 @@ from activations.selection.observation import Observation
 
 @dataclass(frozen=True)
 class Estimate:
-    """So many bytes, and how sure that is: "about", "at least", "up to" or, if both, "roughly"."""
+    """A number of bytes; `bound` is "about", "at least", "up to" or, if both, "roughly"."""
 
     bytes: int
     bound: str
@@ -40,26 +40,24 @@ def expected_size(
     known: list[list[Numbers]] = []
     all_known = observation.probed
     for name in names:
-        numbers = None
-        if name not in observation.unsure:
-            numbers = _numbers(observation.outputs.get(name), lengths.letters)
-        all_known = all_known and numbers is not None
-        known += [numbers or []] * observation.calls.get(name, 0)
-    bound = "about" if not lengths.at_most else "up to"
-    if not all_known:
-        bound = "at least" if not lengths.at_most else "roughly"
+        output = observation.outputs.get(name)
+        numbers = None if name in observation.unsure else _numbers(output, lengths.letters)
+        if numbers is None:
+            all_known = False
+        else:
+            known += [numbers] * observation.calls.get(name, 0)
+    if lengths.at_most:
+        bound = "up to" if all_known else "roughly"
+    else:
+        bound = "about" if all_known else "at least"
     return Estimate(document_bytes(known, format), bound)
 
 
-def _numbers(outline: object, letters: Mapping[str, int]) -> list[Numbers] | None:
+def _numbers(output: object, letters: Mapping[str, int]) -> list[Numbers] | None:
     """The tensors of an output; None where a length is not known."""
+    shapes = [leaf for _, leaf in walk(output) if isinstance(leaf, Shape)]
     try:
-        leaves = [leaf for _, leaf in walk(outline)]
-        return [_numbers_of(leaf, letters) for leaf in leaves if isinstance(leaf, Shape)]
+        counts = [shape.numbers(letters) for shape in shapes]
     except KeyError:
         return None
-
-
-def _numbers_of(shape: Shape, letters: Mapping[str, int]) -> Numbers:
-    count, zeros = shape.numbers(letters)
-    return Numbers(count, shape.dtype, zeros)
+    return [Numbers(n, s.dtype, zeros) for s, (n, zeros) in zip(shapes, counts, strict=True)]

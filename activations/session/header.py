@@ -1,4 +1,4 @@
-"""What the document says beside the outputs."""
+"""What the document says besides the outputs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from activations.document.format import FORMAT
 from activations.document.writer import NonFinite
-from activations.errors import ToolkitError
+from activations.errors import ToolkitError, first_few
 from activations.forward.hooks import Recording
 from activations.inputs.request import Inputs
 from activations.model.loading import versions
@@ -59,8 +59,8 @@ def _weights_entries(
 ) -> list[dict[str, Any]]:
     """Where the attention weights stand in the document, checked against what was recorded.
 
-    Where no attention was chosen they may be missing: a layer that passes them on was, and the
-    model runs with its own attention.
+    They may be missing where no attention module was chosen, only a layer that returns them too:
+    then the model runs with its own attention.
     """
     sources = weights_sources(opened.catalog.observation.weights, selection.names)
     entries: list[dict[str, Any]] = []
@@ -68,10 +68,14 @@ def _weights_entries(
     for source in sources:
         key = f"{source.module}@{source.call}" if source.call else source.module
         weights = at(recorded.outputs, (key, *source.element), None)
-        if not isinstance(weights, Tensor) and not selection.wants_attention:
-            continue
         if not isinstance(weights, Tensor):
-            raise ToolkitError(_no_weights(environment["attn_implementation"]))
+            if not selection.wants_attention:
+                continue
+            raise ToolkitError(
+                "attention weights are not available under the attention implementation "
+                f"'{environment['attn_implementation']}'. Use --attn-implementation eager, or "
+                "choose other modules."
+            )
         # A module called several times is several layers: count its calls.
         layer = None if source.module in shared else opened.catalog.layer_of(source.module)
         entry = {
@@ -82,13 +86,6 @@ def _weights_entries(
         }
         entries.append(entry | ({"axes": list(source.axes)} if source.axes else {}))
     return entries
-
-
-def _no_weights(implementation: str) -> str:
-    return (
-        f"attention weights are not available under the attention implementation "
-        f"'{implementation}'. Use --attn-implementation eager, or choose other modules."
-    )
 
 
 def describe_environment(model: Any, options: Options) -> dict[str, Any]:
@@ -106,18 +103,14 @@ def describe_environment(model: Any, options: Options) -> dict[str, Any]:
 def capture_warnings(
     opened: OpenedModel, selection: Selection, recorded: Recording, non_finite: NonFinite
 ) -> list[str]:
-    """What the user should know of a capture, a line each."""
+    """What the user should know about a capture, a line each."""
     lines = [
         f"the {kind} attention weights that this model returns are not returned by any of its "
         "modules (it changes them afterwards), so they are not captured."
         for kind in (opened.catalog.observation.lost if selection.wants_attention else ())
     ]
-    not_called = recorded.not_called
-    if not_called:
-        more = f" and {len(not_called) - 3} more" if len(not_called) > 3 else ""
-        lines.append(
-            f"not called in this pass, so not captured: {', '.join(not_called[:3])}{more}."
-        )
+    if recorded.not_called:
+        lines.append(f"not called in this pass, so not captured: {first_few(recorded.not_called)}.")
     for module, elements in non_finite.items():
         for element, counts in elements.items():
             found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)

@@ -26,7 +26,7 @@ from activations.model.state import fixed_seed, restored
 from activations.outputs.shapes import Lengths
 from activations.selection.catalog import Catalog, build_catalog
 from activations.selection.observation import Observation
-from activations.session.options import DEMO_MODEL, Options
+from activations.session.options import Options, checkpoint_of
 
 DEMO_NAME = "demo_model"
 DEMO_PROMPT = "Once there was a fox named Zolimar. One day Zolimar met a bear by the river."
@@ -64,16 +64,17 @@ def open_model(
 ) -> OpenedModel:
     """Find out what a checkpoint's model is made of, without loading its weights if possible.
 
-    And encode what it is to read. `watching(what)` is entered while the model is tried, for a sign
-    of life. `tokenizer` takes the place of the checkpoint's own. Raises `UsageError` when the model
-    does not read what the request gives it, or not so much of it.
+    Also encodes what it is to read. `watching(what)` is entered while the model is tried, to show
+    progress. `tokenizer` replaces the checkpoint's own. Raises `UsageError` when the model does not
+    read what the request gives it, or less of it.
     """
     options, request = options or Options(), request or Request()
-    checkpoint = _open(name, options)
+    where = checkpoint_of(name)
+    checkpoint = open_checkpoint(where, options.revision, options.trust_remote_code)
     try:
         with watching("Trying the model without its weights"):
             model = skeleton(checkpoint, options.dtype)
-            opened = _try(name, model, checkpoint, request)
+            opened = _try(model, checkpoint, request)
     except ToolkitError:
         raise
     except Exception:
@@ -83,32 +84,30 @@ def open_model(
             checkpoint, None, options.dtype, options.device, options.device_map
         )
         with attention_implementation(model, "eager"), forward_errors():
-            opened = _try(name, model, checkpoint, request)
-        opened = replace(opened, model=model, warnings=warnings)
+            opened = _try(model, checkpoint, request)
+        opened.model, opened.warnings = model, warnings
+    opened.name = name or DEMO_NAME
     opened.tokenizer = opened.tokenizer if tokenizer is None else tokenizer
     return with_request(opened, request, model)
 
 
 @fixed_seed()
-def list_model(
-    name: str | None, options: Options | None = None, request: Request | None = None
-) -> tuple[OpenedModel, str | None]:
-    """Like `open_model`, but never loads weights; with a warning where that hides something.
+def list_model(name: str | None, options: Options, request: Request) -> tuple[Catalog, str | None]:
+    """A model's patterns, without ever loading weights; with a warning where that hides something.
 
     A model that reads images or audio is tried on a blank image or silence; no text is encoded.
     """
-    request = request or Request()
-    checkpoint = _open(name, options or Options())
+    where = checkpoint_of(name)
+    checkpoint = open_checkpoint(where, options.revision, options.trust_remote_code)
     with loading_errors(checkpoint.name, "configuration"):
         model = skeleton(checkpoint)
     try:
-        return _try(name, model, checkpoint, request, stand_in=True), None
+        return _try(model, checkpoint, request, stand_in=True).catalog, None
     except UsageError:
         raise
     except Exception as error:
         reason = str(error) if isinstance(error, ToolkitError) else type(error).__name__
-    observation = Observation(list_modules(model), probed=False)
-    return OpenedModel(name or DEMO_NAME, build_catalog(observation), request, checkpoint), (
+    return build_catalog(Observation(list_modules(model), probed=False)), (
         "this model cannot be tried without its weights, so what its modules return is not "
         f"shown, and indices may differ from those of a capture ({reason})."
     )
@@ -132,33 +131,15 @@ def open_loaded(
     name = str(getattr(model, "name_or_path", "") or type(model).__name__)
     with restored(model), attention_implementation(model, "eager"), forward_errors():
         if processor is None:
-            encoded, observation = None, observe(model)
+            opened = OpenedModel(name, build_catalog(observe(model)), request, tokenizer=tokenizer)
         else:
-            encoded = encode_media(model, processor, tokenizer, request)
-            observation = try_model(model, inputs_for(model, encoded.tensors))
-    opened = OpenedModel(
-        name,
-        build_catalog(observation),
-        request,
-        model=model,
-        tokenizer=tokenizer,
-        processor=processor,
-        encoded=encoded,
-    )
+            opened = _try_media(name, model, processor, tokenizer, request)
+    opened.model = model
     return with_request(opened, request)
 
 
-def _open(name: str | None, options: Options) -> Checkpoint:
-    where = str(DEMO_MODEL) if name is None else name
-    return open_checkpoint(where, options.revision, options.trust_remote_code)
-
-
 def _try(
-    name: str | None,
-    model: Any,
-    checkpoint: Checkpoint,
-    request: Request,
-    stand_in: bool = False,
+    model: Any, checkpoint: Checkpoint, request: Request, stand_in: bool = False
 ) -> OpenedModel:
     """Try the model, or its skeleton, on what it is to read; an image or audio is encoded for that.
 
@@ -169,49 +150,50 @@ def _try(
     needed = needed_processor(model, request)
     if needed is None:
         try:
-            catalog = build_catalog(observe(model))
+            return OpenedModel(checkpoint.name, build_catalog(observe(model)), request, checkpoint)
         except Exception:
-            opened = _beside_a_stand_in(name, model, checkpoint, request)
+            opened = _try_with_stand_in(model, checkpoint, request)
             if opened is None:
                 raise
             if not stand_in:
                 raise UsageError(needs_media(model)) from None
             return opened
-        return OpenedModel(name or DEMO_NAME, catalog, request, checkpoint)
     processor = load_processor(checkpoint, needed)
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None and has_decoder(model, request):
         tokenizer = load_tokenizer(checkpoint)
-    encoded = encode_media(model, processor, tokenizer, request)
-    return OpenedModel(
-        name or DEMO_NAME,
-        build_catalog(try_model(model, inputs_for(model, encoded.tensors))),
-        request,
-        checkpoint,
-        tokenizer=tokenizer,
-        processor=processor,
-        encoded=encoded,
-    )
+    opened = _try_media(checkpoint.name, model, processor, tokenizer, request)
+    opened.checkpoint = checkpoint
+    return opened
 
 
-def _beside_a_stand_in(
-    name: str | None, model: Any, checkpoint: Checkpoint, request: Request
-) -> OpenedModel | None:
-    """A model that fails on text alone, tried with a blank image beside it (CLIP)."""
+def _try_with_stand_in(model: Any, checkpoint: Checkpoint, request: Request) -> OpenedModel | None:
+    """A model that fails on text alone, tried with a blank image as well (CLIP)."""
     filled = with_stand_ins(model, request)
     if not filled.has_media:
         return None
     try:
-        return _try(name, model, checkpoint, filled)
+        return _try(model, checkpoint, filled)
     except ToolkitError:  # no processor, for example: then the first error is the one to show
         return None
+
+
+def _try_media(
+    name: str, model: Any, processor: Any, tokenizer: Any, request: Request
+) -> OpenedModel:
+    """Try the model on an image or audio, encoded by this processor."""
+    encoded = encode_media(model, processor, tokenizer, request)
+    catalog = build_catalog(try_model(model, inputs_for(model, encoded.tensors)))
+    return OpenedModel(
+        name, catalog, request, tokenizer=tokenizer, processor=processor, encoded=encoded
+    )
 
 
 def with_request(opened: OpenedModel, request: Request, skeleton: Any = None) -> OpenedModel:
     """The same model with a request to read: a text, or what was encoded when it was opened.
 
-    Without a prompt the demonstration's is taken. `skeleton` stands in for a model whose weights
-    are not loaded. Raises `UsageError` where the text does not fit the model.
+    Without a prompt the demonstration's is used, and `skeleton` where the weights are not loaded.
+    Raises `UsageError` where the text does not fit the model.
     """
     model = opened.model if skeleton is None else skeleton
     tokenizer, encoded = opened.tokenizer, opened.encoded

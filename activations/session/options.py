@@ -15,6 +15,11 @@ BACKENDS = ("hooks", "pyvene")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
+def checkpoint_of(model: str | None) -> str:
+    """The checkpoint's name or folder: the bundled one where no model is named."""
+    return str(DEMO_MODEL) if model is None else model
+
+
 @dataclass(frozen=True)
 class Options:
     """How a model is loaded and run. See `capture` for each."""
@@ -28,12 +33,10 @@ class Options:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        for value, known, flag in (
-            (self.backend, BACKENDS, "--backend"),
-            (self.dtype, DTYPES, "--dtype"),
-        ):
-            if value not in known:
-                raise unknown_value(flag, value, known)
+        if self.backend not in BACKENDS:
+            raise unknown_value("--backend", self.backend, BACKENDS)
+        if self.dtype not in DTYPES:
+            raise unknown_value("--dtype", self.dtype, DTYPES)
         check_device(self.device)
         parse_device_map(self.device_map)
         if self.device_map is not None and self.device != "auto":

@@ -1,7 +1,4 @@
-"""One capture, step by step: open a model, choose, run once, write the document.
-
-`capture` does it all from Python; the command line does the same steps with questions in between.
-"""
+"""One capture: run an opened model once, keep what the selected modules return, write it."""
 
 from __future__ import annotations
 
@@ -38,10 +35,9 @@ BACKENDS = {"hooks": hooks.record, "pyvene": pyvene_backend.record}
 class Capture:
     """What one forward pass returned, in memory.
 
-    `header` is everything the document says beside the outputs, `captured` maps a category to
+    `header` is everything the document says besides the outputs. `captured` maps a category to
     {module name: output}, an output being `activations.outputs.tensor.Tensor`s nested in lists and
-    dicts.
-    `warnings` are lines for the user.
+    dicts. `warnings` are lines for the user.
     """
 
     header: dict[str, Any]
@@ -55,7 +51,7 @@ class Capture:
         format: str = "json",
         release: bool = False,
     ) -> None:
-        """Write the document, in one step; with `release` letting go of what is written.
+        """Write the document; with `release` free the memory of what is written.
 
         Raises `ToolkitError` where that fails.
         """
@@ -63,7 +59,7 @@ class Capture:
 
 
 def load_weights(opened: OpenedModel, selection: Selection, options: Options) -> None:
-    """Load the model, unless that is done; `run` does so too. Raises `ToolkitError`."""
+    """Load the model unless it is loaded; `run` does so too. Raises `ToolkitError`."""
     if opened.model is None and opened.checkpoint is not None:
         opened.model, opened.warnings = load_model(
             opened.checkpoint,
@@ -101,15 +97,9 @@ def run(
         )
     captured = _by_category(recorded, selection)
     non_finite = count_non_finite(captured)
-    return Capture(
-        build_header(opened, selection, inputs, recorded, environment, non_finite),
-        captured,
-        [
-            *opened.warnings,
-            *inputs.warnings,
-            *capture_warnings(opened, selection, recorded, non_finite),
-        ],
-    )
+    header = build_header(opened, selection, inputs, recorded, environment, non_finite)
+    warnings = capture_warnings(opened, selection, recorded, non_finite)
+    return Capture(header, captured, [*opened.warnings, *inputs.warnings, *warnings])
 
 
 def _pass(
@@ -118,22 +108,23 @@ def _pass(
     options: Options,
     progress: Callable[[str], None] | None,
 ) -> tuple[Inputs, Recording, dict[str, Any]]:
-    """The forward pass: what it got, what was recorded, and in which environment.
+    """The forward pass: its inputs, what was recorded, and the environment.
 
     The model is left as it was.
     """
     model, observation = opened.model, opened.catalog.observation
     implementation = _implementation(selection, options)
     sources = weights_sources(observation.weights, selection.names)
-    with restored(model), attention_implementation(model, implementation), fixed_seed():
-        with forward_errors(), refuse_offloaded_reads(model):
-            inputs = _inputs(opened)
+    with (
+        restored(model),
+        attention_implementation(model, implementation),
+        fixed_seed(),
+        forward_errors(),
+        refuse_offloaded_reads(model),
+    ):
+        inputs = _inputs(opened)
         call = {**inputs.tensors, **_forward_options(opened, selection, bool(sources))}
-        with (
-            forward_errors(),
-            refuse_offloaded_reads(model),
-            sdpa_weights(model, implementation, [source.module for source in sources]),
-        ):
+        with sdpa_weights(model, implementation, [source.module for source in sources]):
             if observation.warm_up:
                 hooks.record(model, inputs.tensors, [])
             recorded = BACKENDS[options.backend](
@@ -161,7 +152,7 @@ def _by_category(recorded: Recording, selection: Selection) -> dict[str, dict[st
 
 
 def _forward_options(opened: OpenedModel, selection: Selection, weights: bool) -> dict[str, Any]:
-    """What the model is asked for beside its inputs: no more than the selection needs."""
+    """The arguments besides the inputs: no more output than the selection needs."""
     model = opened.model
     found: dict[str, Any] = {}
     if accepts(model, "use_cache"):

@@ -16,21 +16,19 @@ from activations.system.files import cannot_be_made, cannot_be_written, check_ro
 from activations.system.signals import signals_deferred
 
 _OLD = 3600  # seconds without a change
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 @contextmanager
 def replacing_together(
     needed: Mapping[str | os.PathLike[str], int], obsolete: Path | None = None
 ) -> Iterator[list[BinaryIO]]:
-    """A temporary file beside each path, which take their places when the block ends well.
+    """A temporary file next to each path, renamed to it when the block ends without an error.
 
-    `needed` maps the paths, which the caller has checked, to the bytes they will take. All are
-    whole and flushed to the disk before the first is renamed, in the order given, and `obsolete`
-    is removed with them; signals wait meanwhile. So there are all the old files or all the new, but
-    for a SIGKILL (or a failing disk) in the instant between two renames: then each is whole, and
-    the first are new. When the block raises, the temporary files are removed and the paths stay as
-    they were.
+    `needed` maps the paths, which the caller has checked, to the bytes they will take. All files
+    are flushed to the disk before the first is renamed, in the order given, and `obsolete` is
+    removed; signals wait meanwhile. So all files are old or all are new, except after a SIGKILL (or
+    a failing disk) between two renames: then each is whole, and the first are new. When the block
+    raises, the temporary files are removed and the paths stay as they were.
 
     Raises `ToolkitError` where that cannot be done, or there is no room on the disk.
     """
@@ -44,10 +42,10 @@ def replacing_together(
             gate.open()
             yield [partial.file for partial in partials]
             for partial in partials:
-                partial.settle()
+                partial.flush()
             gate.shut = True
             for partial in partials:
-                partial.take_its_place()
+                partial.rename()
             if obsolete is not None:
                 obsolete.unlink(missing_ok=True)
         except OSError as error:
@@ -67,16 +65,16 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
-    """Write these files (by their names) into a folder, made if need be: all of them or none.
+    """Write these files (by their names) into a folder, made if needed: all of them or none.
 
     Returns their paths. Raises `ToolkitError` where that cannot be done.
     """
     paths = {folder / name: content for name, content in files.items()}
-    made: list[Path] = []
+    made: Path | None = None
     try:
         real = Path(os.path.realpath(folder))  # also where a link leads to nothing yet
         if not real.is_dir():
-            made.append(real)
+            made = real
             real.mkdir(exist_ok=True)
         for path in paths:
             # The file's name came out of a document.
@@ -91,9 +89,9 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
             for file, content in zip(opened, paths.values(), strict=True):
                 file.write(content)
     except BaseException as error:
-        for new in made:
+        if made:
             with suppress(OSError):  # somebody else put something there
-                new.rmdir()
+                made.rmdir()
         if isinstance(error, OSError):
             raise cannot_be_made(folder, error) from None
         raise
@@ -101,28 +99,29 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
 
 
 class _Partial:
-    """A file being written beside the one whose place it is to take."""
+    """A temporary file next to the one that it will replace."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.target = Path(os.path.realpath(path))  # a link stays one: what it points to changes
         start = self.target.name[:50]  # a name takes up to 255 bytes
         self.name = self.target.with_name(f".{start}.{os.urandom(4).hex()}.partial")
         mode = 0o600 if self.target.exists() else 0o666  # private, as the target may be
-        self.file = os.fdopen(os.open(self.name, _NEW, mode), "wb")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        self.file = os.fdopen(os.open(self.name, flags, mode), "wb")
 
-    def settle(self) -> None:
-        """Flush it to the disk."""
+    def flush(self) -> None:
+        """Flush it to the disk, with the permissions of the file it replaces."""
         self.file.flush()
         if self.target.exists():
             os.fchmod(self.file.fileno(), stat.S_IMODE(self.target.stat().st_mode))
         os.fsync(self.file.fileno())
 
-    def take_its_place(self) -> None:
+    def rename(self) -> None:
         os.replace(self.name, self.target)
         self.file.close()
 
     def discard(self) -> None:
-        """Remove it, unless it has taken its place."""
+        """Remove it, unless it was renamed."""
         if not self.file.closed:
             self.name.unlink(missing_ok=True)
             with suppress(OSError):  # what is still to be flushed has no room
@@ -130,13 +129,12 @@ class _Partial:
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Remove the temporary files beside `path` that were to take its place and nobody writes.
+    """Remove the temporary files for `path` that have not changed for an hour.
 
-    A run that is killed by SIGKILL, or by a power cut, cannot do it itself. A file that has not
-    changed for an hour is taken for such a one. Those of other paths are left to the next run that
-    writes these.
+    A run that was killed by SIGKILL, or by a power cut, could not remove them itself. Those for
+    other paths are left to the next run that writes these.
     """
-    with suppress(OSError):  # then there they stay
+    with suppress(OSError):
         target = Path(os.path.realpath(path))
         for left in target.parent.glob(f".{glob.escape(target.name[:50])}.????????.partial"):
             if left.stat().st_mtime < time.time() - _OLD:

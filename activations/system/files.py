@@ -55,7 +55,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
             why = f"'{path}' is not an ordinary file. Name another."
         else:
             return
-    except (OSError, ValueError) as error:  # too long, or not to be looked at; a NUL in it
+    except (OSError, ValueError) as error:  # too long, or not accessible; a NUL in it
         raise cannot_be_written(path, error) from None
     raise ToolkitError(why)
 
@@ -90,13 +90,3 @@ def safe_name(name: str) -> str:
     For a part of a file's name: never a path, never too long.
     """
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:180]
-
-
-def is_folder(name: str) -> bool:
-    """Whether there is a folder of this name; of one that no file can have, there is none."""
-    return os.path.isdir(name)  # noqa: PTH112  Path.is_dir raises where a name is too long
-
-
-def is_file(name: str) -> bool:
-    """Whether there is a file of this name; of one that no file can have, there is none."""
-    return os.path.isfile(name)  # noqa: PTH113  Path.is_file raises where a name is too long

@@ -1,4 +1,4 @@
-"""Being interrupted: Ctrl-C, SIGTERM and a closed terminal end a run, but not its tidying up."""
+"""Ctrl-C, SIGTERM and a closed terminal end a run, but do not interrupt its clean-up."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from activations.errors import causes
+
 # SIGHUP comes when a terminal is closed; Windows has none.
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGHUP", "SIGTERM", "SIGINT") if hasattr(signal, name)
 )
-_LONGEST_CHAIN = 100  # of errors that led to others; it may go round in a circle
 
 
 class SignalGate:
-    """Where signals wait while it is shut. Opened for work, and shut again before tidying up:
+    """A handler that lets signals wait while it is shut. Opened for work, shut for clean-up:
 
         with signals_deferred() as gate:
             try:
@@ -27,7 +28,7 @@ class SignalGate:
                 gate.shut = True
                 ...  # undo it
 
-    `shut` is set without a call: only calls and loops let a signal in between.
+    `shut` is set without a call: Python handles signals at calls and in loops.
     """
 
     def __init__(self) -> None:
@@ -40,7 +41,7 @@ class SignalGate:
         self.let_in()
 
     def let_in(self) -> None:
-        """Pass on the first that came: the others would only interrupt the tidying up."""
+        """Pass on the first that came: the others would only interrupt the clean-up."""
         if self.waiting:
             number = self.waiting[0]
             self.waiting.clear()
@@ -48,12 +49,12 @@ class SignalGate:
 
     def __call__(self, number: int, frame: Any) -> None:
         handler: Any = self
-        while isinstance(handler, SignalGate):  # outwards
+        while isinstance(handler, SignalGate):  # from the inner to the outer
             if handler.shut:
                 handler.waiting.append(number)
                 return
             handler = handler.others[number]
-        if not callable(handler):  # what the system does by default
+        if not callable(handler):  # the system's default
             signal.signal(number, handler)
             signal.raise_signal(number)
         else:
@@ -62,7 +63,7 @@ class SignalGate:
 
 @contextmanager
 def signals_deferred() -> Iterator[SignalGate]:
-    """Let signals wait until the block is done or the gate open. For moments, not for work."""
+    """Let signals wait until the block ends or the gate is opened."""
     gate = SignalGate()
     try:
         with _handled_by(gate):
@@ -73,15 +74,13 @@ def signals_deferred() -> Iterator[SignalGate]:
 
 
 def raise_interruption(error: BaseException) -> None:
-    """Raise what interrupted where that made another error.
+    """Raise the interruption that led to this error, if one did.
 
-    Python makes a RuntimeError of a Ctrl-C while it makes a class, and libraries others of theirs.
+    Python turns a Ctrl-C during the making of a class into a RuntimeError; libraries do the like.
     """
-    found: BaseException | None = error
-    for _ in range(_LONGEST_CHAIN):
+    for found in causes(error):
         if isinstance(found, (KeyboardInterrupt, SystemExit)):
             raise found
-        found = found and (found.__cause__ or found.__context__)
 
 
 @contextmanager
@@ -103,7 +102,7 @@ def _stop(number: int, frame: Any) -> None:
 
 @contextmanager
 def _handled_by(gate: SignalGate) -> Iterator[None]:
-    """Take signals at this gate; in the main thread, as no other gets any."""
+    """Handle signals with this gate; only in the main thread, as others get none."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

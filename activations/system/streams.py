@@ -1,4 +1,4 @@
-"""Standard input, output and error, whatever state the shell or a service leaves them in."""
+"""Standard input, output and error, which a shell or a service may have closed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from activations.errors import ToolkitError
 def prepare_streams() -> None:
     """Make the standard streams usable: no encoding error, and the null device for a closed one.
 
-    Python has None in place of a closed one. Its number would go to the next file that is opened,
-    and a library that prints would print into the document; so the null device takes that number.
+    In place of a closed one Python has None. Its descriptor would go to the next file that is
+    opened, and a library that prints would print into the document; the null device takes it.
 
     Raises `ToolkitError` where standard output is closed.
     """
@@ -27,7 +27,7 @@ def prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     for stream, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
-            with suppress(io.UnsupportedOperation):  # after the first read nothing can be set
+            with suppress(io.UnsupportedOperation):  # it was read from already
                 stream.reconfigure(errors=errors)
 
 
@@ -41,7 +41,7 @@ def standard_output() -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
     except OSError as error:
-        send_nowhere(sys.stdout)  # Python would try to write the rest at its end
+        send_nowhere(sys.stdout)  # Python would try to write the rest at exit
         if isinstance(error, BrokenPipeError):
             raise SystemExit(1) from None
         raise ToolkitError(
@@ -51,13 +51,13 @@ def standard_output() -> Iterator[TextIO]:
 
 
 def send_nowhere(stream: Any) -> None:
-    """What is still to be written to it, and what will be."""
-    with suppress(OSError):  # it is no file
+    """Discard what was not written to the stream yet, and what will be."""
+    with suppress(OSError):  # not a file
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)
 
 
 def is_terminal(file: TextIO) -> bool:
-    """Whether tables, bars and other things that are more than lines of text may go there."""
+    """Whether tables, progress bars and colours can be shown there."""
     return file.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")

@@ -805,7 +805,7 @@ def test_light_answers_import_nothing_heavy(script: str, tmp_path: Path) -> None
         "             ['--layers', 'x'], ['--figure', 'x'], ['--summary', 'x']):\n"
         f"    module = __import__({script[:-3]!r})\n"
         "    module.main(argv)\n"
-        "heavy = {'torch', 'transformers', 'numpy', 'rich', 'bertviz', 'matplotlib'}\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'rich.console', 'bertviz', 'matplotlib'}\n"
         "heavy &= set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

@@ -271,7 +271,7 @@ def test_what_a_hub_says(tmp_path: Path) -> None:
         ("OSError LocalEntryNotFoundError", "weights", "this machine does not have the"),
         ("ValueError", "configuration", "the configuration of 'o/m' cannot be loaded"),
         ("SafetensorError", "weights", "the weights of 'o/m' cannot be loaded: SafetensorError"),
-        ("OSError", "tokenizer", "'o/m' has no tokenizer that can be loaded. Save one beside"),
+        ("OSError", "tokenizer", "'o/m' has no tokenizer that can be loaded. Save one in the"),
     ],
 )
 def test_what_loading_from_the_hub_raises(raised: str, part: str, line: str) -> None:

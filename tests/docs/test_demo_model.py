@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from activations import load
-from activations.session.opening import DEMO_MODEL
+from activations.session.options import DEMO_MODEL
 
 DOCUMENT = "agnostic_activations.json"
 

@@ -100,7 +100,7 @@ def test_a_model_that_does_not_change_its_attention() -> None:
     opened = open_loaded(tiny.model("deberta-v2"), tiny.tokenizer(), request=Request(TEXT))
     selection = select(opened.catalog, {"attention": "weights"})
     with pytest.raises(
-        ToolkitError, match=r"does not take up attention 'sdpa' once it is loaded\. Use"
+        ToolkitError, match=r"cannot change to attention 'sdpa' once it is loaded\. Use"
     ):
         run(opened, selection, Options(attn_implementation="sdpa"))
 

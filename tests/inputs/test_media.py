@@ -282,7 +282,7 @@ def test_list_without_a_processor(checkpoints: Checkpoints, capture: Run) -> Non
     done = capture("--model", "bare", "--image", "cat.png", "--auto-select", "attn:0")
     assert done.code == 1
     assert done.err == [
-        "error: 'bare' has no processor that can be loaded. Save one beside the model with "
+        "error: 'bare' has no processor that can be loaded. Save one in the model's folder with "
         "processor.save_pretrained()."
     ]
 
@@ -298,7 +298,7 @@ def test_list_without_a_processor(checkpoints: Checkpoints, capture: Run) -> Non
             "clip",
             ["--image", "cat.png"],
             2,
-            "this model reads a text beside the image. Give one with --prompt.",
+            "this model also reads a text. Give one with --prompt.",
         ),
         (
             "clip",
