@@ -189,6 +189,7 @@ def _import_libraries(args: argparse.Namespace, console: Console) -> None:
     ):
         # The imports make a million objects that stay. To search them for garbage again and again
         # would take a fifth of the time.
+        was_enabled = gc.isenabled()
         gc.disable()
         from activations.model.attn_implementation import check_attention
         from activations.model.devices import find_devices
@@ -196,7 +197,8 @@ def _import_libraries(args: argparse.Namespace, console: Console) -> None:
         from activations.session import run  # noqa: F401  all that a capture needs
 
         gc.freeze()
-        gc.enable()
+        if was_enabled:
+            gc.enable()
     quiet_libraries(progress=console.shows_progress)
     find_devices(args.device, args.device_map)
     check_attention(args.attn_implementation)
@@ -297,10 +299,14 @@ def _read_prompt_file(name: str) -> str:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         return raw.decode("utf-8-sig")  # Windows puts a mark at the start
     except UnicodeDecodeError:
-        raise UsageError(f"--prompt-file: '{name}' is not text in UTF-8. Convert it.") from None
+        raise UsageError(
+            f"--prompt-file: '{name}' is not text in UTF-8. Convert it to UTF-8."
+        ) from None
     except (OSError, ValueError) as error:  # a NUL in the name
         why = getattr(error, "strerror", None) or error
-        raise ToolkitError(f"--prompt-file: '{name}' cannot be read: {why}.") from None
+        raise ToolkitError(
+            f"--prompt-file: '{name}' cannot be read: {why}. Check the path."
+        ) from None
 
 
 def _media(image: str | None, audio: str | None) -> tuple[Image | None, Audio | None]:

@@ -193,7 +193,7 @@ def _views(text: str | None) -> list[str]:
         return list(VIEWS)
     views = [view.strip() for view in text.split(",") if view.strip()]
     if not views or not set(views) <= set(VIEWS):
-        raise UsageError(f"--view does not know '{text}'. Write {_VIEW_CHOICES}.")
+        raise UsageError(f"--view takes {_VIEW_CHOICES}, not '{text}'.")
     return list(dict.fromkeys(views))
 
 

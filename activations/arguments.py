@@ -65,6 +65,12 @@ def parse_numbers(text: str, flag: str) -> list[int]:
     return sorted(numbers)
 
 
+def numbered(what: str, numbers: Iterable[int]) -> str:
+    """`layer 3`, `layers 0-2,5`: things by their numbers."""
+    there = set(numbers)
+    return f"{what}{'' if len(there) == 1 else 's'} {describe_numbers(there)}"
+
+
 def describe_numbers(numbers: Iterable[int]) -> str:
     """[0, 1, 2, 5] -> "0-2,5": the inverse of `parse_numbers`."""
     runs: list[list[int]] = []

@@ -338,23 +338,34 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row.cells()) + " |" for row in rows]) + "\n"
 
 
-def in_words(rows: list[Row]) -> str:
-    """The summary in words, for between the two marks in docs/models.md."""
+def short_table(rows: list[Row]) -> str:
+    """The summary, for between the two marks in docs/models.md."""
 
-    def count(name: str, among: list[Row]) -> str:
-        missing = [row.entry.partition("/")[2] for row in among if not getattr(row, name)]
-        but = f" (all but {', '.join(dict.fromkeys(missing))})"
-        return f"{len(among) - len(missing)}{but}" if missing else f"all {len(among)}"
+    def line(what: str, name: str, among: list[Row]) -> str:
+        missing = dict.fromkeys(
+            row.entry.partition("/")[2] for row in among if not getattr(row, name)
+        )
+        found = sum(bool(getattr(row, name)) for row in among)
+        return f"| {what} | {found} of {len(among)} | {', '.join(missing)} |"
 
     attending = [row for row in rows if row.returned]
-    return (
-        f"Tried on tiny random models of all {len(rows)} entries of transformers "
-        f"{transformers.__version__}'s causal, masked and seq2seq language models: "
-        f"{count('built', rows)} are built, {count('captured', [r for r in rows if r.built])} of "
-        f"these captured with every module hooked. Of the {len(attending)} that return attentions, "
-        f"{count('is_exact', attending)} are captured bit for bit and "
-        f"{count('is_viewable', attending)} shown whole by the views. "
-        "[The table](../benchmarks/coverage.md) says why not."
+    return "\n".join(
+        [
+            f"Tiny random models of all entries of transformers {transformers.__version__}'s "
+            "causal, masked and seq2seq language models. "
+            "[The long table](../benchmarks/coverage.md) says why not.",
+            "",
+            "| | entries | all but |",
+            "|---|---:|---|",
+            line("can be built", "built", rows),
+            line(
+                "of these, captured with every module hooked",
+                "captured",
+                [r for r in rows if r.built],
+            ),
+            line("of those that return attentions, captured bit for bit", "is_exact", attending),
+            line("and shown whole by the views", "is_viewable", attending),
+        ]
     )
 
 
@@ -366,7 +377,7 @@ def write(rows: list[Row]) -> None:
         raise SystemExit(
             f"error: docs/models.md has no {MARKS[0]}...{MARKS[1]}. Put the marks back."
         )
-    text = between.sub(lambda _: f"{MARKS[0]}\n{in_words(rows)}\n{MARKS[1]}", text)
+    text = between.sub(lambda _: f"{MARKS[0]}\n{short_table(rows)}\n{MARKS[1]}", text)
     PAGE.write_text(text, encoding="utf-8")
 
 

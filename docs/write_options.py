@@ -43,7 +43,8 @@ Both commands end with one of these:
 
 Results go to standard output. Questions, progress, warnings and errors go to standard error.
 An error is one line; `--debug` shows its traceback too. A failed or interrupted run leaves the
-previous output as it was.
+previous output as it was. Where the reader of standard output has gone (`| head`), the code is 1
+and nothing is said; files that were to be written are there.
 """
 
 

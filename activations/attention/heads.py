@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from activations.arguments import describe_numbers
+from activations.arguments import numbered
 from activations.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,14 +49,12 @@ def stacks_with(name: HeadName, stacks: Sequence[Stack], flag: str) -> list[Stac
         )
     with_layer = [stack for stack in of_kind if name.layer in stack.layers]
     if not with_layer:
-        there = describe_numbers(layer for stack in of_kind for layer in stack.layers)
-        raise UsageError(
-            f"{flag} {name}: there is no layer {name.layer}. There are layers {there}."
-        )
+        there = numbered("layer", (layer for stack in of_kind for layer in stack.layers))
+        raise UsageError(f"{flag} {name}: there is no layer {name.layer}. Choose from {there}.")
     found = [stack for stack in with_layer if name.head in stack.heads]
     if not found:
-        there = describe_numbers(head for stack in with_layer for head in stack.heads)
+        there = numbered("head", (head for stack in with_layer for head in stack.heads))
         raise UsageError(
-            f"{flag} {name}: layer {name.layer} has no head {name.head}. It has heads {there}."
+            f"{flag} {name}: layer {name.layer} has no head {name.head}. It has {there}."
         )
     return found

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from activations.arguments import describe_numbers
+from activations.arguments import numbered
 from activations.errors import UsageError, ignore
 from activations.text import printable
 
@@ -89,7 +89,7 @@ def take(
     if heads is not None:
         _check(heads, {n for s in stacks for n in s.heads}, "head", "--heads")
         left_out += [
-            f"--heads leaves out '{s.name}', which has heads {describe_numbers(s.heads)}."
+            f"--heads leaves out '{s.name}', which has {numbered('head', s.heads)}."
             for s in found
             if not set(heads) & set(s.heads)
         ]
@@ -117,8 +117,8 @@ def _check(wanted: Sequence[int], known: set[int], what: str, flag: str) -> None
     missing = [number for number in wanted if number not in known]
     if missing:
         raise UsageError(
-            f"{flag}: there is no {what} {missing[0]} in the document. It has {what}s "
-            f"{describe_numbers(known)}."
+            f"{flag}: there is no {what} {missing[0]} in the document. It has "
+            f"{numbered(what, known)}."
         )
 
 
@@ -144,8 +144,9 @@ def _take_heads(stack: Stack, heads: Sequence[int]) -> Stack:
 
 def _stays_inside(weights: np.ndarray, start: int, end: int) -> bool:
     """Whether rows start:end attend only to columns start:end."""
-    rows = weights[:, start:end]
-    return bool((rows.sum(axis=-1) - rows[..., start:end].sum(axis=-1) < _NEARLY_NONE).all())
+    rows = np.abs(weights[:, start:end])
+    outside = rows[..., :start].sum(axis=-1) + rows[..., end:].sum(axis=-1)
+    return bool((outside < _NEARLY_NONE).all())
 
 
 def _take_tokens(stack: Stack, start: int, end: int) -> Stack:

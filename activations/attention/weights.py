@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from activations.arguments import describe_numbers
+from activations.arguments import numbered
 from activations.attention.stack import Stack, are_probabilities
 from activations.document.header import is_count
 from activations.document.json_file import damaged
@@ -223,7 +223,7 @@ def _stacked(header: Header, found: list[tuple[Place, np.ndarray]], warn: Warn) 
         for module, matrices in _once_a_layer(members).items():
             name = kind.replace("_", " ").capitalize()
             if shapes[kind] > 1:
-                layers = f"layer{'s' if len(matrices) > 1 else ''} {describe_numbers(matrices)}"
+                layers = numbered("layer", matrices)
                 name += f", {layers}, {shape[0]} heads of {shape[1]} x {shape[2]}"
             stacks.append(_stack(header, name + module, kind, matrices, warn))
     return stacks

@@ -195,6 +195,11 @@ def _line(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "out of memory. Choose fewer modules, --layers or --tokens."
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return (
+            f"the package '{error.name.partition('.')[0]}' is not installed for this Python. "
+            "Activate the environment (source .venv/bin/activate), or install requirements.txt."
+        )
     return f"unexpected: {type(error).__name__}: {error}. Pass --debug to see where."
 
 

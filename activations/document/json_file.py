@@ -35,7 +35,7 @@ def map_file(path: Path) -> Any:
         raise ToolkitError(f"'{path}' is a folder. Name the document's file.") from None
     except (OSError, ValueError) as error:  # a NUL in the name
         why = getattr(error, "strerror", None) or error
-        raise ToolkitError(f"'{path}' cannot be read: {why}.") from error
+        raise ToolkitError(f"'{path}' cannot be read: {why}. Check the path.") from error
 
 
 def release(data: Any, start: int, end: int) -> None:

@@ -155,12 +155,24 @@ class Document:
         if entry.get("dtype") is not None and not isinstance(dtype, str):
             node, found = None, False  # a list of tensors, or a part of a tensor
         if not found and not isinstance(node, (simdjson.Array, list, int, float)):
-            where = "/".join(map(str, element)) or "its output"
-            raise ToolkitError(f"{name}: element {where} is not a tensor.")
+            raise ToolkitError(self._not_a_tensor(name, element))
         try:
             return to_array(node, shape, dtype, partial(self._fetch, name), element)
         except ValueError as error:
             raise damaged(self.path, name, f"{error}") from None
+
+    def _not_a_tensor(self, name: str, element: Element) -> str:
+        what = f"element {'/'.join(map(str, element))}" if element else "the whole output"
+        there = list(self.element_shapes(name))
+        if there == [()]:
+            how = "The whole output is one: name no element."
+        elif there:
+            steps = ", ".join(map(repr, there[-1]))
+            names = ", ".join("/".join(map(str, path)) for path in there[:6])
+            how = f"Its tensors are at {names}: name one, as in tensor({name!r}, {steps})."
+        else:
+            how = "It holds no tensors."
+        return f"{name}: {what} is not a tensor. {how}"
 
     def _fetch(self, name: str, key: str, element: Element) -> np.ndarray:
         """A module's tensor from the file of tensors."""

@@ -90,7 +90,7 @@ def _check_readable(name: str, flag: str) -> None:
             pass
     except (OSError, ValueError) as error:  # a NUL in the name
         why = getattr(error, "strerror", None) or error
-        raise ToolkitError(f"{flag}: '{name}' cannot be read: {why}.") from None
+        raise ToolkitError(f"{flag}: '{name}' cannot be read: {why}. Check the path.") from None
 
 
 def blank_image() -> Image:

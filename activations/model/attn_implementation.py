@@ -22,7 +22,7 @@ def check_attention(name: str | None) -> None:
     if name is not None and name not in known and "/" not in name:
         close = nearest(name, known)
         hint = f"Did you mean {quoted_list(close)}?" if close else "Write eager or sdpa."
-        raise UsageError(f"--attn-implementation does not know '{name}'. {hint}")
+        raise UsageError(f"--attn-implementation: there is no attention '{name}'. {hint}")
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def check_layers(folder: str, layers: Sequence[int] | None) -> None:
     missing = [layer for layer in layers if layer >= most]
     if missing:
         raise UsageError(
-            f"--layers: there is no layer {missing[0]}; by its config.json the model has at most "
+            f"--layers: there is no layer {missing[0]}. The model's config.json names at most "
             f"{most} layers, 0-{most - 1}."
         )
 

@@ -21,7 +21,7 @@ _DEVICE = re.compile(r"(cpu|cuda|mps)(:\d{1,4})?")
 def check_device(name: str, flag: str = "--device") -> None:
     """Raise `UsageError` where this is not a device's name."""
     if name != "auto" and not _DEVICE.fullmatch(name):
-        raise UsageError(f"{flag} does not know '{name}'. Write auto, cpu, cuda, cuda:0 or mps.")
+        raise UsageError(f"{flag} takes auto, cpu, cuda, cuda:0 or mps, not '{name}'.")
 
 
 def _pick_device(name: str, flag: str) -> torch.device:
@@ -57,8 +57,8 @@ def parse_device_map(text: str | None) -> Any:
         places = None
     if not isinstance(places, dict) or not places:
         raise UsageError(
-            f"--device-map does not know '{text}'. Write {', '.join(_WAYS_TO_SPREAD)}, disk, or "
-            'a JSON object such as {"model": "cpu", "lm_head": "disk"}.'
+            f"--device-map takes {', '.join(_WAYS_TO_SPREAD)}, disk, or a JSON object such as "
+            f'{{"model": "cpu", "lm_head": "disk"}}, not \'{text}\'.'
         )
     for name in _devices_of(places):
         check_device(name, "--device-map")

@@ -56,8 +56,8 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
         return f"'{name}' is a file. Name the checkpoint's folder with --model."
     if os.path.isdir(name) and not (Path(name) / "config.json").exists():
         return (
-            f"the folder '{name}' is no checkpoint: it has no config.json. Name a folder made by "
-            "save_pretrained()."
+            f"the folder '{name}' is not a checkpoint: it has no config.json. Name a folder made "
+            "by save_pretrained()."
         )
     if part == "configuration" and not os.path.isdir(name):
         return _explain_missing(name, kinds, error)

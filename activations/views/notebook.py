@@ -100,7 +100,7 @@ def make_view(
     """The page of `Document.view`, made at once, so that a wrong argument raises there."""
     if view not in VIEWS:
         known = " or ".join(map(repr, VIEWS))
-        raise UsageError(f"view does not know {reprlib.repr(view)}. Write {known}.")
+        raise UsageError(f"view takes {known}, not {reprlib.repr(view)}.")
     if not 0 <= number(min_weight, "min_weight", float, "0.01") < 1:
         raise UsageError("min_weight takes a number of at least 0 and less than 1.")
     pixels = HEIGHT if height is None else number(height, "height", operator.index, str(HEIGHT))
@@ -147,13 +147,18 @@ def _message(error: Exception) -> str:
 
 
 def _pair(tokens: tuple[int, int] | None) -> tuple[int, int] | None:
-    match numbers(tokens, "tokens"):
-        case None:
-            return None
-        case [first, end] if 0 <= first < end:
+    """The first token and the end. Raises `UsageError` for anything else."""
+    if tokens is None:
+        return None
+    try:
+        first, end = map(operator.index, tokens)
+        if 0 <= first < end:
             return first, end
+    except (TypeError, ValueError):
+        pass  # said below
     raise UsageError(
-        f"tokens takes a first and an end, as in tokens=(0, 64), not {reprlib.repr(tokens)}."
+        f"tokens takes the first token and the end, as in tokens=(0, 64), not "
+        f"{reprlib.repr(tokens)}."
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from activations.arguments import describe_numbers
+from activations.arguments import numbered
 from activations.attention.scores import SCORES
 from activations.attention.stack import Stack
 from activations.errors import ToolkitError
@@ -138,14 +138,13 @@ def _facts(stacks: Sequence[Stack]) -> str:
     """`Self: layers 0-3, 4 heads, 24 tokens`, for each kind of attention."""
     parts = []
     for stack in stacks:
-        layers = "layer" if len(stack.layers) == 1 else "layers"
         heads = "head" if len(stack.heads) == 1 else "heads"
         name, *rest = stack.title.split(", ")
         if rest and "{layer}" in rest[-1]:  # one of several modules in a layer
             name += f" ({rest[-1]})"
         parts.append(
-            f"{name}: {layers} {describe_numbers(stack.layers)}, {len(stack.heads)} {heads}, "
-            f"{stack.size} tokens"
+            f"{name}: {numbered('layer', stack.layers)}, {len(stack.heads)} {heads}, "
+            f"{stack.size} token{'' if stack.size == '1' else 's'}"
         )
     return "; ".join(parts)
 

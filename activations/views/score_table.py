@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from activations.arguments import describe_numbers
+from activations.arguments import numbered
 from activations.attention.heads import HeadName
 from activations.attention.scores import SCORES
 from activations.attention.stack import Stack
@@ -106,7 +106,7 @@ def _warn_of_raw_scores(stacks: Sequence[Stack], warn: Warn) -> None:
             if np.isnan(scores).all()
         ]
         if without:
-            layers = f"layer{'s' if len(without) > 1 else ''} {describe_numbers(without)}"
+            layers = numbered("layer", without)
             warn(
                 f"{stack.name}: the values of {layers} are not attention weights between 0 "
                 "and 1, so they have no scores."

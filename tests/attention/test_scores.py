@@ -144,3 +144,14 @@ def test_scores_stay_those_of_the_whole_text() -> None:
     (part,) = take([scored], heads=[0, 2], tokens=(2, 5))
     assert part.scores is not None
     np.testing.assert_array_equal(part.scores, scored.scores[:, [0, 2]])
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, -1e30])
+def test_a_part_of_weights_that_are_not_finite(odd: float) -> None:
+    """numpy warns of nothing, and rows that are not sound are not called whole."""
+    weights = np.tril(np.full((1, 4, 4), 0.25, np.float32))
+    inside = stack_of(weights, "abcd")
+    with np.errstate(all="raise"):
+        assert take([inside], tokens=(0, 2))[0].has_whole_rows
+        weights[0, 0, 3] = odd
+        assert not take([inside], tokens=(0, 2))[0].has_whole_rows

@@ -68,8 +68,8 @@ def test_the_page_gets_the_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     good = coverage.Row("causal/a", built=True, captured=True, returned=1, exact=1, shown=1)
     coverage.write([good, replace(good, entry="masked/b", exact=0, shown=0)])
     text = page.read_text()
-    assert text.startswith("before\n<!-- coverage -->\nTried on tiny random models of all 2 ")
-    assert "1 (all but b) are captured bit for bit" in text
+    assert text.startswith("before\n<!-- coverage -->\nTiny random models of all entries")
+    assert "captured bit for bit | 1 of 2 | b |" in text
     assert text.endswith("<!-- /coverage -->\nafter\n")
     assert "old" not in text
     page.write_text("no marks")

@@ -154,18 +154,22 @@ def test_names_by_category(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "element", "message"),
     [
-        ("a", (1,), "a: element 1 is not a tensor."),
-        ("a", (9,), "a: element 9 is not a tensor."),
-        ("a", (0, 5), "a: element 0/5 is not a tensor."),
-        ("a", ("x",), "a: element x is not a tensor."),
+        ("a", (), "a: the whole output is not a tensor. Its tensors are at 0: {NAME}"),
+        ("b", (1,), "b: element 1 is not a tensor. The whole output is one: name no element."),
+        ("c", (0,), "c: element 0 is not a tensor. It holds no tensors."),
+        ("a", (1,), "a: element 1 is not a tensor. Its tensors are at 0: {NAME}"),
+        ("a", (9,), "a: element 9 is not a tensor. Its tensors are at 0: {NAME}"),
+        ("a", (0, 5), "a: element 0/5 is not a tensor. Its tensors are at 0: {NAME}"),
+        ("a", ("x",), "a: element x is not a tensor. Its tensors are at 0: {NAME}"),
         ("aa", (0,), "Module not found: the document has no module 'aa'. Did you mean 'a'?"),
     ],
 )
 def test_what_is_not_there(tmp_path: Path, name: str, element: Any, message: str) -> None:
-    found = load(write(tmp_path / "d.json", {"a": [tensor([1.0]), None]}))
+    outputs = {"a": [tensor([1.0]), None], "b": tensor([1.0]), "c": [None]}
+    found = load(write(tmp_path / "d.json", outputs))
     with pytest.raises(ToolkitError) as caught:
         found.tensor(name, *element)
-    assert str(caught.value) == message
+    assert str(caught.value) == message.format(NAME="name one, as in tensor('a', 0).")
 
 
 @pytest.mark.parametrize("model", [str(DEMO_MODEL), "no/such"])

@@ -255,5 +255,5 @@ def test_from_python(workplace: Path) -> None:
         prompt="Once", select="mlp:0", output="x.json", format="safetensors"
     )
     assert document["model.layers.0.mlp"].shape == (1, 1, 128)
-    with pytest.raises(UsageError, match="--format does not know 'npz'. Write json or safe"):
+    with pytest.raises(UsageError, match="--format takes json or safetensors, not 'npz'"):
         activations.capture(prompt="Once", select="mlp:0", format="npz")
