@@ -285,13 +285,12 @@ def draw(folder: Path, name: str) -> dict[str, Any]:
     """From opening a page until it is drawn and painted; its longest task."""
     import shutil
 
-    from browser import FLAGS, NAMES
+    from browser import FLAGS, NAMES, REQUIRE, STAND_IN
     from playwright.sync_api import sync_playwright
-    from test_browser import REQUIRE, STAND_IN
 
-    from activations.views import page
+    from activations.views import assets
 
-    libraries = page._d3() + "\n" + page._jquery() + STAND_IN
+    libraries = assets.d3() + "\n" + assets.jquery() + STAND_IN
     chromium = next(filter(None, map(shutil.which, NAMES)), None)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)

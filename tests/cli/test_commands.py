@@ -21,7 +21,12 @@ import tiny
 import torch
 import transformers
 from conftest import GOOD, HIDDEN, Outcome, Run, document_with
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedTokenizerFast,
+)
 
 import activations
 from activations import Document, ToolkitError, UsageError, load
@@ -290,6 +295,19 @@ def test_continuation(checkpoints: Checkpoints, take: Take, view: Run) -> None:
     assert f"The model generated: {text!r}" in said
     pages = [Path(page).read_text() for page in view().out]
     assert all('<div id="generated" class="text" ' in page for page in pages)
+
+
+def test_each_text_is_encoded_once(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    real = PreTrainedTokenizerFast.__call__
+
+    def spy(self: Any, text: Any = None, *args: Any, **options: Any) -> Any:
+        read.append(text or options["text_target"])
+        return real(self, text, *args, **options)
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "__call__", spy)
+    take("t5", "--target", "Ein Satz.", select="attn:weights")
+    assert read == ["The cat", "Ein Satz."]
 
 
 def test_pair(checkpoints: Checkpoints, take: Take, view: Run) -> None:

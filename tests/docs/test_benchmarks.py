@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,15 +68,20 @@ run.child("-c", "raise SystemExit(3)")
     )
 
 
-def test_a_phase_in_a_process_of_its_own(tmp_path: Path) -> None:
-    """The pages of the browser's rows, at the smallest size: both of ours, and bertviz's."""
-    script = ROOT / "benchmarks" / "phases.py"
-    done = subprocess.run(
-        [sys.executable, script, "pages", tmp_path, "1", "2", "8"], capture_output=True, check=True
-    )
-    assert json.loads(done.stdout) == {}
+def test_phases_in_processes_of_their_own(tmp_path: Path) -> None:
+    """The browser's rows at the smallest size: pages of ours and bertviz's, and each drawn."""
+
+    def phase(*argv: str) -> Any:
+        script = ROOT / "benchmarks" / "phases.py"
+        done = subprocess.run(
+            [sys.executable, script, argv[0], tmp_path, *argv[1:]], capture_output=True, check=True
+        )
+        return json.loads(done.stdout)
+
+    assert phase("pages", "1", "2", "8") == {}
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["bertviz.html", "head_8.html", "model_8.html"]
+    assert all(phase("draw", name)["lines"] > 0 for name in ("bertviz", "head_8", "model_8"))
 
 
 def test_ratios_are_of_runs_side_by_side() -> None:

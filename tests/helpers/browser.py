@@ -44,6 +44,12 @@ Lines = dict[tuple[int, ...], float]
 expect.set_options(timeout=TIMEOUT)
 
 # ------------------------------------------------------------------------------------- the browser
+# bertviz's own pages ask for require.js; this does what they need of it.
+REQUIRE = "https://cdnjs.cloudflare.com/ajax/libs/require.js/2.3.6/require.min.js"
+STAND_IN = """
+window.require = { config() {} };
+window.requirejs = (names, draw) => draw(jQuery, d3);
+"""
 
 
 def launch(playwright: Playwright) -> Browser:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from browser import (
     BOTH_VIEWS,
+    REQUIRE,
+    STAND_IN,
     Layer,
     Open,
     Tab,
@@ -154,11 +156,6 @@ def shades(tab: Tab, side: str) -> list[float]:
 
 # ----------------------------------------------------------------------------------- like bertviz's
 
-REQUIRE = "https://cdnjs.cloudflare.com/ajax/libs/require.js/2.3.6/require.min.js"
-STAND_IN = """
-window.require = { config() {} };
-window.requirejs = (names, draw) => draw(jQuery, d3);
-"""
 MARKS = """() => Array.from(document.querySelectorAll('#vis line'), line => [
     ...['x1', 'y1', 'x2', 'y2'].map(n => (+line.getAttribute(n)).toFixed(6)),
     line.getAttribute('stroke'), line.getAttribute('stroke-width'),
