@@ -54,7 +54,7 @@ def test_what_a_configuration_bounds(fields: Any, most: int | None, tmp_path: Pa
     (tmp_path / "config.json").write_text(json.dumps(fields))
     check_layers(str(tmp_path), [0, (most or 1000) - 1])
     if most is not None:
-        with pytest.raises(UsageError, match=f"there is no layer {most}; .* at most {most} layers"):
+        with pytest.raises(UsageError, match=f"there is no layer {most}. .* at most {most} layers"):
             check_layers(str(tmp_path), [0, most])
 
 
