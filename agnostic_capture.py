@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.filesize import decimal
-
 from activations.arguments import check_new_tokens, parse_numbers
 from activations.cli.command import Console, Parser, exit_on_signal, run_command
 from activations.cli.messages import chosen_lines, counted, tokens_in_words, tokens_read
@@ -273,6 +271,8 @@ def _run(console: Console, opened: OpenedModel, selection: Selection, options: O
 
 
 def _write(args: argparse.Namespace, console: Console, made: Capture) -> None:
+    from rich.filesize import decimal  # not at the top: what is not installed is one line
+
     total = sum(map(len, made.captured.values()))
     with console.watching("Writing", total) as update:
         made.save(args.output, update, args.format, release=True)

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from rich.filesize import decimal
-
 from activations.document.format import Numbers, document_bytes
 from activations.outputs.shapes import Lengths, Shape
 from activations.outputs.tree import walk
@@ -25,6 +23,8 @@ class Estimate:
     bound: str
 
     def __str__(self) -> str:
+        from rich.filesize import decimal  # not at the top, as the command line imports this
+
         rounded = int(float(f"{self.bytes:.1e}"))  # more digits would promise too much
         return f"{self.bound} {decimal(rounded).replace('.0 ', ' ')}"
 

@@ -843,6 +843,22 @@ def test_the_view_never_imports_torch(workplace: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    "argv", [["agnostic_capture.py", "--auto-select", "attn:0"], ["bertviz_head_model_view.py"]]
+)
+def test_without_its_packages_a_command_says_what_to_do(argv: list[str], tmp_path: Path) -> None:
+    """As where somebody forgot to activate the environment."""
+    (tmp_path / DOCUMENT).write_text("{}")
+    done = run_script("-S", str(ROOT / argv[0]), *argv[1:], "--quiet", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(
+        r"error: the package '\w+' is not installed for this Python\. Activate the environment "
+        r"\(source \.venv/bin/activate\), or install requirements\.txt\.\n",
+        done.stderr,
+    )
+    assert run_script("-S", str(ROOT / argv[0]), "--help", cwd=tmp_path).returncode == 0
+
+
 def test_importing_has_no_side_effects(tmp_path: Path) -> None:
     files = [path.relative_to(ROOT) for path in (ROOT / "activations").rglob("[a-z]*.py")]
     names = [".".join(path.with_suffix("").parts) for path in files]
