@@ -590,9 +590,9 @@ def test_leaving_while_a_library_waits_for_its_threads() -> None:
         "from agnostic_capture import build_parser\n"
         "def work(args, console):\n"
         "    with exit_on_signal(console), ThreadPoolExecutor() as pool:\n"
-        "        pool.submit(time.sleep, 60)\n"
+        "        pool.submit(time.sleep, 300)\n"
         "        print('started', flush=True)\n"
-        "        time.sleep(60)\n"
+        "        time.sleep(300)\n"
         "sys.exit(run_command(build_parser(), [], work))\n"
     )
     for number, said in ((signal.SIGINT, "error: interrupted.\n"), (signal.SIGTERM, "")):
@@ -606,7 +606,7 @@ def test_leaving_while_a_library_waits_for_its_threads() -> None:
         assert child.stdout is not None
         assert child.stdout.readline() == "started\n"
         child.send_signal(number)
-        _, errors = child.communicate(timeout=20)
+        _, errors = child.communicate(timeout=120)
         assert (child.returncode, errors) == (128 + number, said)
 
 

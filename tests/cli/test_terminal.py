@@ -42,7 +42,7 @@ def start(checkpoints: Callable[[str], Path], tmp_path: Path) -> Callable[..., p
             env={**os.environ, **QUIET, **environment},
             encoding="utf-8",
             dimensions=(50, width),
-            timeout=30,
+            timeout=120,
         )
 
     return spawn
