@@ -16,6 +16,8 @@ import argparse
 import gc
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -184,22 +186,34 @@ def _import_libraries(args: argparse.Namespace, console: Console) -> None:
     with (
         exit_on_signal(console, at_once=True),
         console.watching("Importing torch and transformers"),
+        _collector_paused(),
     ):
-        # The imports make a million objects that stay. To search them for garbage again and again
-        # would take a fifth of the time.
-        was_enabled = gc.isenabled()
-        gc.disable()
         from activations.model.attn_implementation import check_attention
         from activations.model.devices import find_devices
         from activations.model.loading import quiet_libraries
         from activations.session import run  # noqa: F401  all that a capture needs
 
-        gc.freeze()
-        if was_enabled:
-            gc.enable()
     quiet_libraries(progress=console.shows_progress)
     find_devices(args.device, args.device_map)
     check_attention(args.attn_implementation)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Collect no garbage during the first import of torch, which makes a million lasting objects.
+
+    To search them again and again would take a fifth of the time. They are frozen afterwards; what
+    a later call finds in memory is not, since it may be garbage.
+    """
+    if "torch" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def _list(args: argparse.Namespace, console: Console, wanted: Wanted) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -857,6 +858,19 @@ def test_without_its_packages_a_command_says_what_to_do(argv: list[str], tmp_pat
         done.stderr,
     )
     assert run_script("-S", str(ROOT / argv[0]), "--help", cwd=tmp_path).returncode == 0
+
+
+def test_the_garbage_collector_is_put_back(take: Take, tmp_path: Path) -> None:
+    """Where the import fails too; and what a second capture in one process leaves is collected."""
+    frozen = gc.get_freeze_count()
+    take("llama")
+    assert (gc.isenabled(), gc.get_freeze_count()) == (True, frozen)
+    code = (
+        f"import gc, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import agnostic_capture\n"
+        "print(agnostic_capture.main(['--auto-select', 'attn:0']), gc.isenabled())"
+    )
+    assert run_script("-S", "-c", code, cwd=tmp_path).stdout == "1 True\n"
 
 
 def test_importing_has_no_side_effects(tmp_path: Path) -> None:
