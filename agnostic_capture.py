@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from activations.arguments import check_new_tokens, parse_numbers
+from activations.arguments import check_new_tokens, parse_ids, parse_numbers
 from activations.cli.command import Console, Parser, exit_on_signal, run_command
 from activations.cli.messages import chosen_lines, counted, tokens_in_words, tokens_read
 from activations.document.destination import prepare_output
 from activations.document.format import FORMATS, document_size
 from activations.errors import ToolkitError, UsageError
+from activations.inputs.conversation import read_conversation
 from activations.inputs.request import Request
 from activations.model.config_file import check_layers
 from activations.selection.answers import Selection, format_spec, parse_spec, select
@@ -57,9 +58,15 @@ def build_parser() -> Parser:
         metavar="NAME_OR_FOLDER",
         help="a hub name or a checkpoint folder (default: the bundled demo_model)",
     )
+    text.add_argument(
+        "--tokenizer",
+        metavar="NAME_OR_FOLDER",
+        help="a tokenizer, for a checkpoint without one (default: the checkpoint's own)",
+    )
     prompt = text.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", metavar="TEXT", help="the text the model reads")
     prompt.add_argument("--prompt-file", metavar="FILE", help="read it from a file; - is stdin")
+    prompt.add_argument("--ids", metavar="LIST", help="token ids in its place, as in 50256,12,7")
     text.add_argument(
         "--text-pair", metavar="TEXT", help="a second sentence, for models of pairs such as BERT"
     )
@@ -72,7 +79,15 @@ def build_parser() -> Parser:
     )
     text.add_argument("--image", metavar="FILE", help="the image the model reads (ViT, CLIP)")
     text.add_argument("--audio", metavar="FILE", help="the audio the model reads (Whisper)")
-    text.add_argument("--chat", action="store_true", help="the prompt as a user's turn in a chat")
+    text.add_argument(
+        "--chat",
+        action="store_true",
+        help="the prompt as a user's turn in a chat; a JSON --prompt-file as a conversation",
+    )
+    text.add_argument(
+        "--source-language", metavar="CODE", help="the prompt's language (NLLB, M2M100, mBART)"
+    )
+    text.add_argument("--target-language", metavar="CODE", help="the language the decoder writes")
     what = parser.add_argument_group("what is captured")
     choice = what.add_mutually_exclusive_group()
     choice.add_argument(
@@ -173,10 +188,23 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
         trust_remote_code=args.trust_remote_code,
     )
     prompt, (image, audio) = _prompt(args), _media(args.image, args.audio)
+    conversation = None
+    if args.chat and args.prompt_file is not None:
+        conversation = read_conversation(prompt or "", args.prompt_file)
     if not args.list:
         prepare_output(args.output, args.format)
     request = Request(
-        prompt, args.text_pair, args.target, args.max_new_tokens, args.chat, image, audio
+        prompt=None if conversation else prompt,
+        text_pair=args.text_pair,
+        target=args.target,
+        max_new_tokens=args.max_new_tokens,
+        chat=args.chat,
+        image=image,
+        audio=audio,
+        ids=None if args.ids is None else parse_ids(args.ids),
+        conversation=conversation,
+        source_language=args.source_language,
+        target_language=args.target_language,
     )
     return Wanted(request, options, answers, layers)
 
@@ -231,7 +259,9 @@ def _open(args: argparse.Namespace, console: Console, wanted: Wanted) -> OpenedM
     from activations.session.opening import open_model
 
     with exit_on_signal(console):
-        opened = open_model(args.model, wanted.options, wanted.request, console.watching)
+        opened = open_model(
+            args.model, wanted.options, wanted.request, console.watching, args.tokenizer
+        )
     if opened.request.prompt != wanted.request.prompt:
         console.note(f"No --prompt given: using {opened.request.prompt!r}.")
     return opened

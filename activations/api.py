@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType
 from typing import Any
 
@@ -12,6 +12,7 @@ from activations.arguments import check, check_new_tokens, number, numbers
 from activations.document import reader
 from activations.document.destination import prepare_output
 from activations.errors import UsageError
+from activations.inputs.conversation import Turn, checked_turns
 from activations.inputs.media import read_audio, read_image
 from activations.inputs.request import Request
 from activations.model.config_file import check_layers
@@ -74,8 +75,9 @@ def load(path: str | os.PathLike[str]) -> Document:
 
 def capture(
     model: Any = None,
-    prompt: str | None = None,
+    prompt: str | Sequence[Mapping[str, str]] | None = None,
     *,
+    ids: Iterable[int] | None = None,
     select: str = "attn:weights",
     output: str | os.PathLike[str] = "agnostic_activations.json",
     format: str = "json",
@@ -88,6 +90,8 @@ def capture(
     chat: bool = False,
     image: str | os.PathLike[str] | None = None,
     audio: str | os.PathLike[str] | None = None,
+    source_language: str | None = None,
+    target_language: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
     device_map: str | None = None,
@@ -99,18 +103,23 @@ def capture(
     """Capture what a model's modules return for one prompt, write the document and open it.
 
     `model` is a hub name, a checkpoint folder, or a loaded model together with its `tokenizer`
-    (None: the bundled demo model). `select` is what `--auto-select` takes, `layers` one number or
-    several. `format` is "json", or "safetensors" for the numbers in a second file next to the
-    document. `dtype` and `device` may be torch's own. `target` is the decoder's text of an
-    encoder-decoder model; without it the model generates up to `max_new_tokens` (16) tokens,
-    greedily. A decoder-only model first generates `max_new_tokens`, if given. `image` and `audio`
-    are files, for models that read them; a loaded model then needs its `processor`.
+    (None: the bundled demo model). A loaded model may be any module that takes `input_ids`, such as
+    a classifier around a Hugging Face model. `tokenizer` is a tokenizer, a name or a folder.
+    `prompt` is a text, or a conversation: a list of {"role": ..., "content": ...}; `ids` are token
+    ids in its place. `select` is what `--auto-select` takes, `layers` one number or several.
+    `format` is "json", or "safetensors" for the numbers in a second file next to the document.
+    `dtype` and `device` may be torch's own. `target` is the decoder's text of an encoder-decoder
+    model; without it the model generates up to `max_new_tokens` (16) tokens, greedily. A
+    decoder-only model first generates `max_new_tokens`, if given. `source_language` and
+    `target_language` are codes of the tokenizer (NLLB, M2M100, mBART). `image` and `audio` are
+    files, for models that read them; a loaded model then needs its `processor`.
 
     Returns the `Document` at `output`. Raises `ToolkitError`, whose text is one line for the user
     (`UsageError` where an argument is wrong); the model is left as it was in any case.
     """
     check("a text", str, select=select, format=format, backend=backend)
-    check("a text", str, NoneType, prompt=prompt, text_pair=text_pair, target=target)
+    check("a text", str, NoneType, text_pair=text_pair, target=target)
+    check("a text", str, NoneType, source_language=source_language, target_language=target_language)
     check("a text", str, NoneType, device_map=device_map, revision=revision)
     check("a text", str, NoneType, attn_implementation=attn_implementation)
     check("the name of a file", str, os.PathLike, output=output)
@@ -122,8 +131,12 @@ def capture(
     chosen_layers = numbers(layers, "layers")
     answers = parse_spec(select)
     prepare_output(output, format)
-    if isinstance(model, os.PathLike):
-        model = os.fspath(model)
+    model, tokenizer = (
+        os.fspath(named) if isinstance(named, os.PathLike) else named
+        for named in (model, tokenizer)
+    )
+    if tokenizer is not None and not isinstance(tokenizer, str) and not callable(tokenizer):
+        check("a tokenizer of transformers, a name or a folder", str, tokenizer=tokenizer)
     named = model is None or isinstance(model, str)
     if named:
         check_layers(checkpoint_of(model), chosen_layers)
@@ -136,14 +149,21 @@ def capture(
         revision,
         trust_remote_code,
     )
+    conversation = _conversation(prompt)
+    if ids is not None and prompt is not None:
+        raise UsageError("prompt and ids cannot be combined. Give one of them.")
     request = Request(
-        prompt,
-        text_pair,
-        target,
-        max_new_tokens,
-        chat,
-        None if image is None else read_image(os.fspath(image)),
-        None if audio is None else read_audio(os.fspath(audio)),
+        prompt=prompt if isinstance(prompt, str) else None,
+        text_pair=text_pair,
+        target=target,
+        max_new_tokens=max_new_tokens,
+        chat=chat or conversation is not None,
+        image=None if image is None else read_image(os.fspath(image)),
+        audio=None if audio is None else read_audio(os.fspath(audio)),
+        ids=None if ids is None else tuple(numbers(ids, "ids") or ()),
+        conversation=conversation,
+        source_language=source_language,
+        target_language=target_language,
     )
     # Not at the top, as these import torch. All that can be refused without it has been refused.
     from activations.session.estimate import expected_size
@@ -166,3 +186,11 @@ def capture(
     check_room(output, size.bytes)
     run(opened, selection, options).save(output, format=format, release=True)
     return load(output)
+
+
+def _conversation(prompt: Any) -> tuple[Turn, ...] | None:
+    """A prompt that is a list of turns."""
+    if prompt is None or isinstance(prompt, str):
+        return None
+    check("a text, or a list of turns", Sequence, prompt=prompt)
+    return checked_turns(prompt, "the conversation")

@@ -65,6 +65,14 @@ def parse_numbers(text: str, flag: str) -> list[int]:
     return sorted(numbers)
 
 
+def parse_ids(text: str) -> tuple[int, ...]:
+    """`"50256,12,7"` -> (50256, 12, 7), token ids in their order. Raises `UsageError`."""
+    parts = [part.strip() for part in text.strip(" []").split(",")]
+    if not all(re.fullmatch(r"\d{1,9}", part) for part in parts):
+        raise UsageError(f"--ids cannot read '{text}'. Write token ids, as in --ids 50256,12,7.")
+    return tuple(map(int, parts))
+
+
 def numbered(what: str, numbers: Iterable[int]) -> str:
     """`layer 3`, `layers 0-2,5`: things by their numbers."""
     there = set(numbers)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -22,15 +22,25 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from activations.forward.hooks import hooked
-from activations.model.signature import accepts, input_device, reads_text
+from activations.forward.output_attentions import attentions_asked
+from activations.model.hosts import can_generate, config_of, embeddings
+from activations.model.limits import longest
+from activations.model.signature import (
+    accepts,
+    arguments,
+    call_forms,
+    input_device,
+    paired,
+    reads_text,
+    takes,
+)
 from activations.outputs.shapes import Seen, Shape, outlines
 from activations.outputs.tree import Element, map_leaves, walk
 from activations.selection.observation import Module, Observation, WeightsSource
 
 PROBE_TOKENS = 11
 PROBE_TARGET_TOKENS = 7
-_FEWER_TOKENS = 8  # by 3, and by 2: so a size shows which of the two it follows
-_FEWER_TARGET_TOKENS = 5
+_MORE = 3, 2  # tokens of the second pass, so that a size shows which of the two it follows
 _MAX_FAKE_VALUES = 20_000
 # (module name, call number, element, tensor)
 _Seen = list[tuple[str, int, Element, torch.Tensor]]
@@ -41,20 +51,39 @@ def observe(model: nn.Module, media: Mapping[str, torch.Tensor] | None = None) -
 
     The first pass has no options; models that replace their own modules in their first pass
     (big_bird) do so there. The second has more tokens, which shows what sizes follow the text, and
-    passes `output_attentions=True`. `media` is an image or audio as tensors, which the model gets
-    in addition to a few tokens, or instead of them. Errors of the model are raised unchanged. The
-    model must be in `eval()` mode.
+    asks for attentions. `media` is an image or audio as tensors, which the model gets in addition
+    to a few tokens, or instead of them. Errors of the model are raised unchanged; where its inputs
+    may be given in several forms, that of the first. The model must be in `eval()` mode.
     """
-    inputs = probe_inputs(model, media or {})
-    fewer = probe_inputs(model, media or {}, _FEWER_TOKENS, _FEWER_TARGET_TOKENS)
+    errors: list[Exception] = []
+    for form in call_forms(model):
+        try:
+            return _observe(model, media or {}, form, _most_tokens(model))
+        except Exception as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _most_tokens(model: nn.Module) -> tuple[int, int]:
+    """How many tokens a trial reads at most, and its decoder: never more than the model takes."""
+    text, target = longest(model, "prompt"), longest(model, "decoder")
+    most_text, most_target = text or PROBE_TOKENS, target or PROBE_TARGET_TOKENS
+    return min(PROBE_TOKENS, most_text), min(PROBE_TARGET_TOKENS, most_target)
+
+
+def _observe(
+    model: nn.Module, media: Mapping[str, torch.Tensor], form: str, most: tuple[int, int]
+) -> Observation:
+    fewer = [max(count - more, 1) for count, more in zip(most, _MORE, strict=True)]
     before = {name: id(module) for name, module in model.named_modules()}
-    plain = _Pass(model, fewer, {})
+    plain = _Pass(model, probe_inputs(model, media, *fewer), form)
     after = {name: id(module) for name, module in model.named_modules()}
-    flag = {"output_attentions": True} if accepts(model, "output_attentions") else {}
-    asked = _Pass(model, inputs, flag)
-    sources, positions = _sources(asked)
+    with attentions_asked(model) as returned:
+        asked = _Pass(model, probe_inputs(model, media, *most), form)
+    attentions = list(_attentions(_of_towers(returned)))
+    sources, positions = _sources(asked.seen, attentions)
     found = {source.tensor for source in sources}
-    returned = [(k, i) for k, tensors in _attentions(asked.returned) for i in range(len(tensors))]
+    there = [(kind, i) for kind, tensors in attentions for i in range(len(tensors))]
     without_flag = {(name, call, element) for name, call, element, _ in plain.seen}
     needs_flag = any((s.module, s.call, s.element) not in without_flag for s in sources)
     # The outputs of the real pass, which asks for attentions only where that is needed.
@@ -69,7 +98,8 @@ def observe(model: nn.Module, media: Mapping[str, torch.Tensor] | None = None) -
         positions=positions,
         entered=asked.entered,
         left=asked.left,
-        lost=tuple(dict.fromkeys(kind for kind, i in returned if (kind, i) not in found)),
+        lost=tuple(dict.fromkeys(kind for kind, i in there if (kind, i) not in found)),
+        call_form=form,
         needs_flag=needs_flag,
         warm_up=before != after,
     )
@@ -92,29 +122,31 @@ def probe_inputs(
 
     A model that reads no text gets no `input_ids`. Nor are they added where `media` has some.
     """
-    device = input_device(model)
-    inputs = {name: value.to(device) for name, value in media.items()}
-    ids = torch.ones(1, tokens, dtype=torch.long, device=device)
+    ids = torch.ones(1, tokens, dtype=torch.long)
+    inputs = dict(media)
     if reads_text(model) and "input_ids" not in inputs:
         inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+    if paired(config_of(model)) and accepts(model, "decoder_input_ids"):
         count = target_tokens
-        if not model.can_generate():
+        if not can_generate(model):
             # A classifier's decoder reads what its encoder reads, and looks for its end (BART).
             count = tokens
-            end = model.config.eos_token_id
-            if isinstance(end, int) and 0 <= end < model.get_input_embeddings().num_embeddings:
+            end, known = config_of(model).eos_token_id, embeddings(model)
+            if isinstance(end, int) and 0 <= end < (0 if known is None else known.num_embeddings):
                 ids[:, -1] = end
         inputs["decoder_input_ids"] = ids[:, :count].clone()
-    return {name: value for name, value in inputs.items() if name in media or accepts(model, name)}
+    device = input_device(model)
+    return {
+        name: value.to(device)
+        for name, value in inputs.items()
+        if name in media or takes(model, name)
+    }
 
 
 class _Pass:
     """One pass with a hook on every module. Keeps every output, so that no `id` is used again."""
 
-    def __init__(
-        self, model: nn.Module, inputs: dict[str, torch.Tensor], options: dict[str, Any]
-    ) -> None:
+    def __init__(self, model: nn.Module, inputs: dict[str, torch.Tensor], form: str) -> None:
         self.calls: dict[str, int] = {name: 0 for name, _ in model.named_modules() if name}
         self.first: dict[str, Any] = {}
         self.seen: _Seen = []
@@ -125,15 +157,12 @@ class _Pass:
         self._running: list[str] = []
         self._picked_at: int | None = None  # the depth of the module that picked rows
         self._clock = count()
-        if accepts(model, "use_cache"):
-            options = {**options, "use_cache": False}
-        if accepts(model, "return_dict"):
-            options = {**options, "return_dict": True}  # the attentions are found by their keys
+        options = {"use_cache": False} if accepts(model, "use_cache") else {}
         names = list(self.calls)
         with torch.no_grad(), _FakeValues(self._on_rows_picked), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with hooked(model, names, self._on_call, self._on_entry):
-                self.returned = model(**inputs, **options)
+                model(**arguments(model, inputs, form), **options)
 
     def in_shapes(self) -> Seen:
         shapes = {name: map_leaves(out, _shape_of) for name, out in self.first.items()}
@@ -180,14 +209,16 @@ def _tensors(output: Any) -> list[tuple[Element, torch.Tensor]]:
     return [(path, leaf) for path, leaf in walk(output) if isinstance(leaf, torch.Tensor)]
 
 
-def _sources(asked: _Pass) -> tuple[tuple[WeightsSource, ...], dict[str, int]]:
+def _sources(
+    seen: _Seen, attentions: Iterable[tuple[str, list[torch.Tensor]]]
+) -> tuple[tuple[WeightsSource, ...], dict[str, int]]:
     """Every place where a module returned one of the attentions that the model returned.
 
     And the number of positions of each kind of attention, where all its matrices agree.
     """
-    places = _Places(asked.seen)
+    places = _Places(seen)
     sources, positions = [], {}
-    for kind, tensors in _attentions(asked.returned):
+    for kind, tensors in attentions:
         for position, tensor in enumerate(tensors):
             sources += [
                 WeightsSource(name, call, element, kind, position, axes)
@@ -249,6 +280,13 @@ def _axes_of(seen: torch.Tensor, tensor: torch.Tensor) -> tuple[int, ...] | None
         axes.append(fits[0])
         left = [item for item in left if item[0] != fits[0]]
     return tuple(axes)
+
+
+def _of_towers(returned: Mapping[str, Any]) -> Any:
+    """What one model returned; of several in one module, each under its own name."""
+    if len(returned) == 1:
+        return next(iter(returned.values()))
+    return {re.sub(r"\W", "_", name).lower(): output for name, output in returned.items()}
 
 
 def _attentions(returned: Any) -> Iterator[tuple[str, list[torch.Tensor]]]:

@@ -12,10 +12,10 @@ import torch
 
 from activations.inputs.request import Encoded, Inputs, Request, count_to_write
 from activations.model.errors import tokenizer_errors
+from activations.model.hosts import can_generate, config_of
 from activations.model.signature import accepts, input_device
-from activations.model.vocabulary import spell
+from activations.model.vocabulary import decoded, spell
 from activations.system.signals import signals_deferred
-from activations.text import encodable
 
 
 def add_decoder(
@@ -25,9 +25,10 @@ def add_decoder(
     if encoded.labels is not None:
         labels = encoded.labels.to(input_device(model))
         ids = _shifted_right(model, tokenizer, labels, encoded.labels_end)
-    elif model.can_generate():
-        count, start_id = count_to_write(model.config, request), _decoder_start(model)
-        ids = _generate(model, inputs.tensors, count, decoder_start_token_id=start_id)
+    elif can_generate(model):
+        ids = _generate(
+            model, inputs.tensors, count_to_write(model, request), **_begun(model, encoded)
+        )
         inputs.written = _text_of(tokenizer, ids[0, 1:])
     elif "input_ids" in inputs.tensors:  # a classifier's decoder reads what its encoder does (BART)
         ids = _with_start(model, inputs.tensors["input_ids"][:, :-1])
@@ -35,6 +36,28 @@ def add_decoder(
         ids = _with_start(model, torch.empty((1, 0), dtype=torch.long, device=input_device(model)))
     inputs.tensors["decoder_input_ids"] = ids
     inputs.decoder_tokens = spell(tokenizer, ids[0].tolist())
+
+
+def _begun(model: Any, encoded: Encoded) -> dict[str, Any]:
+    """What the decoder's text begins with, as arguments of `generate`."""
+    if encoded.decoder_prefix is None:
+        return {"decoder_start_token_id": _decoder_start(model)}
+    return {"decoder_input_ids": encoded.decoder_prefix.to(input_device(model))}
+
+
+def decoder_prefix(model: Any, tokenizer: Any) -> torch.Tensor:
+    """What the decoder reads before any text in the tokenizer's target language, (1, tokens).
+
+    That is what two texts share: a start and the language (NLLB), or the language alone (mBART).
+    """
+    with tokenizer_errors():
+        texts = [
+            tokenizer(text_target=text, return_tensors="pt")["input_ids"] for text in ("", "a")
+        ]
+    empty, other = (_shifted_right(model, tokenizer, labels, ends=True) for labels in texts)
+    shared = min(empty.shape[-1], other.shape[-1])
+    differs = (empty[0, :shared] != other[0, :shared]).nonzero()
+    return empty[:, : int(differs[0]) if len(differs) else shared]
 
 
 def _shifted_right(model: Any, tokenizer: Any, labels: torch.Tensor, ends: bool) -> torch.Tensor:
@@ -60,7 +83,7 @@ def _with_start(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 def _decoder_start(model: Any) -> int:
     for key in ("decoder_start_token_id", "bos_token_id", "pad_token_id"):
-        for holder in (getattr(model, "generation_config", None), model.config):
+        for holder in (getattr(model, "generation_config", None), config_of(model)):
             found = getattr(holder, key, None)
             if isinstance(found, int):
                 return found
@@ -84,9 +107,8 @@ def add_continuation(inputs: Inputs, model: Any, tokenizer: Any, count: int) -> 
     inputs.written = _text_of(tokenizer, ids[0, start:])
 
 
-def _text_of(tokenizer: Any, ids: torch.Tensor) -> str:
-    with tokenizer_errors():
-        return encodable(tokenizer.decode(ids.tolist(), skip_special_tokens=True))
+def _text_of(tokenizer: Any, ids: torch.Tensor) -> str | None:
+    return None if tokenizer is None else decoded(tokenizer, ids.tolist(), special=False)
 
 
 def _generate(

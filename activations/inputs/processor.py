@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from activations.errors import ToolkitError, UsageError
+from activations.inputs.chat_template import in_parts
 from activations.inputs.media import Audio, blank_image, frame_names, patch_names, silence
 from activations.inputs.request import (
     Encoded,
@@ -24,6 +25,7 @@ from activations.inputs.request import (
     encode_target,
 )
 from activations.model.errors import first_line, rust_panics_raised, tokenizer_errors
+from activations.model.hosts import config_of
 from activations.model.signature import main_input, modalities, paired, reads_text
 from activations.selection.observation import Observation
 
@@ -73,17 +75,19 @@ def _listed(kinds: Any) -> str:
 
 
 def _check_texts(model: Any, request: Request, kind: str) -> None:
-    check_request(model.config, request)
+    check_request(model, request)
     if reads_text(model):
-        if request.prompt is None:
+        if request.ids is not None:
+            raise UsageError(f"--ids and --{kind} cannot be combined. Give a text with --prompt.")
+        if not request.has_text:
             raise UsageError("this model also reads a text. Give one with --prompt.")
         if request.text_pair is not None:
             raise UsageError(f"--text-pair and --{kind} cannot be combined. Give one of them.")
         return
-    texts = {"--prompt": request.prompt, "--text-pair": request.text_pair}
+    texts = {"--prompt": request.prompt, "--text-pair": request.text_pair, "--ids": request.ids}
     for flag, text in (texts | {"--chat": request.chat or None}).items():
         if text is not None:
-            target = " The decoder's text is --target." if paired(model.config) else ""
+            target = " The decoder's text is --target." if paired(config_of(model)) else ""
             raise UsageError(f"this model reads {_WORDS[kind]}. Leave {flag} out.{target}")
 
 
@@ -92,7 +96,7 @@ def with_stand_ins(model: Any, request: Request) -> Request:
     wanted = [kind for kind in modalities(model) if kind in _HOW]
     if not reads_text(model):
         wanted = wanted[:1]
-    prompt = "a" if request.prompt is None and reads_text(model) else request.prompt
+    prompt = "a" if not request.has_text and reads_text(model) else request.prompt
     if request.has_media:
         return replace(request, prompt=prompt)
     made: dict[str, Any] = {"image": blank_image(), "audio": silence()}
@@ -108,26 +112,28 @@ def encode_media(model: Any, processor: Any, tokenizer: Any, request: Request) -
     Raises `UsageError` when the request asks for what this model cannot do, `ToolkitError` when
     the processor fails.
     """
-    made = _process(model, processor, request)
+    text = _prompt(processor, request) if reads_text(model) else None
+    made = _process(model, processor, request, text)
     encoded = Encoded(
-        {name: value for name, value in made.items() if isinstance(value, torch.Tensor)}
+        {name: value for name, value in made.items() if isinstance(value, torch.Tensor)},
+        prompt=(text if request.conversation else request.prompt) or "",
     )
     encode_target(encoded, tokenizer, request.target)
-    check_lengths(model.config, request, encoded)
+    check_lengths(model, request, encoded)
     _warn_of_a_cut(encoded, processor, request.audio)
     return encoded
 
 
-def _process(model: Any, processor: Any, request: Request) -> Mapping[str, Any]:
+def _process(model: Any, processor: Any, request: Request, text: str | None) -> Mapping[str, Any]:
     given: dict[str, Any] = {"return_tensors": "pt"}
     if request.image is not None:
         given["images"] = request.image.pixels
     if request.audio is not None:
         rate = _extractor(processor).sampling_rate
         given |= {"audio": request.audio.at_rate(rate), "sampling_rate": rate}
-    if reads_text(model):
-        given["text"] = _prompt(processor, request)
-        if request.chat and _starts(processor, given["text"]):
+    if text is not None:
+        given["text"] = text
+        if request.chat and _starts(processor, text):
             given["add_special_tokens"] = False  # the template wrote them: a second start otherwise
     elif "audio" in given:
         given["raw_speech"] = given.pop("audio")  # its name in a feature extractor
@@ -163,17 +169,22 @@ def _part_for(model: Any, processor: Any, request: Request) -> Any:
     return getattr(processor, "image_processor", processor)
 
 
-def _prompt(processor: Any, request: Request) -> Any:
+def _prompt(processor: Any, request: Request) -> str | None:
+    """The text, with the image or audio in the last turn of the user in a chat."""
     if not request.chat:
         return request.prompt
-    kinds = [kind for kind in _HOW if getattr(request, kind) is not None]
-    content = [{"type": kind} for kind in kinds] + [{"type": "text", "text": request.prompt}]
     if not getattr(processor, "chat_template", None):
         raise UsageError("--chat needs a processor with a chat template. Leave it out.")
+    media = [{"type": kind} for kind in _HOW if getattr(request, kind) is not None]
+    users = [i for i, turn in enumerate(request.turns) if turn["role"] == "user"]
+    turns = [
+        {**turn, "content": (media if i in users[-1:] else []) + in_parts(turn["content"])}
+        for i, turn in enumerate(request.turns)
+    ]
+    asks = request.turns[-1]["role"] != "assistant"
     with tokenizer_errors(chat=True):
-        return processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
+        text = processor.apply_chat_template(turns, add_generation_prompt=asks, tokenize=False)
+    return str(text)
 
 
 def _starts(processor: Any, text: str) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from activations.errors import UsageError
-from activations.inputs.generation import add_continuation, add_decoder
+from activations.inputs.chat_template import in_form
+from activations.inputs.generation import add_continuation, add_decoder, decoder_prefix
+from activations.inputs.languages import check_target_language, languages, writes_language
 from activations.inputs.request import (
     NO_DECODER,
     Encoded,
@@ -19,46 +22,56 @@ from activations.inputs.request import (
     encode_target,
 )
 from activations.model.errors import tokenizer_errors
+from activations.model.hosts import can_generate, config_of, embeddings
 from activations.model.signature import accepts, inputs_for, paired
-from activations.model.vocabulary import spell
+from activations.model.vocabulary import decoded, spell, text_warnings
 from activations.outputs.shapes import Lengths
 
 
 def has_decoder(model: Any, request: Request) -> bool:
     """Whether the model gets a decoder's text. Raises `UsageError` where it cannot generate one."""
-    found = paired(model.config) and accepts(model, "decoder_input_ids")
+    found = paired(config_of(model)) and accepts(model, "decoder_input_ids")
     if request.target is not None and not found:
         raise UsageError(NO_DECODER)
-    if request.max_new_tokens and not model.can_generate():
+    if request.max_new_tokens and not can_generate(model):
         raise UsageError("--max-new-tokens needs a model that generates text. Leave it out.")
     return found
 
 
-def encode_text(config: Any, tokenizer: Any, request: Request) -> Encoded:
-    """The user's text as the tokenizer encodes it.
+def encode_text(model: Any, tokenizer: Any, request: Request) -> Encoded:
+    """The user's text as the tokenizer encodes it, or the user's token ids.
 
-    Needs no model, so that what does not fit is refused before one is loaded. Raises `UsageError`
-    when the prompt is empty or longer than the model takes, or asks for what this model or its
-    tokenizer cannot do.
+    The model may lack its weights, so that what does not fit is refused before they are loaded.
+    Raises `UsageError` when the prompt is empty or longer than the model takes, or asks for what
+    this model or its tokenizer cannot do.
     """
-    check_request(config, request)
-    if request.chat and not getattr(tokenizer, "chat_template", None):
-        raise UsageError("--chat needs a tokenizer with a chat template. Leave it out.")
+    check_request(model, request)
+    with languages(tokenizer, request):
+        if request.ids is None:
+            encoded = _encoded_prompt(tokenizer, request)
+        else:
+            encoded = _encoded_ids(model, tokenizer, request.ids)
+        encode_target(encoded, tokenizer, request.target)
+        if has_decoder(model, request) and (request.target is not None or can_generate(model)):
+            check_target_language(model, tokenizer, request)
+            if request.target is None and writes_language(tokenizer):
+                encoded.decoder_prefix = decoder_prefix(model, tokenizer)
+    check_lengths(model, request, encoded)
+    return encoded
+
+
+def _encoded_prompt(tokenizer: Any, request: Request) -> Encoded:
     with tokenizer_errors(request.chat):
         if request.chat:
-            found = tokenizer.apply_chat_template(
-                _turn(tokenizer, request.prompt or ""),
-                add_generation_prompt=True,
-                return_tensors="pt",
-                return_dict=True,
-            )
+            found, prompt = _apply_template(tokenizer, request)
         else:
             found = tokenizer(request.prompt, request.text_pair, return_tensors="pt")
+            prompt = request.prompt or ""
         count = found["input_ids"].shape[-1]
-    if not request.prompt or count == 0:
+    if not prompt or count == 0:
         raise UsageError("the prompt is empty. Give a text with --prompt or --prompt-file.")
     tensors = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
-    encoded = Encoded(tensors)
+    encoded = Encoded(tensors, prompt=prompt)
     if request.text_pair is not None:
         encoded.sentence_b_start, separated = _sentence_b_start(found)
         if not separated:
@@ -66,29 +79,41 @@ def encode_text(config: Any, tokenizer: Any, request: Request) -> Encoded:
                 "the tokenizer puts nothing between the two texts: this model may not be made for "
                 "pairs."
             )
-    encode_target(encoded, tokenizer, request.target)
-    check_lengths(config, request, encoded)
+    ids = found["input_ids"][0].tolist()
+    encoded.warnings += text_warnings(tokenizer, "" if request.chat else prompt, ids)
     return encoded
 
 
-def _turn(tokenizer: Any, prompt: str) -> list[dict[str, Any]]:
-    """The prompt as a user's turn, in the form that the chat template reads: a text, or parts.
+def _encoded_ids(model: Any, tokenizer: Any, ids: Sequence[int]) -> Encoded:
+    """Token ids as they are, (1, tokens). Raises `UsageError` where the model has no such token."""
+    table = embeddings(model)
+    wrong = [i for i in ids if i < 0 or (table is not None and i >= table.num_embeddings)]
+    if wrong:
+        there = "" if table is None else f" They go from 0 to {table.num_embeddings - 1}."
+        raise UsageError(f"--ids: this model has no token {wrong[0]}.{there}")
+    if not ids:
+        raise UsageError("--ids is empty. Write token ids, as in --ids 50256,12,7.")
+    tensor = torch.tensor([list(ids)])
+    prompt = "" if tokenizer is None else decoded(tokenizer, ids)
+    return Encoded({"input_ids": tensor, "attention_mask": torch.ones_like(tensor)}, prompt=prompt)
 
-    A template made for one form silently leaves out the other: then every prompt gives the same
-    text. Raises `UsageError` where both are left out.
+
+def _apply_template(tokenizer: Any, request: Request) -> tuple[Any, str]:
+    """The conversation as the chat template writes it: tensors, and the text of the request.
+
+    A prompt is its own text; of a conversation it is all that the template wrote.
     """
-
-    def written(turn: list[dict[str, Any]]) -> str:
-        return str(tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
-
-    def in_parts(text: str) -> list[dict[str, str]]:
-        return [{"type": "text", "text": text}]
-
-    for form in (str, in_parts):
-        turn, other = ([{"role": "user", "content": form(p)}] for p in (prompt, f"{prompt}."))
-        if written(turn) != written(other):
-            return turn
-    raise UsageError("the tokenizer's chat template leaves the prompt out. Leave --chat out.")
+    if not getattr(tokenizer, "chat_template", None):
+        raise UsageError("--chat needs a tokenizer with a chat template. Leave it out.")
+    turns = in_form(tokenizer, request.turns)
+    asks = turns[-1]["role"] != "assistant"
+    found = tokenizer.apply_chat_template(
+        turns, add_generation_prompt=asks, return_tensors="pt", return_dict=True
+    )
+    if request.conversation is None:
+        return found, request.prompt or ""
+    text = tokenizer.apply_chat_template(turns, add_generation_prompt=asks, tokenize=False)
+    return found, str(text)
 
 
 def complete(model: Any, tokenizer: Any, request: Request, encoded: Encoded) -> Inputs:
@@ -121,8 +146,9 @@ def lengths(model: Any, request: Request, encoded: Encoded) -> Lengths:
     if has_decoder(model, request):
         if encoded.target_tokens is not None:
             return Lengths(read, encoded.target_tokens)
-        if model.can_generate():
-            return Lengths(read, 1 + count_to_write(model.config, request), at_most=True)
+        if can_generate(model):
+            start = 1 if encoded.decoder_prefix is None else encoded.decoder_prefix.shape[-1]
+            return Lengths(read, start + count_to_write(model, request), at_most=True)
         return Lengths(read, read or 1)
     if request.max_new_tokens:
         return Lengths((read or 0) + request.max_new_tokens, at_most=True)

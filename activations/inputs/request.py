@@ -7,17 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 from activations.errors import UsageError
 from activations.model.errors import tokenizer_errors
+from activations.model.hosts import config_of
+from activations.model.limits import longest
 from activations.model.signature import paired
 
 if TYPE_CHECKING:
     import torch
 
+    from activations.inputs.conversation import Turn
     from activations.inputs.media import Audio, Image
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks the model to read. See `activations.api.capture` for each."""
+    """What the user asks the model to read. See `activations.api.capture` for each.
+
+    `conversation` takes the place of a prompt with `chat`, `ids` of a prompt without a tokenizer.
+    """
 
     prompt: str | None = None
     text_pair: str | None = None
@@ -26,6 +32,20 @@ class Request:
     chat: bool = False
     image: Image | None = None
     audio: Audio | None = None
+    ids: tuple[int, ...] | None = None
+    conversation: tuple[Turn, ...] | None = None
+    source_language: str | None = None
+    target_language: str | None = None
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the user gave a text, in one form or another."""
+        return any(form is not None for form in (self.prompt, self.conversation, self.ids))
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The conversation: as given, or the prompt as its only turn."""
+        return self.conversation or ({"role": "user", "content": self.prompt or ""},)
 
     @property
     def has_media(self) -> bool:
@@ -38,13 +58,17 @@ class Encoded:
 
     `tensors` are (1, ...) by the names of the forward's arguments. `labels` are the ids of the
     target, (1, tokens), and `labels_end` says whether a special token ends them.
-    `sentence_b_start` is the first token of the second sentence.
+    `decoder_prefix` is what the decoder's text begins with where the model generates it, (1,
+    tokens), if that is more than a start: its language. `sentence_b_start` is the first token of
+    the second sentence. `prompt` is the text that was read.
     """
 
     tensors: dict[str, torch.Tensor]
     labels: torch.Tensor | None = None
     labels_end: bool = False
+    decoder_prefix: torch.Tensor | None = None
     sentence_b_start: int | None = None
+    prompt: str = ""
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -94,76 +118,76 @@ class Inputs:
         }
 
 
-def check_request(config: Any, request: Request) -> None:
+def check_request(model: Any, request: Request) -> None:
     """Raise `UsageError` when parts of a request cannot be combined, or need another model."""
     texts = {"prompt": request.prompt, "text pair": request.text_pair, "target": request.target}
+    texts |= {f"turn {i}": turn["content"] for i, turn in enumerate(request.conversation or (), 1)}
     for what, value in texts.items():
         try:
             (value or "").encode("utf-8")
         except UnicodeEncodeError:  # bytes of the command line that are no UTF-8 come as surrogates
             raise UsageError(f"the {what} is not text in UTF-8. Save it as UTF-8.") from None
-    if request.target is not None and not paired(config):
-        raise UsageError(NO_DECODER)
+    if not paired(config_of(model)):
+        if request.target is not None:
+            raise UsageError(NO_DECODER)
+        if request.target_language is not None:
+            raise UsageError("--target-language needs an encoder-decoder model. Leave it out.")
     if request.text_pair == "":
         raise UsageError("the second text is empty. Leave --text-pair out.")
-    if request.target is not None and request.max_new_tokens is not None:
-        raise UsageError("--target and --max-new-tokens cannot be combined. Give one of them.")
-    if request.chat and request.text_pair is not None:
-        raise UsageError("--chat and --text-pair cannot be combined. Give one of them.")
+    given = {
+        "--ids": request.ids is not None,
+        "--chat": request.chat,
+        "--text-pair": request.text_pair is not None,
+        "--target": request.target is not None,
+        "--max-new-tokens": request.max_new_tokens is not None,
+    }
+    for one, other in _APART:
+        if given[one] and given[other]:
+            raise UsageError(f"{one} and {other} cannot be combined. Give one of them.")
 
 
+# Options that cannot be combined.
+_APART = (
+    ("--target", "--max-new-tokens"),
+    ("--chat", "--text-pair"),
+    ("--ids", "--chat"),
+    ("--ids", "--text-pair"),
+)
 NO_DECODER = "--target needs an encoder-decoder model. Leave it out."
 _DEFAULT_NEW_TOKENS = 16  # that an encoder-decoder model generates as its target
 
 
-def count_to_write(config: Any, request: Request) -> int:
+def count_to_write(model: Any, request: Request) -> int:
     """How many tokens a decoder may generate after its start."""
-    room = (_longest(config, "decoder") or _DEFAULT_NEW_TOKENS + 1) - 1
+    room = (longest(model, "decoder") or _DEFAULT_NEW_TOKENS + 1) - 1
     return request.max_new_tokens or min(_DEFAULT_NEW_TOKENS, room)
 
 
-# What configurations call the most tokens of a side: T5 and BART have one name for both, LED and
-# Whisper one for each.
-_LIMITS = {
-    "prompt": ("max_encoder_position_embeddings", "max_position_embeddings"),
-    "decoder": (
-        "max_decoder_position_embeddings",
-        "max_target_positions",
-        "max_position_embeddings",
-    ),
-}
-
-
-def _longest(config: Any, side: str) -> int | None:
-    """How many tokens the model takes, where its configuration says so."""
-    text_config = getattr(config, "text_config", None) or config
-    found = (getattr(text_config, name, None) for name in _LIMITS[side])
-    return next((limit for limit in found if isinstance(limit, int) and limit > 0), None)
-
-
-def _check_length(what: str, count: int, config: Any, side: str) -> None:
+def _check_length(what: str, count: int, model: Any, side: str) -> None:
     """Raise `UsageError` when `count` tokens are more than the model takes on this side."""
-    limit = _longest(config, side)
+    limit = longest(model, side)
     if limit is not None and limit < count:
         raise UsageError(f"{what} {count} tokens long, and this model takes {limit}. Shorten it.")
 
 
-def check_lengths(config: Any, request: Request, encoded: Encoded) -> None:
+def check_lengths(model: Any, request: Request, encoded: Encoded) -> None:
     """Raise `UsageError` where the prompt, the target or the text to generate is too long."""
     prompt = encoded.tokens or 0
-    _check_length("the prompt is", prompt, config, "prompt")
+    _check_length("the prompt is", prompt, model, "prompt")
     if encoded.target_tokens is not None:
-        _check_length("the target (--target) is", encoded.target_tokens, config, "decoder")
+        _check_length("the target (--target) is", encoded.target_tokens, model, "decoder")
     if request.max_new_tokens is not None:
-        before, side = (1, "decoder") if paired(config) else (prompt, "prompt")
+        before, side = (1, "decoder") if paired(config_of(model)) else (prompt, "prompt")
         what = f"with --max-new-tokens {request.max_new_tokens} the text is"
-        _check_length(what, before + request.max_new_tokens, config, side)
+        _check_length(what, before + request.max_new_tokens, model, side)
 
 
 def encode_target(encoded: Encoded, tokenizer: Any, target: str | None) -> None:
     """Add the decoder's text to what is encoded. Raises `ToolkitError` if the tokenizer fails."""
     if target is None:
         return
+    if tokenizer is None:
+        raise UsageError("--target needs a tokenizer. Name one with --tokenizer.")
     with tokenizer_errors():
         encoded.labels = tokenizer(text_target=target, return_tensors="pt")["input_ids"]
     ids = encoded.labels[0].tolist()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from activations.errors import ToolkitError, UsageError, nearest, quoted_list
 from activations.model.errors import first_line
+from activations.model.hosts import hosts
 from activations.system.signals import signals_deferred
 
 
@@ -27,11 +28,19 @@ def check_attention(name: str | None) -> None:
 
 @contextmanager
 def attention_implementation(model: Any, name: str | None) -> Iterator[None]:
-    """Let a loaded model run with this attention implementation, then restore its own."""
+    """Let a loaded model run with this attention implementation, then restore its own.
+
+    Of a module around other models, each of these.
+    """
     check_attention(name)
-    if name is None or not hasattr(model, "set_attn_implementation"):
+    with ExitStack() as stack:
+        for host in hosts(model).values() if name is not None else ():
+            stack.enter_context(_implementation(host, str(name)))
         yield
-        return
+
+
+@contextmanager
+def _implementation(model: Any, name: str) -> Iterator[None]:
     before = implementations(model.config)
     if set(before.values()) == {name}:
         yield

@@ -52,16 +52,24 @@ def open_checkpoint(
     """
     if not name:
         raise UsageError("--model is empty. Give a hub name or a checkpoint folder.")
-    where: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     with loading_errors(name, "configuration"):
-        if not os.path.isdir(name) and not _hub_in_reach():
-            # Otherwise each file is asked for six times, with pauses: half a minute of silence.
-            where["local_files_only"] = True
+        where = loading_options(name, revision, trust_remote_code)
         check_counts(name, transformers.PreTrainedConfig.get_config_dict(name, **where)[0])
         config = AutoConfig.from_pretrained(name, **where)
         if not trust_remote_code:
             check_kernels(name, implementations(config))
         return Checkpoint(name, config, _class_name(config), where)
+
+
+def loading_options(
+    name: str, revision: str | None = None, trust_remote_code: bool = False
+) -> dict[str, Any]:
+    """The options of every call that loads something of this name."""
+    where = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    if not os.path.isdir(name) and not _hub_in_reach():
+        # Otherwise each file is asked for six times, with pauses: half a minute of silence.
+        return where | {"local_files_only": True}
+    return where
 
 
 def _hub_in_reach() -> bool:

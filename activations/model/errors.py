@@ -53,8 +53,9 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
                 "--attn-implementation eager."
             )
     if os.path.isfile(name):
-        return f"'{name}' is a file. Name the checkpoint's folder with --model."
-    if os.path.isdir(name) and not (Path(name) / "config.json").exists():
+        flag = "--tokenizer" if part == "tokenizer" else "--model"
+        return f"'{name}' is a file. Name the checkpoint's folder with {flag}."
+    if part != "tokenizer" and os.path.isdir(name) and not (Path(name) / "config.json").exists():
         return (
             f"the folder '{name}' is not a checkpoint: it has no config.json. Name a folder made "
             "by save_pretrained()."
@@ -63,11 +64,8 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
         return _explain_missing(name, kinds, error)
     if kinds & _OUT_OF_REACH:
         return f"this machine does not have the {part} of '{name}', and {_NO_HUB}."
-    if part == "tokenizer":
-        return (
-            f"'{name}' has no tokenizer that can be loaded. Save one in the model's folder with "
-            "tokenizer.save_pretrained()."
-        )
+    if part == "tokenizer" and "ImportError" not in kinds:  # which says what it needs
+        return str(no_tokenizer(name))
     # Other errors come out of a processor that is there; an ImportError says what it needs.
     if part == "processor" and type(error).__name__ in ("OSError", "ValueError"):
         return (
@@ -75,6 +73,14 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
             "processor.save_pretrained()."
         )
     return _cannot(part, name, error)
+
+
+def no_tokenizer(name: str) -> ToolkitError:
+    """The error for a checkpoint without a tokenizer."""
+    return ToolkitError(
+        f"'{name}' has no tokenizer that can be loaded. Name one with --tokenizer, save one in its "
+        "folder with tokenizer.save_pretrained(), or give token ids with --ids."
+    )
 
 
 def _cannot(part: str, name: str, error: Exception) -> str:
@@ -202,8 +208,8 @@ def tokenizer_errors(chat: bool = False) -> Iterator[None]:
     except ToolkitError:
         raise
     except Exception as error:
-        what = "tokenizer or its chat template" if chat else "tokenizer"
-        advice = "Leave --chat out, or get" if chat else "Get"
-        raise ToolkitError(
-            f"the checkpoint's {what} fails: {first_line(error)}. {advice} the checkpoint again."
-        ) from error
+        what, advice = "tokenizer", "Get the checkpoint again."
+        if chat:
+            what = "tokenizer or its chat template"
+            advice = "Change the conversation, or leave --chat out."
+        raise ToolkitError(f"the {what} fails: {first_line(error)}. {advice}") from error

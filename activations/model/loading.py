@@ -6,19 +6,23 @@ import logging
 import tempfile
 import warnings
 import weakref
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 
 from activations.errors import UsageError, first_few, nearest, quoted_list
 from activations.model.attn_implementation import check_attention
 from activations.model.checkpoint import Checkpoint
 from activations.model.devices import find_devices
-from activations.model.errors import loading_errors
+from activations.model.errors import loading_errors, no_tokenizer
+from activations.model.signature import paired
 from activations.model.state import fixed_seed
 from activations.model.trust import check_index
+from activations.model.vocabulary import has_words
 
 
 def skeleton(checkpoint: Checkpoint, dtype: str = "auto") -> Any:
@@ -38,6 +42,10 @@ def skeleton(checkpoint: Checkpoint, dtype: str = "auto") -> Any:
         make = loader._from_config  # what the auto classes call
     with torch.device("meta"):
         model = make(checkpoint.config, **options)
+    if paired(checkpoint.config):  # which language it writes may stand in a file of its own
+        with suppress(OSError):  # most have none
+            settings = {k: v for k, v in checkpoint.where.items() if k != "trust_remote_code"}
+            model.generation_config = GenerationConfig.from_pretrained(checkpoint.name, **settings)
     return model.to("meta").eval()  # torch.Tensor(n) ignores the line above (wav2vec2)
 
 
@@ -102,10 +110,17 @@ def _check_parts(checkpoint: Checkpoint, places: dict[str, Any]) -> None:
             raise UsageError(f"--device-map: the model has no part '{name}'.{hint}")
 
 
-def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """The checkpoint's tokenizer. Raises `ToolkitError` when there is none."""
-    with loading_errors(checkpoint.name, "tokenizer"):
-        return AutoTokenizer.from_pretrained(checkpoint.name, **checkpoint.where)
+def load_tokenizer(name: str, where: Mapping[str, Any] | None = None) -> Any:
+    """A tokenizer, by the name or folder of it or of its model.
+
+    `where` has the options of a checkpoint's loading calls. Raises `ToolkitError` when there is no
+    tokenizer: of a folder without its files, transformers makes one that knows no words.
+    """
+    with loading_errors(name, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(name, **(where or {}))
+    if not has_words(tokenizer):
+        raise no_tokenizer(name)
+    return tokenizer
 
 
 def load_processor(checkpoint: Checkpoint, auto_class: str) -> Any:

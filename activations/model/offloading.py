@@ -1,4 +1,4 @@
-"""Models whose weights lie partly on the disk: reads that accelerate would get wrong."""
+"""Models whose weights accelerate keeps elsewhere: reads that it would get wrong."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from activations.errors import ToolkitError
 
 
+def is_offloaded(model: nn.Module) -> bool:
+    """Whether some weights are not in memory: accelerate fetches them, or they are missing."""
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
 @contextmanager
 def refuse_offloaded_reads(model: nn.Module) -> Iterator[None]:
-    """Raise `ToolkitError` where the model reads a weight that is still on the disk.
+    """Raise `ToolkitError` where the model reads a weight that is not there yet.
 
     accelerate fetches a module's weights when the module is called. Where a model reads them
     otherwise (LongCat's router passes `classifier.weight` to a function) they are still empty, and
     the result would silently be wrong.
     """
-    places = getattr(model, "hf_device_map", None) or {}
-    watch: Any = _Watch if "disk" in places.values() else nullcontext
+    watch: Any = _Watch if is_offloaded(model) else nullcontext
     with watch():
         yield
 
@@ -37,7 +41,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         empty = [tensor for tensor in tensors if tensor.device.type == "meta"]
         if empty and len(empty) < len(tensors):
             raise ToolkitError(
-                "--device-map: this model reads weights past their modules, so that accelerate "
-                "does not fetch them from the disk. Use a map without 'disk', or none."
+                "this model reads weights past their modules, so that accelerate does not fetch "
+                "them. Load it without offloading: with a --device-map without 'disk', or none."
             )
         return func(*args, **(kwargs or {}))

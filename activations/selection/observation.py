@@ -56,6 +56,7 @@ class Observation:
     them afterwards (Longformer, LED's encoder, CPM-Ant).
     `entered` and `left` give the order of the pass: when each module was first called, and when it
     last returned, counted in calls and returns of any module.
+    `call_form` is how the model takes its inputs (see `activations.model.signature.arguments`).
     `needs_flag`: weights appear only when `output_attentions=True` is passed to the forward call.
     `warm_up`: the model replaces its own modules in its first pass, so hooks are added after one.
     `probed` is False when no pass could be run: then only names and classes are known.
@@ -70,6 +71,7 @@ class Observation:
     lost: tuple[str, ...] = ()
     entered: dict[str, int] = field(default_factory=dict)
     left: dict[str, int] = field(default_factory=dict)
+    call_form: str = "names"
     needs_flag: bool = False
     warm_up: bool = False
     probed: bool = True

@@ -10,6 +10,7 @@ from activations.document.writer import NonFinite
 from activations.errors import ToolkitError, first_few
 from activations.forward.hooks import Recording
 from activations.inputs.request import Inputs
+from activations.model.hosts import config_of, dtype_of
 from activations.model.loading import versions
 from activations.model.signature import input_device
 from activations.outputs.tensor import Tensor
@@ -34,12 +35,17 @@ def build_header(
 
     Raises `ToolkitError` where attention weights were chosen that the model did not return.
     """
-    request = opened.request
+    request, encoded = opened.request, opened.encoded
+    assert encoded is not None, "a model that is only listed is not run"
     header = {
         "format": FORMAT,
         "model": opened.name,
-        "prompt": request.prompt or "",
+        "tokenizer": opened.tokenizer_name,
+        "prompt": encoded.prompt,
+        "conversation": list(request.turns) if request.chat else None,
         "text_pair": request.text_pair,
+        "source_language": request.source_language,
+        "target_language": request.target_language,
         "target": request.target,
         "image": request.image and Path(request.image.name).name,
         "audio": request.audio and Path(request.audio.name).name,
@@ -93,8 +99,8 @@ def describe_environment(model: Any, options: Options) -> dict[str, Any]:
         "toolkit": __version__,
         **versions(),
         "backend": options.backend,
-        "attn_implementation": getattr(model.config, "_attn_implementation", None),
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "attn_implementation": getattr(config_of(model), "_attn_implementation", None),
+        "dtype": str(dtype_of(model)).removeprefix("torch."),
         "device": input_device(model).type,
         "revision": options.revision,
     }

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from activations.errors import ToolkitError, UsageError
+from activations.errors import ToolkitError, UsageError, quoted_list
 from activations.forward.probe import list_modules, observe, try_model
 from activations.inputs.processor import (
     encode_media,
@@ -18,15 +18,18 @@ from activations.inputs.processor import (
 from activations.inputs.prompt import encode_text, has_decoder, lengths
 from activations.inputs.request import Encoded, Request
 from activations.model.attn_implementation import attention_implementation
-from activations.model.checkpoint import Checkpoint, open_checkpoint
-from activations.model.errors import forward_errors, loading_errors
+from activations.model.checkpoint import Checkpoint, loading_options, open_checkpoint
+from activations.model.errors import first_line, forward_errors, loading_errors, out_of_memory
+from activations.model.hosts import hosts, name_of, unwrapped
 from activations.model.loading import load_model, load_processor, load_tokenizer, skeleton
+from activations.model.offloading import is_offloaded
 from activations.model.signature import inputs_for, reads_text
 from activations.model.state import fixed_seed, restored
 from activations.outputs.shapes import Lengths
 from activations.selection.catalog import Catalog, build_catalog
 from activations.selection.observation import Observation
 from activations.session.options import Options, checkpoint_of
+from activations.system.signals import raise_interruption
 
 DEMO_NAME = "demo_model"
 DEMO_PROMPT = "Once there was a fox named Zolimar. One day Zolimar met a bear by the river."
@@ -37,7 +40,8 @@ Watching = Callable[[str], AbstractContextManager[Any]]
 class OpenedModel:
     """A model: what it is made of, what it is to read, and itself once its weights are loaded.
 
-    `processor` makes inputs of an image or audio; None where a tokenizer does it all. `request`
+    `processor` makes inputs of an image or audio; None where a tokenizer does it all.
+    `tokenizer_name` is set where it is not the checkpoint's own. `request`
     and `encoded` are what is read and what tokenizer or processor made of it, `lengths` how many
     tokens that is; a model that is only listed has neither.
     """
@@ -48,6 +52,7 @@ class OpenedModel:
     checkpoint: Checkpoint | None = None
     model: Any = None
     tokenizer: Any = None
+    tokenizer_name: str | None = None
     processor: Any = None
     encoded: Encoded | None = None
     lengths: Lengths = field(default_factory=Lengths)
@@ -65,16 +70,17 @@ def open_model(
     """Find out what a checkpoint's model is made of, without loading its weights if possible.
 
     Also encodes what it is to read. `watching(what)` is entered while the model is tried, to show
-    progress. `tokenizer` replaces the checkpoint's own. Raises `UsageError` when the model does not
-    read what the request gives it, or less of it.
+    progress. `tokenizer` replaces the checkpoint's own; it may be a name or folder. Raises
+    `UsageError` when the model does not read what the request gives it, or less of it.
     """
     options, request = options or Options(), request or Request()
     where = checkpoint_of(name)
     checkpoint = open_checkpoint(where, options.revision, options.trust_remote_code)
+    given = _tokenizer_of(tokenizer, options)
     try:
         with watching("Trying the model without its weights"):
             model = skeleton(checkpoint, options.dtype)
-            opened = _try(model, checkpoint, request)
+            opened = _try(model, checkpoint, request, given)
     except ToolkitError:
         raise
     except Exception:
@@ -84,11 +90,21 @@ def open_model(
             checkpoint, None, options.dtype, options.device, options.device_map
         )
         with attention_implementation(model, "eager"), forward_errors():
-            opened = _try(model, checkpoint, request)
+            opened = _try(model, checkpoint, request, given)
         opened.model, opened.warnings = model, warnings
     opened.name = name or DEMO_NAME
-    opened.tokenizer = opened.tokenizer if tokenizer is None else tokenizer
+    opened.tokenizer_name = tokenizer if isinstance(tokenizer, str) else None
     return with_request(opened, request, model)
+
+
+def _tokenizer_of(given: Any, options: Options | None = None) -> Any:
+    """The tokenizer that was given; of a name or folder, what is there."""
+    if not isinstance(given, str):
+        return given
+    if not given:
+        raise UsageError("--tokenizer is empty. Give a hub name or a folder.")
+    trusted = options is not None and options.trust_remote_code
+    return load_tokenizer(given, loading_options(given, trust_remote_code=trusted))
 
 
 @fixed_seed()
@@ -118,28 +134,54 @@ def open_loaded(
     model: Any, tokenizer: Any, processor: Any = None, request: Request | None = None
 ) -> OpenedModel:
     """A model that is loaded already, with its tokenizer or processor. Raises `ToolkitError`."""
-    request = request or Request()
+    request, model = request or Request(), unwrapped(model)
+    if is_offloaded(model) and not any(hasattr(part, "_hf_hook") for part in model.modules()):
+        raise UsageError("this model is on the meta device, without weights. Load them first.")
+    own = tokenizer
     if needed_processor(model, request) is None:
         processor = None
-        if tokenizer is None:
+        own = getattr(model, "tokenizer", None) if tokenizer is None else tokenizer
+        if own is None and request.ids is None:
             raise UsageError(
                 "a loaded model needs its tokenizer too: capture(model, tokenizer=...)."
             )
     elif processor is None:
         raise UsageError("a loaded model needs its processor too: capture(model, processor=...).")
-    tokenizer = getattr(processor, "tokenizer", None) if tokenizer is None else tokenizer
-    name = str(getattr(model, "name_or_path", "") or type(model).__name__)
+    own = getattr(processor, "tokenizer", None) if own is None else _tokenizer_of(own)
     with restored(model), attention_implementation(model, "eager"), forward_errors():
         if processor is None:
-            opened = OpenedModel(name, build_catalog(observe(model)), request, tokenizer=tokenizer)
+            opened = OpenedModel(name_of(model), _try_text(model), request, tokenizer=own)
         else:
-            opened = _try_media(name, model, processor, tokenizer, request)
+            opened = _try_media(name_of(model), model, processor, own, request)
     opened.model = model
+    opened.tokenizer_name = tokenizer if isinstance(tokenizer, str) else None
     return with_request(opened, request)
 
 
+def _try_text(model: Any) -> Catalog:
+    """Try a loaded module on a text. Raises `ToolkitError` where it is made for other inputs."""
+    try:
+        return build_catalog(observe(model))
+    except Exception as error:
+        raise_interruption(error)
+        inside = hosts(model)
+        if "" in inside or out_of_memory(error):
+            raise
+        advice = "Its forward has to take input_ids."
+        if inside:
+            names = quoted_list(inside)
+            advice = f"Capture the Hugging Face model inside it: model.get_submodule({names})."
+        raise ToolkitError(
+            f"{type(model).__name__} cannot be run on a text ({first_line(error)}). {advice}"
+        ) from error
+
+
 def _try(
-    model: Any, checkpoint: Checkpoint, request: Request, stand_in: bool = False
+    model: Any,
+    checkpoint: Checkpoint,
+    request: Request,
+    tokenizer: Any = None,
+    stand_in: bool = False,
 ) -> OpenedModel:
     """Try the model, or its skeleton, on what it is to read; an image or audio is encoded for that.
 
@@ -150,7 +192,8 @@ def _try(
     needed = needed_processor(model, request)
     if needed is None:
         try:
-            return OpenedModel(checkpoint.name, build_catalog(observe(model)), request, checkpoint)
+            catalog = build_catalog(observe(model))
+            return OpenedModel(checkpoint.name, catalog, request, checkpoint, tokenizer=tokenizer)
         except Exception:
             opened = _try_with_stand_in(model, checkpoint, request)
             if opened is None:
@@ -159,9 +202,11 @@ def _try(
                 raise UsageError(needs_media(model)) from None
             return opened
     processor = load_processor(checkpoint, needed)
-    tokenizer = getattr(processor, "tokenizer", None)
+    if tokenizer is not None and hasattr(processor, "tokenizer"):
+        processor.tokenizer = tokenizer
+    tokenizer = getattr(processor, "tokenizer", tokenizer)
     if tokenizer is None and has_decoder(model, request):
-        tokenizer = load_tokenizer(checkpoint)
+        tokenizer = load_tokenizer(checkpoint.name, checkpoint.where)
     opened = _try_media(checkpoint.name, model, processor, tokenizer, request)
     opened.checkpoint = checkpoint
     return opened
@@ -196,14 +241,27 @@ def with_request(opened: OpenedModel, request: Request, skeleton: Any = None) ->
     Raises `UsageError` where the text does not fit the model.
     """
     model = opened.model if skeleton is None else skeleton
-    tokenizer, encoded = opened.tokenizer, opened.encoded
+    encoded = opened.encoded
     if opened.processor is None:
-        if tokenizer is None and opened.checkpoint is not None:
-            tokenizer = load_tokenizer(opened.checkpoint)
-        if request.prompt is None:
+        if opened.tokenizer is None and opened.checkpoint is not None:
+            opened = _with_own_tokenizer(opened, opened.checkpoint, request)
+        if not request.has_text:
             request = replace(request, prompt=DEMO_PROMPT)
-        encoded = encode_text(model.config, tokenizer, request)
+        encoded = encode_text(model, opened.tokenizer, request)
     assert encoded is not None, "an image or audio is encoded when the model is opened"
     with forward_errors():
         counted = lengths(model, request, encoded)
-    return replace(opened, request=request, tokenizer=tokenizer, encoded=encoded, lengths=counted)
+    return replace(opened, request=request, encoded=encoded, lengths=counted)
+
+
+def _with_own_tokenizer(
+    opened: OpenedModel, checkpoint: Checkpoint, request: Request
+) -> OpenedModel:
+    """The model with its checkpoint's tokenizer. Token ids can be read without one."""
+    try:
+        return replace(opened, tokenizer=load_tokenizer(checkpoint.name, checkpoint.where))
+    except ToolkitError:
+        if request.ids is None:
+            raise
+        line = f"'{opened.name}' has no tokenizer, so tokens are shown by their ids."
+        return replace(opened, warnings=[*opened.warnings, line])

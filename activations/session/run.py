@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from activations.document.writer import count_non_finite, write_document
 from activations.errors import ToolkitError
 from activations.forward import hooks, pyvene_backend
 from activations.forward.hooks import Recording
+from activations.forward.output_attentions import attentions_asked
 from activations.forward.sdpa_weights import sdpa_weights
 from activations.inputs.processor import name_positions
 from activations.inputs.prompt import complete
@@ -19,7 +21,7 @@ from activations.model.attn_implementation import attention_implementation
 from activations.model.errors import forward_errors
 from activations.model.loading import load_model
 from activations.model.offloading import refuse_offloaded_reads
-from activations.model.signature import accepts
+from activations.model.signature import accepts, arguments
 from activations.model.state import fixed_seed, restored
 from activations.selection.answers import Selection
 from activations.selection.catalog import CATEGORIES
@@ -61,13 +63,14 @@ class Capture:
 def load_weights(opened: OpenedModel, selection: Selection, options: Options) -> None:
     """Load the model unless it is loaded; `run` does so too. Raises `ToolkitError`."""
     if opened.model is None and opened.checkpoint is not None:
-        opened.model, opened.warnings = load_model(
+        opened.model, warnings = load_model(
             opened.checkpoint,
             _implementation(selection, options),
             options.dtype,
             options.device,
             options.device_map,
         )
+        opened.warnings += warnings
 
 
 def _implementation(selection: Selection, options: Options) -> str | None:
@@ -123,13 +126,16 @@ def _pass(
         refuse_offloaded_reads(model),
     ):
         inputs = _inputs(opened)
-        call = {**inputs.tensors, **_forward_options(opened, selection, bool(sources))}
+        given = arguments(model, inputs.tensors, observation.call_form)
+        call = {**given, **_forward_options(model, selection)}
+        asked = attentions_asked if sources and observation.needs_flag else nullcontext
         with sdpa_weights(model, implementation, [source.module for source in sources]):
             if observation.warm_up:
-                hooks.record(model, inputs.tensors, [])
-            recorded = BACKENDS[options.backend](
-                model, call, selection.names, progress, observation.first_after(selection.names)
-            )
+                hooks.record(model, given, [])
+            with asked(model):
+                recorded = BACKENDS[options.backend](
+                    model, call, selection.names, progress, observation.first_after(selection.names)
+                )
         return inputs, recorded, describe_environment(model, options)
 
 
@@ -151,14 +157,11 @@ def _by_category(recorded: Recording, selection: Selection) -> dict[str, dict[st
     return captured
 
 
-def _forward_options(opened: OpenedModel, selection: Selection, weights: bool) -> dict[str, Any]:
+def _forward_options(model: Any, selection: Selection) -> dict[str, Any]:
     """The arguments besides the inputs: no more output than the selection needs."""
-    model = opened.model
     found: dict[str, Any] = {}
     if accepts(model, "use_cache"):
         found["use_cache"] = False
-    if weights and opened.catalog.observation.needs_flag:
-        found["output_attentions"] = True
     body = f"{getattr(model, 'base_model_prefix', '')}."
     if accepts(model, "logits_to_keep") and all(
         f"{name}.".startswith(body) for name in selection.names
