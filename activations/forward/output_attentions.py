@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 from torch import nn
@@ -19,39 +20,36 @@ def attentions_asked(model: nn.Module) -> Iterator[Mapping[str, Any]]:
 
     Yields what each of them returned in its first call, by name, filled as they are called. The
     modules around them get what they expect: a tuple without attentions where they ask for one.
+    Their `forward` is replaced, as accelerate does: a SentenceTransformer calls it past the hooks.
     """
     returned: dict[str, Any] = {}
-    handles = []
+    found = hosts(model)
+    before = {name: vars(host).get("forward") for name, host in found.items()}
     with signals_deferred() as gate:
         try:
-            for name, host in hosts(model).items():
-                asked = _Asked(name, host, returned)
-                handles.append(host.register_forward_pre_hook(asked.before, with_kwargs=True))
-                handles.append(host.register_forward_hook(asked.after))
+            for name, host in found.items():
+                host.forward = _asking(host, name, returned)
             gate.open()
             yield returned
         finally:
             gate.shut = True
-            for handle in handles:
-                handle.remove()
+            for name, host in found.items():
+                vars(host).pop("forward", None)
+                if before[name] is not None:
+                    host.forward = before[name]
 
 
-class _Asked:
-    """The hooks of one model."""
+def _asking(host: Any, name: str, returned: dict[str, Any]) -> Callable[..., Any]:
+    """The model's `forward`, which asks for attentions and keeps what the first call returns."""
+    own = host.forward
+    flags = {flag: True for flag in ("output_attentions", "return_dict") if accepts(host, flag)}
 
-    def __init__(self, name: str, host: Any, returned: dict[str, Any]) -> None:
-        self._name, self._returned = name, returned
-        flags = ("output_attentions", "return_dict")
-        self._asked = {flag: True for flag in flags if accepts(host, flag)}
-        self._tuple_expected = False
-
-    def before(self, host: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        expected = kwargs.get("return_dict", getattr(host.config, "return_dict", True))
-        self._tuple_expected = expected is False and "return_dict" in self._asked
-        return args, {**kwargs, **self._asked}
-
-    def after(self, host: Any, args: Any, output: Any) -> Any:
-        self._returned.setdefault(self._name, output)
-        if not self._tuple_expected:
-            return None
+    @wraps(own)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        output = own(*args, **{**kwargs, **flags})
+        returned.setdefault(name, output)
+        if "return_dict" not in flags or kwargs.get("return_dict", host.config.return_dict):
+            return output
         return tuple(value for key, value in output.items() if not key.endswith("attentions"))
+
+    return forward

@@ -40,9 +40,12 @@ def add_decoder(
 
 def _begun(model: Any, encoded: Encoded) -> dict[str, Any]:
     """What the decoder's text begins with, as arguments of `generate`."""
-    if encoded.decoder_prefix is None:
-        return {"decoder_start_token_id": _decoder_start(model)}
-    return {"decoder_input_ids": encoded.decoder_prefix.to(input_device(model))}
+    prefix = encoded.decoder_prefix
+    if prefix is None:
+        return {"decoder_start_token_id": decoder_start(model)}
+    # Where the text does not begin with the start token, one would be put before it.
+    ids = prefix.to(input_device(model))
+    return {"decoder_input_ids": ids, "decoder_start_token_id": int(ids[0, 0])}
 
 
 def decoder_prefix(model: Any, tokenizer: Any) -> torch.Tensor:
@@ -67,7 +70,7 @@ def _shifted_right(model: Any, tokenizer: Any, labels: torch.Tensor, ends: bool)
     (mBART's start is the language) do it themselves.
     """
     prefix = getattr(tokenizer, "prefix_tokens", None)
-    if prefix and prefix[0] == int(labels[0, 0]) == _decoder_start(model):
+    if prefix and prefix[0] == int(labels[0, 0]) == decoder_start(model):
         labels = labels[:, 1:]  # Whisper's tokenizer writes the start itself
     if ends and hasattr(model, "prepare_decoder_input_ids_from_labels"):
         with suppress(ValueError):  # its configuration names no start, or no padding
@@ -77,11 +80,12 @@ def _shifted_right(model: Any, tokenizer: Any, labels: torch.Tensor, ends: bool)
 
 
 def _with_start(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    start = torch.full((1, 1), _decoder_start(model), dtype=ids.dtype, device=ids.device)
+    start = torch.full((1, 1), decoder_start(model), dtype=ids.dtype, device=ids.device)
     return torch.cat([start, ids], dim=1)
 
 
-def _decoder_start(model: Any) -> int:
+def decoder_start(model: Any) -> int:
+    """The token that a decoder's text begins with, unless it has a language."""
     for key in ("decoder_start_token_id", "bos_token_id", "pad_token_id"):
         for holder in (getattr(model, "generation_config", None), config_of(model)):
             found = getattr(holder, key, None)

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from activations.errors import UsageError, nearest, quoted_list
+from activations.inputs.generation import decoder_start
 from activations.inputs.request import Request
+from activations.model.vocabulary import spell
 
 _SIDES = {"source": "src_lang", "target": "tgt_lang"}  # the tokenizers' attributes
 
@@ -40,12 +42,17 @@ def writes_language(tokenizer: Any) -> bool:
 def check_target_language(model: Any, tokenizer: Any, request: Request) -> None:
     """Raise `UsageError` where a decoder's text needs a language and has none.
 
-    The tokenizer would silently take the source language's; the model may be made for one.
+    The tokenizer would silently take the source language's. A model that generates may be made for
+    one language, and begin with it.
     """
+    if not hasattr(tokenizer, "tgt_lang") or tokenizer.tgt_lang is not None:
+        return
+    codes = _codes(tokenizer)
     settings = getattr(model, "generation_config", None)
-    forced = request.target is None and getattr(settings, "forced_bos_token_id", None) is not None
-    if hasattr(tokenizer, "tgt_lang") and tokenizer.tgt_lang is None and not forced:
-        some = next((code for code in _codes(tokenizer) if code.startswith("fr")), "fr")
+    begins = decoder_start(model), getattr(settings, "forced_bos_token_id", None)
+    own = {token.strip("_") for token in spell(tokenizer, [i for i in begins if i is not None])}
+    if request.target is not None or not own.intersection(codes):
+        some = next((code for code in codes if code.startswith("fr")), "fr")
         raise UsageError(
             "this model writes several languages. Name one with --target-language, as in "
             f"--target-language {some}."

@@ -21,10 +21,11 @@ from activations.inputs.request import (
     count_to_write,
     encode_target,
 )
+from activations.inputs.text_warnings import text_warnings
 from activations.model.errors import tokenizer_errors
 from activations.model.hosts import can_generate, config_of, embeddings
 from activations.model.signature import accepts, inputs_for, paired
-from activations.model.vocabulary import decoded, spell, text_warnings
+from activations.model.vocabulary import decoded, spell
 from activations.outputs.shapes import Lengths
 
 
@@ -51,11 +52,11 @@ def encode_text(model: Any, tokenizer: Any, request: Request) -> Encoded:
             encoded = _encoded_prompt(tokenizer, request)
         else:
             encoded = _encoded_ids(model, tokenizer, request.ids)
-        encode_target(encoded, tokenizer, request.target)
         if has_decoder(model, request) and (request.target is not None or can_generate(model)):
             check_target_language(model, tokenizer, request)
             if request.target is None and writes_language(tokenizer):
                 encoded.decoder_prefix = decoder_prefix(model, tokenizer)
+        encode_target(encoded, tokenizer, request.target)
     check_lengths(model, request, encoded)
     return encoded
 

@@ -35,6 +35,10 @@ def _positions_of_padding(model: nn.Module, limit: int) -> int:
     from torch import nn
 
     for name, module in model.named_modules():
-        if type(module) is nn.Embedding and "position" in name and module.num_embeddings == limit:
+        if (
+            isinstance(module, nn.Embedding)
+            and "position" in name
+            and module.num_embeddings == limit
+        ):
             return 0 if module.padding_idx is None else module.padding_idx + 1
     return 0

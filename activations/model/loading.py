@@ -22,7 +22,8 @@ from activations.model.errors import loading_errors, no_tokenizer
 from activations.model.signature import paired
 from activations.model.state import fixed_seed
 from activations.model.trust import check_index
-from activations.model.vocabulary import has_words
+
+_MOST_SPECIAL = 2000  # tokens; more are a vocabulary
 
 
 def skeleton(checkpoint: Checkpoint, dtype: str = "auto") -> Any:
@@ -118,9 +119,20 @@ def load_tokenizer(name: str, where: Mapping[str, Any] | None = None) -> Any:
     """
     with loading_errors(name, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(name, **(where or {}))
-    if not has_words(tokenizer):
+    if not _has_words(tokenizer):
         raise no_tokenizer(name)
     return tokenizer
+
+
+def _has_words(tokenizer: Any) -> bool:
+    """Whether a tokenizer has a vocabulary: one made of no files has special tokens alone.
+
+    (And a mark for spaces, or a full stop.)
+    """
+    if not hasattr(tokenizer, "get_vocab") or len(tokenizer) > _MOST_SPECIAL:
+        return True
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return len(tokenizer.get_vocab().keys() - special - set(tokenizer.all_special_tokens)) > 1
 
 
 def load_processor(checkpoint: Checkpoint, auto_class: str) -> Any:

@@ -75,14 +75,17 @@ def own_argument(model: nn.Module) -> str | None:
 
     None where the model takes its inputs by their names, or needs several others.
     """
-    if accepts(model, main_input(model)):
+    if main_input(model) in _parameters(model) or "" in hosts(model):
         return None
     needed = [
         name
         for name, parameter in _parameters(model).items()
-        if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        if parameter.default is parameter.empty and parameter.kind not in _ANY
     ]
     return needed[0] if len(needed) == 1 else None
+
+
+_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def call_forms(model: nn.Module) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from activations.document.writer import NonFinite
 from activations.errors import ToolkitError, first_few
 from activations.forward.hooks import Recording
 from activations.inputs.request import Inputs
-from activations.model.hosts import config_of, dtype_of
+from activations.model.hosts import dtype_of, hosts
 from activations.model.loading import versions
 from activations.model.signature import input_device
 from activations.outputs.tensor import Tensor
@@ -95,11 +95,12 @@ def _weights_entries(
 
 
 def describe_environment(model: Any, options: Options) -> dict[str, Any]:
+    ways = [host.config._attn_implementation for host in hosts(model).values()]
     return {
         "toolkit": __version__,
         **versions(),
         "backend": options.backend,
-        "attn_implementation": getattr(config_of(model), "_attn_implementation", None),
+        "attn_implementation": next(iter(ways), None),
         "dtype": str(dtype_of(model)).removeprefix("torch."),
         "device": input_device(model).type,
         "revision": options.revision,

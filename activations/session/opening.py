@@ -167,7 +167,7 @@ def _try_text(model: Any) -> Catalog:
         inside = hosts(model)
         if "" in inside or out_of_memory(error):
             raise
-        advice = "Its forward has to take input_ids."
+        advice = "Its forward has to take token ids."
         if inside:
             names = quoted_list(inside)
             advice = f"Capture the Hugging Face model inside it: model.get_submodule({names})."

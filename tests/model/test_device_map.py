@@ -102,8 +102,8 @@ def test_weights_read_past_their_modules_are_refused(workplace: Path, capture: R
     assert (done.code, done.err) == (
         1,
         [
-            "error: --device-map: this model reads weights past their modules, so that accelerate "
-            "does not fetch them from the disk. Use a map without 'disk', or none."
+            "error: this model reads weights past their modules, so that accelerate does not fetch "
+            "them. Load it without offloading: with a --device-map without 'disk', or none."
         ],
     )
     assert list(workplace.iterdir()) == [folder]

@@ -1,0 +1,224 @@
+"""Modules around a Hugging Face model, and models that accelerate offloads, captured as they are.
+
+The truth is plain hooks on the module, and the attentions of the same model without the wrapper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import numpy as np
+import pytest
+import tiny
+import torch
+from oracle import own_attentions
+from torch import nn
+
+from activations import ToolkitError, UsageError, capture
+from activations.model.hosts import hosts
+
+TEXT = "The cat sat on the mat"
+CPU = torch.device("cpu")
+
+
+class Named(nn.Module):
+    """A classifier of one's own: takes input_ids, has no configuration, is in training mode."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.backbone, self.head = model, nn.Linear(model.config.vocab_size, 2)
+
+    def forward(self, input_ids: Any, attention_mask: Any = None) -> Any:
+        return self.head(self.backbone(input_ids, attention_mask).logits)
+
+
+class Configured(Named):
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.config = model.config
+
+
+class WithADict(Named):
+    config = {"hidden": 32}  # noqa: RUF012
+
+
+class Positional(Named):
+    def forward(self, x: Any, mask: Any = None) -> Any:
+        return super().forward(x, mask)
+
+
+class Batch(Named):
+    """Takes all inputs as one mapping, and more by name: a SentenceTransformer."""
+
+    def forward(self, features: dict[str, Any], **options: Any) -> Any:
+        return super().forward(features["input_ids"], features["attention_mask"])
+
+
+class Past(Named):
+    """Calls `forward` past the model's hooks, and asks for a tuple."""
+
+    def forward(self, input_ids: Any, **options: Any) -> Any:
+        logits, *others = self.backbone.forward(input_ids, return_dict=False)
+        assert not any(isinstance(other, tuple) for other in others), "attentions nobody asked for"
+        return logits
+
+
+class HandsOn(Named):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.backbone(*args, **kwargs)
+
+
+WRAPPERS = [Named, Configured, WithADict, Positional, Batch, Past, HandsOn]
+# What only distributes or compiles is taken off: modules keep their names.
+TAKEN_OFF: list[Callable[[Any], Any]] = [nn.DataParallel, torch.compile]
+
+
+def expected(family: str, ids: list[list[int]]) -> list[np.ndarray]:
+    found = own_attentions(tiny.model(family), {"input_ids": torch.tensor(ids)})
+    return [weights.numpy() for kind in found.values() for weights in kind]
+
+
+@pytest.mark.parametrize("wrap", [*WRAPPERS, *TAKEN_OFF], ids=lambda wrap: wrap.__name__)
+@pytest.mark.parametrize("family", ["llama", "deberta-v2"])  # the latter has weights on request
+def test_wrapped(wrap: Callable[[Any], Any], family: str, workplace: Path) -> None:
+    inner = tiny.model(family)
+    model = wrap(inner)
+    own, implementation = vars(inner).copy(), inner.config._attn_implementation
+    document = capture(model, TEXT, tokenizer=tiny.tokenizer(), output="a.json")
+    prefix = "backbone." if isinstance(model, Named) else ""
+    entries = document.header["attention_weights"]
+    assert [entry["layer"] for entry in entries] == [0, 1, 2]
+    for entry, weights in zip(entries, expected(family, document.header["input_ids"]), strict=True):
+        assert entry["module"].startswith(prefix)
+        found = document.tensor(entry["module"], *entry["element"])
+        np.testing.assert_array_equal(found, weights)
+    # The model is left as it was: its forward, too.
+    assert vars(inner).keys() == own.keys()
+    assert inner.config._attn_implementation == implementation
+
+
+def test_everything_in_a_wrapper(workplace: Path) -> None:
+    """Each module of it, not only those of the model inside; and which model that is."""
+    model = Named(tiny.model("llama")).eval()
+    model.backbone.config._name_or_path = "some/llama"
+    seen: list[Any] = []
+    model.head.register_forward_hook(lambda module, args, output: seen.append(output.detach()))
+    document = capture(
+        model, TEXT, tokenizer=tiny.tokenizer(), select="other:head", output="a.json"
+    )
+    np.testing.assert_array_equal(document.tensor("head"), seen[-1].numpy())
+    assert document.header["environment"]["attn_implementation"] == "eager"
+
+
+def test_two_models_in_one(workplace: Path) -> None:
+    """Each has its own kind of attention, by its name in the module."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.passage = tiny.model("bert"), tiny.model("gpt2")
+
+        def forward(self, input_ids: Any) -> Any:
+            return self.query(input_ids).logits.sum() + self.passage(input_ids).logits.sum()
+
+    document = capture(Two(), TEXT, tokenizer=tiny.tokenizer(), output="a.json")
+    kinds = [entry["kind"] for entry in document.header["attention_weights"]]
+    assert kinds == ["query"] * 3 + ["passage"] * 3
+    ids = document.header["input_ids"]
+    found = [document.tensor(entry["module"], 1) for entry in document.header["attention_weights"]]
+    for one, other in zip(found, expected("bert", ids) + expected("gpt2", ids), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_modules_without_a_hugging_face_model(workplace: Path) -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(32, 4, batch_first=True)
+            self.embed, self.encoder = nn.Embedding(400, 32), nn.TransformerEncoder(layer, 2)
+
+        def forward(self, tokens: Any) -> Any:
+            return self.encoder(self.embed(tokens))
+
+    model = Own().eval()
+    document = capture(
+        model, TEXT, tokenizer=tiny.tokenizer(), select="other:encoder", output="a.json"
+    )
+    ids = torch.tensor(document.header["input_ids"])
+    with torch.no_grad():
+        np.testing.assert_allclose(document.tensor("encoder"), model(ids).numpy(), atol=1e-6)
+    assert document.model == "Own"
+
+
+class NeedsLabels(Named):
+    def forward(self, input_ids: Any, labels: Any) -> Any:
+        return super().forward(input_ids)
+
+
+INSIDE = "Capture the Hugging Face model inside it: model.get_submodule('backbone')."
+
+
+@pytest.mark.parametrize(
+    ("made", "lines"),
+    [
+        (lambda: NeedsLabels(tiny.model("llama")), ["NeedsLabels cannot be run on a text", INSIDE]),
+        (
+            lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(32, 4), 1),
+            ["TransformerEncoder cannot be run on a text", "Its forward has to take token ids."],
+        ),
+        (lambda: nn.Linear(3, 3), ["Linear cannot be run on a text", "take token ids."]),
+        (lambda: tiny.model("llama").to("meta"), ["on the meta device, without weights."]),
+    ],
+    ids=["labels", "TransformerEncoder", "Linear", "meta"],
+)
+def test_what_cannot_be_run_on_a_text(
+    made: Callable[[], Any], lines: list[str], workplace: Path
+) -> None:
+    model = made()
+    with pytest.raises(ToolkitError) as caught:
+        capture(model, TEXT, tokenizer=tiny.tokenizer(), output="a.json")
+    for line in lines:
+        assert line in str(caught.value)
+    assert not list(workplace.iterdir())
+    assert all("forward" not in vars(host) for host in hosts(model).values())
+
+
+def test_no_attention_weights_inside(workplace: Path) -> None:
+    with pytest.raises(UsageError, match="this model has no attention modules"):
+        capture(nn.Embedding(400, 8), TEXT, tokenizer=tiny.tokenizer(), output="a.json")
+
+
+# -------------------------------------------------------------------------------------- offloaded
+
+
+@pytest.mark.parametrize("family", ["llama", "t5", "albert"])
+@pytest.mark.parametrize("backend", ["hooks", "pyvene"])
+def test_offloaded_by_the_user(family: str, backend: str, workplace: Path) -> None:
+    """The same bytes as in memory, where it computes; and hooks of accelerate stay."""
+    made = {"plain": tiny.model(family), "cpu": tiny.model(family), "disk": tiny.model(family)}
+    accelerate.cpu_offload(made["cpu"], execution_device=CPU)
+    accelerate.disk_offload(made["disk"], str(workplace / "weights"), execution_device=CPU)
+    for name, model in made.items():
+        hooked = sum(hasattr(module, "_hf_hook") for module in model.modules())
+        capture(
+            model,
+            TEXT,
+            tokenizer=tiny.tokenizer(),
+            select="attn:all;mlp:all;other:all",
+            backend=backend,
+            output=f"{name}.json",
+        )
+        assert sum(hasattr(module, "_hf_hook") for module in model.modules()) == hooked
+    plain = (workplace / "plain.json").read_bytes()
+    assert (workplace / "cpu.json").read_bytes() == plain
+    assert (workplace / "disk.json").read_bytes() == plain
+
+
+def test_offloaded_weights_that_are_read_past_their_modules(workplace: Path) -> None:
+    model = tiny.model("longcat_flash")
+    accelerate.cpu_offload(model, execution_device=CPU)
+    with pytest.raises(ToolkitError, match="reads weights past their modules"):
+        capture(model, TEXT, tokenizer=tiny.tokenizer(), output="a.json")
