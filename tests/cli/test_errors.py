@@ -32,7 +32,7 @@ DEFAULTS = {
     "capture": {"--model": "{llama}", "--prompt": "The cat", "--auto-select": "attn:0"},
     "view": {"--input": "good.json"},
 }
-INSTEAD = {"--prompt-file": "--prompt", "--image": "--prompt", "--audio": "--prompt"}
+INSTEAD = dict.fromkeys(("--prompt-file", "--ids", "--image", "--audio"), "--prompt")
 # design.md's list of what has a message of its own.
 CATALOGUE = """\
 model not found, no network, gated, a folder that is no checkpoint, tokenizer missing,
@@ -271,7 +271,7 @@ def test_what_a_hub_says(tmp_path: Path) -> None:
         ("OSError LocalEntryNotFoundError", "weights", "this machine does not have the"),
         ("ValueError", "configuration", "the configuration of 'o/m' cannot be loaded"),
         ("SafetensorError", "weights", "the weights of 'o/m' cannot be loaded: SafetensorError"),
-        ("OSError", "tokenizer", "'o/m' has no tokenizer that can be loaded. Save one in the"),
+        ("OSError", "tokenizer", "'o/m' has no tokenizer that can be loaded. Name one with"),
     ],
 )
 def test_what_loading_from_the_hub_raises(raised: str, part: str, line: str) -> None:

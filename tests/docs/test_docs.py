@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import pages
 import pytest
+import tiny
 import tiny_media
+import tiny_translators
 from conftest import Run
 from pages import PAGES, ROOT
 
@@ -62,6 +64,13 @@ def clone(workplace: Path, checkpoints: Checkpoints) -> Callable[[str], None]:
             if name in text:
                 (workplace / name).parent.mkdir(exist_ok=True)
                 (workplace / name).symlink_to(checkpoints(family))
+        if "facebook/nllb" in text:
+            tiny_translators.checkpoint(workplace / "facebook/nllb-200-distilled-600M", "nllb")
+        if "./checkpoint-500" in text:
+            tokenizer_files = shutil.ignore_patterns("tokenizer*")
+            shutil.copytree(checkpoints("qwen2"), "checkpoint-500", ignore=tokenizer_files)
+        if "--chat" in text:
+            _with_chat_template(shutil.copytree(checkpoints("qwen2"), "Qwen/Qwen2.5-0.5B-Instruct"))
         if "./remote" in text:
             _with_custom_code(shutil.copytree(checkpoints("llama"), workplace / "remote"))
         tiny_media.image(workplace / "cat.png")
@@ -76,6 +85,12 @@ def _with_custom_code(folder: Path) -> None:
     config |= {"model_type": "own", "auto_map": {"AutoConfig": "code.Config"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "code.py").write_text("")
+
+
+def _with_chat_template(folder: Path) -> None:
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}"
+    tokenizer.save_pretrained(folder)
 
 
 def _without_batch_axis() -> dict[str, object]:

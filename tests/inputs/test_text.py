@@ -18,6 +18,7 @@ import torch
 import transformers
 from conftest import Run
 from oracle import own_attentions
+from tiny_translators import translator
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
@@ -256,26 +257,6 @@ def test_marks_that_stand_twice(
 
 
 # ------------------------------------------------------------------------------------- languages
-
-WORDS = ["<s>", "<pad>", "</s>", "<unk>", "▁the", "▁cat", "▁dog"]
-PIECES = [(word, -float(i)) for i, word in enumerate([*WORDS, "▁", *"thecadog"])]
-
-
-def translator(kind: str, **languages: str) -> tuple[Any, Any]:
-    """A tiny model and tokenizer of NLLB, mBART or mBART-50."""
-    made: dict[str, Callable[[], Any]] = {
-        "nllb": lambda: transformers.NllbTokenizer(
-            vocab={word: i for i, word in enumerate(WORDS)}, merges=[], **languages
-        ),
-        "mbart": lambda: transformers.MBartTokenizer(vocab=PIECES, **languages),
-        "mbart50": lambda: transformers.MBart50Tokenizer(vocab=PIECES, **languages),
-    }
-    tokenizer = made[kind]()
-    start = {} if kind == "mbart" else {"decoder_start_token_id": 2}
-    family = "m2m_100" if kind == "nllb" else "mbart"
-    marks = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
-    return tiny.model(family, vocab_size=len(tokenizer), **marks, **start), tokenizer
-
 
 CODES = {
     "nllb": ("deu_Latn", "fra_Latn"),
