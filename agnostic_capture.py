@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from activations.arguments import check_new_tokens, parse_numbers
+from activations.arguments import check_new_tokens, parse_layers
 from activations.cli.command import Console, Parser, exit_on_signal, run_command
-from activations.cli.messages import chosen_lines, counted, tokens_in_words, tokens_read
+from activations.cli.messages import chosen_lines, modules_and_calls, tokens_in_words, tokens_read
 from activations.document.destination import prepare_output
 from activations.document.format import FORMATS, document_size
 from activations.errors import ToolkitError, UsageError
@@ -81,7 +81,9 @@ def build_parser() -> Parser:
     choice.add_argument(
         "--list", action="store_true", help="print the model's patterns and stop; loads no weights"
     )
-    what.add_argument("--layers", metavar="LIST", help="only these layers, as in 0,4-7")
+    what.add_argument(
+        "--layers", metavar="LIST", help="only these layers, as in 0,4-7,-1; -1 is the last"
+    )
     what.add_argument(
         "--output",
         metavar="FILE",
@@ -160,7 +162,7 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
     All that can be refused without a model is refused here: it takes seconds to import torch.
     """
     answers = None if args.auto_select is None else parse_spec(args.auto_select)
-    layers = None if args.layers is None else parse_numbers(args.layers, "--layers")
+    layers = None if args.layers is None else parse_layers(args.layers)
     check_layers(checkpoint_of(args.model), layers)
     check_new_tokens(args.max_new_tokens)
     options = Options(
@@ -246,7 +248,7 @@ def _choose(console: Console, opened: OpenedModel, wanted: Wanted) -> Selection:
     answers = ask(opened.catalog)
     selection = select(opened.catalog, answers, wanted.layers)
     console.note("")
-    for line in chosen_lines(selection):
+    for line in chosen_lines(selection, selection.counts(opened.catalog.observation)):
         console.note(line)
     console.note(f'The same without questions: --auto-select "{format_spec(answers)}"')
     return selection
@@ -257,9 +259,10 @@ def _announce(
 ) -> None:
     """Say what will be captured. Raises `ToolkitError` where the disk has no room for it."""
     observation = opened.catalog.observation
-    size = expected_size(observation, selection.names, opened.lengths, args.format)
+    counts = selection.counts(observation)
+    size = expected_size(observation, counts, opened.lengths, args.format)
     parts = [
-        f"{counted(len(selection.names))} of {opened.name}",
+        f"{modules_and_calls(counts.values())} of {opened.name}",
         tokens_in_words(opened.lengths, observation.positions),
         "" if args.backend == "hooks" else f"through {args.backend}",
         f"{args.attn_implementation} attention" if args.attn_implementation else "",

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from activations.arguments import parse_numbers
+from activations.arguments import parse_layers, parse_numbers
 from activations.attention.heads import HeadName, parse_heads
 from activations.cli.command import Console, Parser, run_command
 from activations.errors import UsageError
@@ -69,7 +69,7 @@ def build_parser() -> Parser:
         const="table",
         help="print the scores of every head over the whole text; without a format: table",
     )
-    add("--layers", metavar="LIST", help="only these layers, as in 0,4-7")
+    add("--layers", metavar="LIST", help="only these layers, as in 0,4-7,-1; -1 is the last")
     add("--heads", metavar="LIST", help="only these heads, as in 0-3")
     add("--tokens", metavar="FROM:TO", help="only these token positions, as in 0:64")
     add(
@@ -158,7 +158,7 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
         output_format=args.output_format or "svg",
         summary=args.summary,
         min_weight=0.01 if args.min_weight is None else args.min_weight,
-        layers=None if args.layers is None else parse_numbers(args.layers, "--layers"),
+        layers=None if args.layers is None else parse_layers(args.layers),
         heads=None if args.heads is None else parse_numbers(args.heads, "--heads"),
         tokens=None if args.tokens is None else _token_range(args.tokens),
     )

@@ -162,7 +162,8 @@ def capture(
             check("a name, a folder or a loaded model", str, os.PathLike, model=model)
         opened = open_loaded(model, tokenizer, processor, request)
     selection = choose(opened.catalog, answers, chosen_layers)
-    size = expected_size(opened.catalog.observation, selection.names, opened.lengths, format)
+    observation = opened.catalog.observation
+    size = expected_size(observation, selection.counts(observation), opened.lengths, format)
     check_room(output, size.bytes)
     run(opened, selection, options).save(output, format=format, release=True)
     return load(output)

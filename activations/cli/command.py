@@ -106,6 +106,8 @@ class Parser(argparse.ArgumentParser):
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        # argparse knows -1 for a number, and takes -1,0 for an option
+        self._negative_number_matcher = re.compile(r"-[\d.][\d.,-]*$")
 
     def add_common_options(self) -> None:
         """Add the options that both commands have, which come last."""

@@ -165,11 +165,12 @@ def show_category(catalog: Catalog, category: str, file: TextIO) -> None:
         console.print(_table(category, patterns, console.width))
         return
     width = max(len(pattern.text) for pattern in patterns)
+    counts = [_modules(pattern) for pattern in patterns]
+    widest = max(5, *map(len, counts))
     print(f"{TITLES[category]} ({_mark_legend(patterns)})", file=file)
-    for i, pattern in enumerate(patterns):
+    for i, (pattern, count) in enumerate(zip(patterns, counts, strict=True)):
         mark = "*" if pattern.weights else " "
-        count = f"{len(pattern.names)} x"
-        line = f"{i:4} {mark} {pattern.text:{width}}  {count:>5}  {_outputs(pattern)}"
+        line = f"{i:4} {mark} {pattern.text:{width}}  {count:>{widest}}  {_outputs(pattern)}"
         print(line.rstrip(), file=file)
 
 
@@ -177,6 +178,18 @@ def _mark_legend(patterns: Sequence[Pattern]) -> str:
     if any(pattern.weights for pattern in patterns):
         return f"{len(patterns)} patterns; * returns attention weights"
     return f"{len(patterns)} patterns"
+
+
+def _modules(pattern: Pattern) -> str:
+    """`4 x`; `1 x, called 12 times` where a pass calls a module again."""
+    modules, most = len(pattern.names), max(pattern.calls, default=0)
+    if most < 2:
+        return f"{modules} x"
+    if modules == 1:
+        return f"1 x, called {most} times"
+    if min(pattern.calls) == most:
+        return f"{modules} x, called {most} times each"
+    return f"{modules} x, called {sum(pattern.calls)} times in all"
 
 
 def _outputs(pattern: Pattern) -> str:
