@@ -6,8 +6,9 @@
   python agnostic_capture.py --model gpt2 --list
   python agnostic_capture.py --model gpt2 --auto-select "attn:0;mlp:0;other:" --layers 0,4-7
 
-Asks which modules to capture, unless --auto-select answers. Then look at the attention with
-bertviz_head_model_view.py.
+Asks which modules to capture, unless --auto-select answers. Then look at the attention:
+
+  python bertviz_head_model_view.py
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from activations.document.format import FORMATS, document_size
 from activations.errors import ToolkitError, UsageError
 from activations.inputs.request import Request
 from activations.model.config_file import check_layers
+from activations.program import CAPTURE, VIEW, command_line
 from activations.selection.answers import Selection, format_spec, parse_spec, select
 from activations.session.estimate import expected_size
 from activations.session.options import BACKENDS, DTYPES, Options, checkpoint_of
@@ -50,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_parser() -> Parser:
-    parser = Parser("agnostic_capture.py", __doc__)
+    parser = Parser(CAPTURE, __doc__)
     text = parser.add_argument_group("what is read")
     text.add_argument(
         "--model",
@@ -297,7 +299,7 @@ def _write(args: argparse.Namespace, console: Console, made: Capture) -> None:
     console.note(f"{', '.join(filter(None, [tokens_read(made.header), size]))}.")
     if made.header["attention_weights"]:
         where = "" if args.output == DOCUMENT else f" --input {shlex.quote(args.output)}"
-        console.note(f"Next: python bertviz_head_model_view.py{where}")
+        console.note(f"Next: {command_line(VIEW)}{where}")
     console.result(args.output)
 
 

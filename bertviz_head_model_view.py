@@ -2,11 +2,11 @@
 """Draw the attention weights of a captured document: bertviz's head view and model view as HTML,
 single heads as figures, the scores of all heads as a table.
 
-python bertviz_head_model_view.py
-python bertviz_head_model_view.py --input capture.json --output-dir pages --view head
-python bertviz_head_model_view.py --layers 0,4-7 --heads 0-3 --tokens 0:64
-python bertviz_head_model_view.py --summary
-python bertviz_head_model_view.py --figure 1.2,3.1 --output-format pdf
+  python bertviz_head_model_view.py
+  python bertviz_head_model_view.py --input capture.json --output-dir pages --view head
+  python bertviz_head_model_view.py --layers 0,4-7 --heads 0-3 --tokens 0:64
+  python bertviz_head_model_view.py --summary
+  python bertviz_head_model_view.py --figure 1.2,3.1 --output-format pdf
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from activations.attention.heads import HeadName, parse_heads
 from activations.cli.command import Console, Parser, run_command
 from activations.errors import UsageError
 from activations.model.vocabulary import tokens_of
+from activations.program import VIEW
 from activations.system.atomic import write_together
 from activations.system.files import check_output_folder
 from activations.system.streams import standard_output
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_parser() -> Parser:
-    parser = Parser("bertviz_head_model_view.py", __doc__)
+    parser = Parser(VIEW, __doc__)
     add = parser.add_argument
     add(
         "--input",
