@@ -14,6 +14,7 @@ Asks which modules to capture, unless --auto-select answers. Then look at the at
 from __future__ import annotations
 
 import argparse
+import codecs
 import gc
 import shlex
 import sys
@@ -44,6 +45,12 @@ if TYPE_CHECKING:
     from activations.session.run import Capture
 
 DOCUMENT = "agnostic_activations.json"
+_MARKS = (  # of UTF-32 first: it begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -316,7 +323,7 @@ def _prompt(args: argparse.Namespace) -> str | None:
 def _read_prompt_file(name: str) -> str:
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        return raw.decode("utf-8-sig")  # Windows puts a mark at the start
+        return _decoded(raw)
     except UnicodeDecodeError:
         raise UsageError(
             f"--prompt-file: '{name}' is not text in UTF-8. Convert it to UTF-8."
@@ -326,6 +333,12 @@ def _read_prompt_file(name: str) -> str:
         raise ToolkitError(
             f"--prompt-file: '{name}' cannot be read: {why}. Check the path."
         ) from None
+
+
+def _decoded(raw: bytes) -> str:
+    """Text in UTF-8, or in the encoding whose mark stands at the start (Windows puts one there)."""
+    known = (encoding for mark, encoding in _MARKS if raw.startswith(mark))
+    return raw.decode(next(known, "utf-8-sig"))
 
 
 def _media(image: str | None, audio: str | None) -> tuple[Image | None, Audio | None]:

@@ -252,20 +252,24 @@ def test_not_a_number_is_null_counted_and_said(take: Take) -> None:
 @pytest.mark.parametrize(
     ("raw", "prompt"),
     [
-        ("one\r\n two é\n", "one\r\n two é"),  # the last line break is not part of it
-        ("\ufeffFrom Windows\r\n", "From Windows"),  # its mark of a text in UTF-8
+        ("one\r\n two é\n".encode(), "one\r\n two é"),  # the last line break is not part of it
+        # Windows puts a mark at the start
+        *(
+            ("\ufeffFrom Wíndows\r\n".encode(encoding), "From Wíndows")
+            for encoding in ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
+        ),
     ],
 )
 def test_prompt_from_a_file_and_from_standard_input(
-    raw: str,
+    raw: bytes,
     prompt: str,
     checkpoints: Checkpoints,
     workplace: Path,
     capture: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    Path("p.txt").write_bytes(raw.encode())
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw.encode())))
+    Path("p.txt").write_bytes(raw)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw)))
     for file in ("p.txt", "-"):
         argv = ["--model", checkpoints("llama"), "--auto-select", "attn:0", "--prompt-file", file]
         assert capture(*argv).code == 0
@@ -952,7 +956,7 @@ MORE = "--max-new-tokens takes a number of at least 1."
         ({"layers": [0.5]}, f"{TAKES_LAYERS}[0.5]."),
         ({"layers": [True, False]}, f"{TAKES_LAYERS}[True, False]."),
         ({"layers": []}, "nothing selected: --layers names no layer. Leave it out for all."),
-        ({"layers": -1}, "--layers: the selected patterns have no layer -1. Their layers are"),
+        ({"layers": -9}, "--layers: the selected patterns have no layer -9. Their layers are"),
         ({"output": None}, "output takes the name of a file, not None."),
         ({"image": 5}, "image takes the name of a file, not 5."),
         ({"chat": "no"}, "chat takes True or False, not 'no'."),
