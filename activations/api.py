@@ -49,9 +49,10 @@ class Document(reader.Document):
     ) -> View:
         """The attention as a page that shows itself in a notebook: `doc.view("model", layers=[2])`.
 
-        `view` is "head" or "model"; `layers` and `heads` are the numbers of those to show, `tokens`
-        is (first, end), None being all; lines with a weight of `min_weight` or less are not drawn;
-        `height` is in pixels. The page is what the command writes; `.save(path)` writes it too.
+        `view` is "head" or "model"; `layers` and `heads` are the numbers of those to show (layer -1
+        is the last), `tokens` is (first, end), None being all; lines with a weight of `min_weight`
+        or less are not drawn; `height` is in pixels. The page is what the command writes;
+        `.save(path)` writes it too.
 
         Raises `UsageError` for what is not there, `ToolkitError` where there is no attention.
         """
@@ -100,7 +101,7 @@ def capture(
 
     `model` is a hub name, a checkpoint folder, or a loaded model together with its `tokenizer`
     (None: the bundled demo model). `select` is what `--auto-select` takes, `layers` one number or
-    several. `format` is "json", or "safetensors" for the numbers in a second file next to the
+    several, -1 being the last. `format` is "json", or "safetensors" for the numbers in a second file next to the
     document. `dtype` and `device` may be torch's own. `target` is the decoder's text of an
     encoder-decoder model; without it the model generates up to `max_new_tokens` (16) tokens,
     greedily. A decoder-only model first generates `max_new_tokens`, if given. `image` and `audio`

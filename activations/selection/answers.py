@@ -20,6 +20,14 @@ NOTHING = (
 )
 
 
+class AnswerError(UsageError):
+    """An answer that names nothing: `what` is wrong; on the command line, --list is the help."""
+
+    def __init__(self, what: str, listed: str = "--list shows what there is.") -> None:
+        super().__init__(f"{what} {listed}")
+        self.what = what
+
+
 @dataclass(frozen=True)
 class Selection:
     """What the user chose: patterns and module names by category, in the catalogue's order.
@@ -84,6 +92,12 @@ def parse_spec(spec: str) -> dict[str, str]:
     return {category: answers.get(category, "") for category in CATEGORIES}
 
 
+def names_category(answer: str) -> str | None:
+    """The `attn:` of an answer that is written as for `--auto-select`."""
+    found = _ANOTHER.search(answer)
+    return found[0].strip(" ,") if found else None
+
+
 def format_spec(answers: dict[str, str]) -> str:
     """The `--auto-select` value that gives these answers again."""
     return ";".join(
@@ -125,9 +139,10 @@ def _resolve_item(item: str, category: str, catalog: Catalog) -> Sequence[Patter
 def _by_index(item: str, category: str, available: Sequence[Pattern]) -> Pattern:
     index = int(item)
     if not 0 <= index < len(available):
-        raise UsageError(
+        raise AnswerError(
             f"there is no {category} pattern {item}. The indices go from 0 to "
-            f"{len(available) - 1}; --list shows them."
+            f"{len(available) - 1}.",
+            "--list shows them.",
         )
     return available[index]
 
@@ -140,9 +155,9 @@ def _patterns_with_weights(category: str, catalog: Catalog) -> Sequence[Pattern]
     used = {source.module for source in sources}
     found = [pattern for pattern in available if used.intersection(pattern.names)]
     if not found:
-        raise UsageError(
+        raise AnswerError(
             f"no {category} pattern of this model returns attention weights, so 'weights' selects "
-            "nothing. --list shows what there is."
+            "nothing."
         )
     return found
 
@@ -167,25 +182,25 @@ def _by_name(item: str, category: str, catalog: Catalog) -> Pattern:
             f"'{item}' is ambiguous: it fits {len(matches)} {category} patterns. "
             f"Write more of the name: {shown}{more}."
         )
-    raise UsageError(_unknown(item, category, catalog))
+    raise _unknown(item, category, catalog)
 
 
-def _unknown(item: str, category: str, catalog: Catalog) -> str:
+def _unknown(item: str, category: str, catalog: Catalog) -> UsageError:
     message = f"Module not found: no {category} pattern is called '{item}'."
     owner = next((pattern for pattern in catalog.patterns if item in pattern.names), None)
     if owner is not None:
         layers = [layer for layer in catalog.layers_of(item) if layer is not None]
         hint = f"; select that, with --layers {describe_numbers(layers)}" if layers else ""
-        return message + f" It is one module of '{owner.text}'{hint}."
+        return UsageError(f"{message} It is one module of '{owner.text}'{hint}.")
     for other in CATEGORIES:
         if other != category and any(
             item in (p.text, p.short) or p.text.endswith(f".{item}") for p in catalog.of(other)
         ):
-            return message + f" It is in the category {other}."
+            return UsageError(f"{message} It is in the category {other}.")
     close = nearest(item, (pattern.text for pattern in catalog.of(category)))
     if close:
-        return message + f" Did you mean {quoted_list(close)}?"
-    return message + " --list shows what there is."
+        return UsageError(f"{message} Did you mean {quoted_list(close)}?")
+    return AnswerError(message)
 
 
 def select(

@@ -474,6 +474,21 @@ def test_what_the_model_is_asked_for(take: Take, monkeypatch: pytest.MonkeyPatch
         ("0\n0\n\n", ["self_attn", "mlp"], []),
         ("nonsense\n7\nself_attn\n\n\n", ["self_attn"], ["Module not found", "no attention patte"]),
         ("?\n\n\nnorm, lm_head\nmodel.norm,lm_head\n", ["norm", "lm_head"], ["comma-separated"]),
+        ("0\n0\n<\n1\n\n", ["self_attn", "gate_proj"], []),
+        ("0\n0\n<\n<\nq_proj\n\n\n", ["q_proj"], []),
+        ("<\n<\n0\n\n\n", ["self_attn"], ["This is the first question"]),
+        (
+            "attn:0\n7\nweight\nmlp:0;other:\n0\nweights\n\n\n",
+            ["self_attn"],
+            [
+                "Leave out 'attn:': this question is about attention only. Answer 0, for example.",
+                "indices go from 0 to 4. ? shows all forms of an answer.",
+                "no attention pattern is called 'weight'. ? shows all forms of an answer.",
+                "Leave out 'mlp:': this question is about attention only.",
+                "no mlp pattern of this model returns attention weights, so 'weights' selects "
+                "nothing. ? shows all forms of an answer.",
+            ],
+        ),
     ],
 )
 def test_piped_answers(answers: str, modules: list[str], said: list[str], answer: Answer) -> None:
@@ -485,7 +500,9 @@ def test_piped_answers(answers: str, modules: list[str], said: list[str], answer
         assert any(words in line for line in done.err), words
     assert not any("\x1b" in line for line in done.err)  # plain text over a pipe
     tables = sum(line.startswith("Attention (") for line in done.err)
-    assert tables == 1 + answers.startswith("?")  # ? shows the table again
+    assert tables == 1 + ("<\n<\nq_proj" in answers)  # ? does not repeat what is there
+    assert sum("T is the number of tokens" in line for line in done.err) == 1
+    assert not any("--list" in line for line in done.err)
 
 
 @pytest.mark.parametrize(
