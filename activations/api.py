@@ -101,7 +101,7 @@ def capture(
 
     `model` is a hub name, a checkpoint folder, or a loaded model together with its `tokenizer`
     (None: the bundled demo model). `select` is what `--auto-select` takes, `layers` one number or
-    several, -1 being the last. `format` is "json", or "safetensors" for the numbers in a second file next to the
+    several. `format` is "json", or "safetensors" for the numbers in a second file next to the
     document. `dtype` and `device` may be torch's own. `target` is the decoder's text of an
     encoder-decoder model; without it the model generates up to `max_new_tokens` (16) tokens,
     greedily. A decoder-only model first generates `max_new_tokens`, if given. `image` and `audio`
