@@ -522,6 +522,17 @@ def test_answers_that_end_early(answers: str, instead: str, answer: Answer) -> N
     assert answer("", "--auto-select", instead).code == 0
 
 
+@pytest.mark.parametrize("layers", ["-1,0", "0,-1", "-3,2", "=-1,-3"])
+def test_layers_from_the_end(layers: str, take: Take, view: Run) -> None:
+    """A list that begins with - is no option, to either command."""
+    argv = [f"--layers{layers}"] if layers.startswith("=") else ["--layers", layers]
+    document, _ = take("llama", *argv)
+    assert document.names == ["model.layers.0.self_attn", "model.layers.2.self_attn"]
+    done = view("--summary", "csv", "--lay", "-1,-2")
+    assert done.code == 0, done.err
+    assert {line.split(",")[1] for line in done.out[1:]} == {"0", "2"}
+
+
 def test_a_summary_and_how_to_say_the_same(checkpoints: Checkpoints, answer: Answer) -> None:
     argv = ["--layers", "0,2", "--dtype", "bfloat16", "--backend", "pyvene"]
     done = answer("1, self_attn\n0,down_proj,2-4\n\n", *argv)
