@@ -286,10 +286,11 @@ def test_layers_from_the_end(layers: list[int], shown: Any, tmp_path: Path) -> N
 
 
 def test_lists_with_the_same_layers_each_have_their_last(tmp_path: Path) -> None:
-    places = [(f"{i}.{name}", i, "self", weights(1, 2, 6, 6)) for name in "ab" for i in range(3)]
+    both = [(name, i) for name, count in (("a", 3), ("b", 5)) for i in range(count)]
+    places = [(f"{i}.{name}", i, "self", weights(1, 2, 6, 6)) for name, i in both]
     stacks, _ = read(tmp_path, *places)
     last = [(stack.name, stack.layers) for stack in take(stacks, [-1])]
-    assert last == [("Self, {layer}.a", (2,)), ("Self, {layer}.b", (2,))]
+    assert last == [("Self, {layer}.a", (2,)), ("Self, {layer}.b", (4,))]
 
 
 def test_what_leaves_nothing_at_all_is_only_an_error(tmp_path: Path) -> None:

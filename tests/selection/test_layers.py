@@ -46,7 +46,7 @@ def observed(calls: Calls, *never_called: str) -> Observation:
         ("h.0(h.0.act()) h.1(h.0.act()) h.2(h.0.act())", {"h.0.act": (0, 1, 2)}),
         # called outside of its layer
         ("h.0.a() h.0()", {"h.0.a": (0,)}),
-        ("h.0.a() h.0(h.0.a()) h.0(h.0.a())", {"h.0.a": (None, 0, 1)}),
+        ("h.0.a() h.0(h.0.a()) h.0(h.0.a()) h.0.a()", {"h.0.a": (None, 0, 1, None)}),
         # layers that are only lists are not called themselves
         ("h.0.a() h.0.a() h.1.a()", {"h.0.a": (0,), "h.1.a": (1,)}),
         # two lists have their own layers
