@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 
 from activations.outputs.shapes import in_words
-from activations.selection.layers import Layers, Numbered, find_layers
+from activations.selection.layers import Layers, Numbered, Spans, find_layers, reused_blocks
 from activations.selection.observation import Module, Observation
 
 CATEGORIES = ("attention", "mlp", "other")
@@ -100,15 +100,12 @@ def build_catalog(observation: Observation) -> Catalog:
     holders = {source.module for source in observation.weights}
     grouped: dict[tuple[str, str], list[tuple[Module, dict[str, int]]]] = defaultdict(list)
     numbering = _Numbering(observation.modules)
-    numbered: list[Numbered] = []
-    for module in observation.modules:
-        if module.class_name not in _CONTAINERS:
-            text, numbers = numbering.pattern(module.name)
-            grouped[categories[module.name], text].append((module, numbers))
-            if "layer" in numbers:
-                member = _up_to(module.name, text.split(".").index("{layer}"))
-                numbered.append(Numbered(module.name, member, numbers["layer"]))
-    layers = find_layers(numbered, observation.spans)
+    listed = [module for module in observation.modules if module.class_name not in _CONTAINERS]
+    named = {module.name: numbering.pattern(module.name) for module in listed}
+    for module in listed:
+        text, numbers = named[module.name]
+        grouped[categories[module.name], text].append((module, numbers))
+    layers = find_layers(_numbered(named, holders, observation.spans), observation.spans)
     patterns = [
         _pattern(category, text, members, holders, layers, observation)
         for (category, text), members in grouped.items()
@@ -148,9 +145,18 @@ def _counts(names: Iterable[str], observation: Observation) -> tuple[int, ...]:
     return tuple(observation.calls.get(name, 0) for name in names)
 
 
-def _up_to(name: str, part: int) -> str:
-    """`model.layers.3.mlp`, 2 -> `model.layers.3`."""
-    return ".".join(name.split(".")[: part + 1])
+def _numbered(
+    named: Mapping[str, tuple[str, dict[str, int]]], holders: Iterable[str], spans: Spans
+) -> Iterator[Numbered]:
+    """The modules that are a layer or part of one; `named` has their patterns and numbers."""
+    without = [name for name in holders if name in named and "layer" not in named[name][1]]
+    blocks = reused_blocks(without, spans)
+    for name, (text, numbers) in named.items():
+        if "layer" in numbers:
+            end = text.split(".").index("{layer}") + 1
+            yield Numbered(name, ".".join(name.split(".")[:end]), numbers["layer"])
+        elif around := [block for block in blocks if f"{name}.".startswith(f"{block}.")]:
+            yield Numbered(name, around[0], 0)
 
 
 # ---------------------------------------------------------------------------------- categories

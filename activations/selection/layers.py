@@ -2,7 +2,7 @@
 
 A layer is a member of a numbered list, and its number the one in its name. Where a pass calls a
 member several times (ALBERT has one module for all its layers), each call is a layer, and they are
-numbered in the order of the calls.
+numbered in the order of the calls. So it is with a block of attention that has no number at all.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ Spans = Mapping[str, Sequence[tuple[int, int]]]  # when each call of a module be
 class Numbered:
     """A module with a layer number in its name, and the member of a list that has this number.
 
-    `model.layers.3.mlp` is in the member `model.layers.3` of the list `model.layers`.
+    `model.layers.3.mlp` is in the member `model.layers.3` of the list `model.layers`. A block
+    without a number that is called as several layers is a list's only member, 0.
     """
 
     name: str
@@ -41,6 +42,21 @@ class Layers:
 
     calls: tuple[int | None, ...] = (None,)
     depth: int = 0
+
+
+def reused_blocks(attention: Iterable[str], spans: Spans) -> list[str]:
+    """The modules without a number that are called as layers: each call is one.
+
+    They are the outermost ones around these attention modules that are called as often, more than
+    once.
+    """
+    blocks: dict[str, None] = {}
+    for name in attention:
+        parts, calls = name.split("."), len(spans.get(name, ()))
+        around = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+        if calls > 1:
+            blocks[next(module for module in around if len(spans.get(module, ())) == calls)] = None
+    return list(blocks)
 
 
 def find_layers(modules: Iterable[Numbered], spans: Spans) -> dict[str, Layers]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from activations.errors import UsageError
 from activations.selection.answers import Selection, select
 from activations.selection.catalog import build_catalog
-from activations.selection.observation import Module, Observation
+from activations.selection.observation import Module, Observation, WeightsSource
 
 Calls = str  # "layers.0(layers.0.attn layers.0.mlp) layers.0(...)": who calls whom, in order
 
@@ -56,6 +58,31 @@ def observed(calls: Calls, *never_called: str) -> Observation:
 )
 def test_the_layer_of_each_call(calls: Calls, layers: dict[str, tuple[int | None, ...]]) -> None:
     catalog = build_catalog(observed(calls))
+    assert {name: catalog.layers_of(name) for name in layers} == layers
+
+
+@pytest.mark.parametrize(
+    ("calls", "attention", "layers"),
+    [
+        (
+            "m(m.block(m.block.a()) m.block(m.block.a())) m.norm() m.norm()",
+            ["m.block.a"],
+            {"m": (None,), "m.block": (0, 1), "m.block.a": (0, 1), "m.norm": (None,)},
+        ),
+        (  # two, in turn
+            "x(x.a()) y(y.a()) x(x.a()) y(y.a())",
+            ["x.a", "y.a"],
+            {"x": (0, 2), "x.a": (0, 2), "y.a": (1, 3)},
+        ),
+        ("m(m.a() m.a())", ["m.a"], {"m": (None,), "m.a": (0, 1)}),
+        ("m(m.a())", ["m.a"], {"m.a": (None,)}),
+    ],
+)
+def test_blocks_of_attention_without_a_number(
+    calls: Calls, attention: list[str], layers: dict[str, tuple[int | None, ...]]
+) -> None:
+    sources = tuple(WeightsSource(name, 0, (1,), "self", i) for i, name in enumerate(attention))
+    catalog = build_catalog(replace(observed(calls), weights=sources))
     assert {name: catalog.layers_of(name) for name in layers} == layers
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 import torch
+from torch import nn
 
 from activations import Document, capture
 from activations.cli.questions import show_catalog
@@ -65,6 +66,35 @@ def test_albert(shape: str, layers: Any, wanted: slice, backend: str, tmp_path: 
     assert len(document.names) == len(numbers) * a_layer  # nothing else is kept
     stacks = read_content(document, lambda *_: [], [-1]).stacks
     assert [stack.layers for stack in stacks] == [(max(numbers),)] * a_layer
+
+
+class Only(nn.Module):
+    """One module where a list of them is expected; it has no number."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.block = module
+
+    def __getitem__(self, index: int) -> nn.Module:
+        return self.block
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        yield self.block
+
+
+def test_one_module_without_a_number(tmp_path: Path) -> None:
+    model = tiny.model("albert", num_hidden_layers=12)
+    (group,) = model.albert.encoder.albert_layer_groups
+    group.albert_layers = Only(group.albert_layers[0])
+    model.albert.encoder.albert_layer_groups = Only(group)
+    document = captured(model, tmp_path, layers=[10, -1])
+    name = "albert.encoder.albert_layer_groups.block.albert_layers.block.attention"
+    assert document.names == [f"{name}@10", f"{name}@11"]
+    own = own_attentions(model, document)
+    assert {layer: torch.equal(w, own[layer]) for layer, (w,) in by_layer(document).items()} == {
+        10: True,
+        11: True,
+    }
 
 
 def test_the_calls_of_one_module_under_their_own_names(tmp_path: Path) -> None:
