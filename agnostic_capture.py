@@ -6,13 +6,15 @@
   python agnostic_capture.py --model gpt2 --list
   python agnostic_capture.py --model gpt2 --auto-select "attn:0;mlp:0;other:" --layers 0,4-7
 
-Asks which modules to capture, unless --auto-select answers. Then look at the attention with
-bertviz_head_model_view.py.
+Asks which modules to capture, unless --auto-select answers. Then look at the attention:
+
+  python bertviz_head_model_view.py
 """
 
 from __future__ import annotations
 
 import argparse
+import codecs
 import gc
 import shlex
 import sys
@@ -22,15 +24,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from activations.arguments import check_new_tokens, parse_ids, parse_numbers
+from activations.arguments import check_new_tokens, parse_ids, parse_layers
 from activations.cli.command import Console, Parser, exit_on_signal, run_command
-from activations.cli.messages import chosen_lines, counted, tokens_in_words, tokens_read
+from activations.cli.messages import chosen_lines, modules_and_calls, tokens_in_words, tokens_read
 from activations.document.destination import prepare_output
 from activations.document.format import FORMATS, document_size
 from activations.errors import ToolkitError, UsageError
 from activations.inputs.conversation import read_conversation
 from activations.inputs.request import Request
 from activations.model.config_file import check_layers
+from activations.program import CAPTURE, VIEW, command_line
 from activations.selection.answers import Selection, format_spec, parse_spec, select
 from activations.session.estimate import expected_size
 from activations.session.options import BACKENDS, DTYPES, Options, checkpoint_of
@@ -43,6 +46,12 @@ if TYPE_CHECKING:
     from activations.session.run import Capture
 
 DOCUMENT = "agnostic_activations.json"
+_MARKS = (  # of UTF-32 first: it begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_parser() -> Parser:
-    parser = Parser("agnostic_capture.py", __doc__)
+    parser = Parser(CAPTURE, __doc__)
     text = parser.add_argument_group("what is read")
     text.add_argument(
         "--model",
@@ -96,7 +105,9 @@ def build_parser() -> Parser:
     choice.add_argument(
         "--list", action="store_true", help="print the model's patterns and stop; loads no weights"
     )
-    what.add_argument("--layers", metavar="LIST", help="only these layers, as in 0,4-7")
+    what.add_argument(
+        "--layers", metavar="LIST", help="only these layers, as in 0,4-7,-1; -1 is the last"
+    )
     what.add_argument(
         "--output",
         metavar="FILE",
@@ -175,7 +186,7 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
     All that can be refused without a model is refused here: it takes seconds to import torch.
     """
     answers = None if args.auto_select is None else parse_spec(args.auto_select)
-    layers = None if args.layers is None else parse_numbers(args.layers, "--layers")
+    layers = None if args.layers is None else parse_layers(args.layers)
     check_layers(checkpoint_of(args.model), layers)
     check_new_tokens(args.max_new_tokens)
     options = Options(
@@ -276,7 +287,7 @@ def _choose(console: Console, opened: OpenedModel, wanted: Wanted) -> Selection:
     answers = ask(opened.catalog)
     selection = select(opened.catalog, answers, wanted.layers)
     console.note("")
-    for line in chosen_lines(selection):
+    for line in chosen_lines(selection, selection.counts(opened.catalog.observation)):
         console.note(line)
     console.note(f'The same without questions: --auto-select "{format_spec(answers)}"')
     return selection
@@ -287,9 +298,10 @@ def _announce(
 ) -> None:
     """Say what will be captured. Raises `ToolkitError` where the disk has no room for it."""
     observation = opened.catalog.observation
-    size = expected_size(observation, selection.names, opened.lengths, args.format)
+    counts = selection.counts(observation)
+    size = expected_size(observation, counts, opened.lengths, args.format)
     parts = [
-        f"{counted(len(selection.names))} of {opened.name}",
+        f"{modules_and_calls(counts.values())} of {opened.name}",
         tokens_in_words(opened.lengths, observation.positions),
         "" if args.backend == "hooks" else f"through {args.backend}",
         f"{args.attn_implementation} attention" if args.attn_implementation else "",
@@ -324,7 +336,7 @@ def _write(args: argparse.Namespace, console: Console, made: Capture) -> None:
     console.note(f"{', '.join(filter(None, [tokens_read(made.header), size]))}.")
     if made.header["attention_weights"]:
         where = "" if args.output == DOCUMENT else f" --input {shlex.quote(args.output)}"
-        console.note(f"Next: python bertviz_head_model_view.py{where}")
+        console.note(f"Next: {command_line(VIEW)}{where}")
     console.result(args.output)
 
 
@@ -341,7 +353,7 @@ def _prompt(args: argparse.Namespace) -> str | None:
 def _read_prompt_file(name: str) -> str:
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        return raw.decode("utf-8-sig")  # Windows puts a mark at the start
+        return _decoded(raw)
     except UnicodeDecodeError:
         raise UsageError(
             f"--prompt-file: '{name}' is not text in UTF-8. Convert it to UTF-8."
@@ -351,6 +363,12 @@ def _read_prompt_file(name: str) -> str:
         raise ToolkitError(
             f"--prompt-file: '{name}' cannot be read: {why}. Check the path."
         ) from None
+
+
+def _decoded(raw: bytes) -> str:
+    """Text in UTF-8, or in the encoding whose mark stands at the start (Windows puts one there)."""
+    known = (encoding for mark, encoding in _MARKS if raw.startswith(mark))
+    return raw.decode(next(known, "utf-8-sig"))
 
 
 def _media(image: str | None, audio: str | None) -> tuple[Image | None, Audio | None]:

@@ -2,11 +2,11 @@
 """Draw the attention weights of a captured document: bertviz's head view and model view as HTML,
 single heads as figures, the scores of all heads as a table.
 
-python bertviz_head_model_view.py
-python bertviz_head_model_view.py --input capture.json --output-dir pages --view head
-python bertviz_head_model_view.py --layers 0,4-7 --heads 0-3 --tokens 0:64
-python bertviz_head_model_view.py --summary
-python bertviz_head_model_view.py --figure 1.2,3.1 --output-format pdf
+  python bertviz_head_model_view.py
+  python bertviz_head_model_view.py --input capture.json --output-dir pages --view head
+  python bertviz_head_model_view.py --layers 0,4-7 --heads 0-3 --tokens 0:64
+  python bertviz_head_model_view.py --summary
+  python bertviz_head_model_view.py --figure 1.2,3.1 --output-format pdf
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from activations.arguments import parse_numbers
+from activations.arguments import parse_layers, parse_numbers
 from activations.attention.heads import HeadName, parse_heads
 from activations.cli.command import Console, Parser, run_command
 from activations.errors import UsageError
 from activations.model.vocabulary import tokens_of
+from activations.program import VIEW
 from activations.system.atomic import write_together
 from activations.system.files import check_output_folder
 from activations.system.streams import standard_output
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_parser() -> Parser:
-    parser = Parser("bertviz_head_model_view.py", __doc__)
+    parser = Parser(VIEW, __doc__)
     add = parser.add_argument
     add(
         "--input",
@@ -69,7 +70,7 @@ def build_parser() -> Parser:
         const="table",
         help="print the scores of every head over the whole text; without a format: table",
     )
-    add("--layers", metavar="LIST", help="only these layers, as in 0,4-7")
+    add("--layers", metavar="LIST", help="only these layers, as in 0,4-7,-1; -1 is the last")
     add("--heads", metavar="LIST", help="only these heads, as in 0-3")
     add("--tokens", metavar="FROM:TO", help="only these token positions, as in 0:64")
     add(
@@ -158,7 +159,7 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
         output_format=args.output_format or "svg",
         summary=args.summary,
         min_weight=0.01 if args.min_weight is None else args.min_weight,
-        layers=None if args.layers is None else parse_numbers(args.layers, "--layers"),
+        layers=None if args.layers is None else parse_layers(args.layers),
         heads=None if args.heads is None else parse_numbers(args.heads, "--heads"),
         tokens=None if args.tokens is None else _token_range(args.tokens),
     )

@@ -50,9 +50,10 @@ class Document(reader.Document):
     ) -> View:
         """The attention as a page that shows itself in a notebook: `doc.view("model", layers=[2])`.
 
-        `view` is "head" or "model"; `layers` and `heads` are the numbers of those to show, `tokens`
-        is (first, end), None being all; lines with a weight of `min_weight` or less are not drawn;
-        `height` is in pixels. The page is what the command writes; `.save(path)` writes it too.
+        `view` is "head" or "model"; `layers` and `heads` are the numbers of those to show (layer -1
+        is the last), `tokens` is (first, end), None being all; lines with a weight of `min_weight`
+        or less are not drawn; `height` is in pixels. The page is what the command writes;
+        `.save(path)` writes it too.
 
         Raises `UsageError` for what is not there, `ToolkitError` where there is no attention.
         """
@@ -182,7 +183,8 @@ def capture(
             check("a name, a folder or a loaded model", str, os.PathLike, model=model)
         opened = open_loaded(model, tokenizer, processor, request)
     selection = choose(opened.catalog, answers, chosen_layers)
-    size = expected_size(opened.catalog.observation, selection.names, opened.lengths, format)
+    observation = opened.catalog.observation
+    size = expected_size(observation, selection.counts(observation), opened.lengths, format)
     check_room(output, size.bytes)
     run(opened, selection, options).save(output, format=format, release=True)
     return load(output)

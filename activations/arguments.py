@@ -52,16 +52,29 @@ def numbers(asked: int | Iterable[int] | None, name: str) -> list[int] | None:
         ) from None
 
 
+def parse_layers(text: str) -> list[int]:
+    """`"0,4-7,-1"` -> [-1, 0, 4, 5, 6, 7]: as `parse_numbers`, and -1 is the last layer."""
+    return _parse(text, r"-\d{1,6}", "--layers", "0,4-7,-1")
+
+
 def parse_numbers(text: str, flag: str) -> list[int]:
     """`"0,4-7"` -> [0, 4, 5, 6, 7], sorted, each once. Raises `UsageError`, naming the flag."""
+    return _parse(text, "", flag, "0,4-7")
+
+
+def _parse(text: str, also: str, flag: str, example: str) -> list[int]:
+    """Numbers and ranges, and single numbers of the form `also`."""
     numbers: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part)
-        if not match or (match[2] and int(match[2]) < int(match[1])):
+    for part in map(str.strip, text.split(",")):
+        match = re.fullmatch(r"(\d{1,6})\s*(?:-\s*(\d{1,6}))?", part)
+        if match and int(match[2] or match[1]) >= int(match[1]):
+            numbers.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+        elif also and re.fullmatch(also, part):
+            numbers.add(int(part))
+        else:
             raise UsageError(
-                f"{flag} cannot read '{text}'. Write numbers and ranges, as in {flag} 0,4-7."
+                f"{flag} cannot read '{text}'. Write numbers and ranges, as in {flag} {example}."
             )
-        numbers.update(range(int(match[1]), int(match[2] or match[1]) + 1))
     return sorted(numbers)
 
 

@@ -15,7 +15,7 @@ import activations
 
 PACKAGE = Path(activations.__file__).parent
 FLOORS = [
-    {"text", "errors", "version"},
+    {"text", "errors", "program", "version"},
     {"outputs", "system", "arguments"},
     {"document", "model", "selection"},
     {"attention", "forward", "inputs"},

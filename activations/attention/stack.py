@@ -78,14 +78,20 @@ def take(
 ) -> list[Stack]:
     """Only these layers, heads and token positions (first, end). Raises `UsageError`.
 
+    Negative layers count from the end of those that there are: encoder and decoder each have a
+    last layer.
     `warn` gets a line for each stack that is left out because it has no such heads or tokens while
     others have. (A layer is shown whichever stack it is in.)
     """
     found = list(stacks)
     left_out: list[str] = []
     if layers is not None:
-        _check(layers, {n for s in stacks for n in s.layers}, "layer", "--layers")
-        found = [part for stack in found if (part := _take_layers(stack, layers)).layers]
+        meant = [_from_the_start(layers, stack, stacks) for stack in stacks]
+        known = {n for s in stacks for n in s.layers}
+        missing = [n for n, *found in zip(layers, *meant, strict=True) if not known & set(found)]
+        _check(missing, known, "layer", "--layers")
+        parts = map(_take_layers, stacks, meant)
+        found = [part for part in parts if part.layers]
     if heads is not None:
         _check(heads, {n for s in stacks for n in s.heads}, "head", "--heads")
         left_out += [
@@ -111,6 +117,19 @@ def take(
         for line in left_out:
             warn(line)
     return found
+
+
+def _from_the_start(layers: Sequence[int], stack: Stack, stacks: Sequence[Stack]) -> list[int]:
+    """-1 is the last of the stack's layers and of those in other stacks of the same list.
+
+    They are of the same kind (but not of the same shape), and have none of its layers.
+    """
+    there = set(stack.layers)
+    for other in stacks:
+        if other.kind == stack.kind and not there & set(other.layers):
+            there.update(other.layers)
+    in_order = sorted(there)
+    return [in_order[n] if -len(in_order) <= n < 0 else n for n in layers]
 
 
 def _check(wanted: Sequence[int], known: set[int], what: str, flag: str) -> None:

@@ -17,6 +17,7 @@ from activations.document.json_file import damaged
 from activations.document.reader import Document
 from activations.errors import ToolkitError, Warn, ignore
 from activations.outputs.tree import Element
+from activations.program import CAPTURE, command_line
 
 # Kinds of attention in the order in which they are shown; the towers of a model come after.
 _KINDS = ("self", "encoder", "decoder", "cross")
@@ -204,7 +205,7 @@ def _nothing_there(document: Document) -> str:
     held = ", ".join(patterns[:6]) or ", ".join(document.names[:6]) or "no modules"
     return (
         f"no attention weights in '{document.path}': it holds {held}. Capture the attention "
-        'modules: python agnostic_capture.py --auto-select "attn:weights"'
+        f'modules: {command_line(CAPTURE)} --auto-select "attn:weights"'
     )
 
 

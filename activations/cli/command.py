@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from activations.errors import ToolkitError, UsageError, ignore, nearest, quoted_list, unknown_value
+from activations.program import as_called, program
 from activations.system.signals import raise_interruption, signals_raised
 from activations.system.streams import is_terminal, prepare_streams, send_nowhere, standard_output
 from activations.text import printable
@@ -100,12 +101,14 @@ class Console:
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line each, as all errors of the commands are."""
 
-    def __init__(self, prog: str, description: str | None) -> None:
+    def __init__(self, script: str, description: str | None) -> None:
         super().__init__(
-            prog=prog,
-            description=description,
+            prog=program(script),
+            description=as_called(description or ""),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        # argparse knows -1 for a number, and takes -1,0 for an option
+        self._negative_number_matcher = re.compile(r"-[\d.][\d.,-]*$")
 
     def add_common_options(self) -> None:
         """Add the options that both commands have, which come last."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 from activations.outputs.shapes import Lengths
@@ -12,18 +13,29 @@ TITLES = {"attention": "Attention", "mlp": "MLP", "other": "Other"}
 _MOST_NAMED = 4  # patterns of a category
 
 
-def chosen_lines(selection: Selection) -> list[str]:
-    """One line a category: its patterns, each with its number of selected modules."""
+def chosen_lines(selection: Selection, calls: Mapping[str, int]) -> list[str]:
+    """One line a category: its patterns, each with its number of selected modules.
+
+    `calls` counts the selected calls of each module.
+    """
     lines = []
     for category, patterns in selection.patterns.items():
-        selected = set(selection.modules[category])
-        counts = [len(selected.intersection(pattern.names)) for pattern in patterns]
-        named = [f"{p.text} ({counted(n)})" for p, n in zip(patterns, counts, strict=True)]
+        counts = [[calls[name] for name in p.names if name in calls] for p in patterns]
+        named = [
+            f"{p.text} ({modules_and_calls(n)})" for p, n in zip(patterns, counts, strict=True)
+        ]
         if more := counts[_MOST_NAMED:]:
-            named[_MOST_NAMED:] = [f"and {len(more)} more ({counted(sum(more))})"]
+            named[_MOST_NAMED:] = [f"and {len(more)} more ({modules_and_calls(chain(*more))})"]
         if named:
             lines.append(f"{TITLES[category]}: {', '.join(named)}")
     return lines
+
+
+def modules_and_calls(calls: Iterable[int]) -> str:
+    """`8 modules`; `1 module in 12 calls` where some are called more than once."""
+    counts = list(calls)
+    again = f" in {counted(sum(counts), 'call')}" if any(count > 1 for count in counts) else ""
+    return counted(len(counts)) + again
 
 
 def counted(number: int, what: str = "module") -> str:

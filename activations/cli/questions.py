@@ -15,74 +15,151 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from activations.arguments import describe_numbers
 from activations.cli.messages import TITLES
 from activations.errors import UsageError
-from activations.selection.answers import format_spec, resolve_answer
+from activations.selection.answers import (
+    AnswerError,
+    format_spec,
+    names_category,
+    resolve_answer,
+)
 from activations.selection.catalog import CATEGORIES, Catalog, Pattern
 from activations.system.streams import is_terminal
 
+HELP_KEY, BACK = "?", "<"
 _WIDEST_OUTPUT = 60
 _WIDTH_FOR_COUNTS, _WIDTH_FOR_OUTPUTS = 32, 56  # of a terminal
 _WIDTH_OF_THE_REST = 32  # what a row takes besides the name: indices, counts, 12 for outputs
-HELP = (
-    "An answer is a comma-separated list of: an index (0) or several (0-2), a pattern "
-    "(model.layers.{layer}.self_attn), the end of one that fits no other (self_attn), all, or "
-    "weights (every pattern that returns attention weights). Empty: none."
+INTRODUCTION = (
+    "Which modules to capture? Answer each question with an index, a name, weights or all; Enter "
+    "selects none. ? shows all forms of an answer, < goes back."
 )
+HELP = """\
+An answer is a comma-separated list of:
+  0, 0-2     the pattern with this index, or these patterns
+  self_attn  the end of a pattern that fits no other, or a whole pattern, such
+             as model.layers.{layer}.self_attn
+  weights    every pattern that returns attention weights, each tensor once
+  all        every pattern of this category
+Enter alone selects none. < goes back to the question before.
+A pattern stands for all its layers; --layers keeps some of them.
+A shape is that of one module's output: [1,T,64] is 1 text, T tokens, 64 numbers
+for each; [1,4,T,T] is the attention of 4 heads; 2T is twice as many."""
+_FIRST = "This is the first question: there is none before it."
 
 
 def ask(catalog: Catalog) -> dict[str, str]:
     """Show each category's patterns and ask; valid answers by category.
 
-    After an invalid answer it says why and asks again. Raises `UsageError` when standard input ends
-    early.
+    After an invalid answer it says why and asks again; `<` asks the question before once more.
+    Raises `UsageError` when standard input ends early.
     """
-    # What is suggested where standard input ends: the first attention and MLP pattern.
-    suggested = {c: "0" if catalog.of(c) and c != "other" else "" for c in CATEGORIES}
+    asked = [category for category in CATEGORIES if catalog.of(category)]
     answers: dict[str, str] = {}
     read = _terminal_reader() if sys.stdin.isatty() and is_terminal(sys.stderr) else _read_plain
-    _say(HELP)
-    for category in CATEGORIES:
-        print(file=sys.stderr)
-        show_category(catalog, category, sys.stderr)
+    _say(INTRODUCTION)
+    at = 0
+    while at < len(asked):
+        _show_question(catalog, asked[at], legend=not answers)
         try:
-            answers[category] = _ask_until_valid(catalog, category, read)
+            answer = _ask_until_valid(catalog, asked[at], read, is_first=at == 0)
         except EOFError:
-            if any(answers.values()):
-                suggested |= answers
-            raise UsageError(
-                "standard input ended before all questions were answered. Give the answers with "
-                f'--auto-select "{format_spec(suggested)}".'
-            ) from None
-    return answers
+            raise _ended_early(catalog, answers) from None
+        if answer == BACK:
+            at -= 1
+        else:
+            answers[asked[at]] = answer
+            at += 1
+    return {category: answers.get(category, "") for category in CATEGORIES}
+
+
+def _show_question(catalog: Catalog, category: str, legend: bool) -> None:
+    print(file=sys.stderr)
+    show_category(catalog, category, sys.stderr)
+    if legend and (line := shapes_legend(catalog)):
+        _say(line)
+    _say(usual_line(catalog, category))
+
+
+def _ended_early(catalog: Catalog, answers: dict[str, str]) -> UsageError:
+    suggested = {category: usual_answer(catalog, category) for category in CATEGORIES}
+    if any(answers.values()):
+        suggested |= answers
+    return UsageError(
+        "standard input ended before all questions were answered. Give the answers with "
+        f'--auto-select "{format_spec(suggested)}".'
+    )
+
+
+def usual_answer(catalog: Catalog, category: str) -> str:
+    """The answer that most want: the attention weights, the first MLP pattern, nothing else."""
+    if category == "other" or not catalog.of(category):
+        return ""
+    starred = [pattern for pattern in catalog.of(category) if pattern.weights]
+    return "weights" if len(starred) > 1 else "0"
+
+
+def usual_line(catalog: Catalog, category: str) -> str:
+    """The usual answer, and what `weights` selects where that may be asked."""
+    answer = usual_answer(catalog, category)
+    if answer != "weights":
+        return f"Usual answer: {answer or 'none (Enter)'}."
+    patterns = catalog.of(category)
+    chosen = map(patterns.index, resolve_answer(answer, category, catalog))
+    return (
+        f"Usual answer: weights, which is {describe_numbers(chosen)} here: every attention tensor "
+        "once."
+    )
+
+
+def shapes_legend(catalog: Catalog) -> str:
+    """What the letters in the shapes count; empty where there are none."""
+    shapes = " ".join(pattern.outputs for pattern in catalog.patterns)
+    if re.search(r"\b\d*S\b", shapes):
+        return "In shapes, S is the number of the encoder's tokens, T that of the decoder's."
+    return "In shapes, T is the number of tokens." if re.search(r"\b\d*T\b", shapes) else ""
 
 
 Reader = Callable[[str, Sequence[Pattern]], str]  # (question, its patterns) -> the answer
 
 
-def _ask_until_valid(catalog: Catalog, category: str, read: Reader) -> str:
-    if not catalog.of(category):
-        return ""
+def _ask_until_valid(catalog: Catalog, category: str, read: Reader, is_first: bool) -> str:
+    """A valid answer, or `BACK`."""
     while True:
         answer = read(f"{TITLES[category]} to capture (? for help): ", catalog.of(category)).strip()
-        if answer == "?":
-            _say(HELP)
-            show_category(catalog, category, sys.stderr)
+        if answer == BACK and not is_first:
+            return answer
+        if answer in (HELP_KEY, BACK):
+            _say(HELP if answer == HELP_KEY else _FIRST)
             continue
         try:
-            resolve_answer(answer, category, catalog)
+            check_answer(answer, category, catalog)
         except UsageError as error:
             _say(str(error))
             continue
         return answer
 
 
-def _say(line: str) -> None:
-    """A line for the user; on a terminal wrapped between words."""
-    if is_terminal(sys.stderr):
-        Console(stderr=True).print(Text(line))
+def check_answer(answer: str, category: str, catalog: Catalog) -> None:
+    """Raise `UsageError` where a question cannot take this answer."""
+    if named := names_category(answer):
+        raise UsageError(
+            f"Leave out '{named}': this question is about {category} only. Answer 0, for example."
+        )
+    try:
+        resolve_answer(answer, category, catalog)
+    except AnswerError as error:
+        raise UsageError(f"{error.what} ? shows all forms of an answer.") from None
+
+
+def _say(line: str, file: TextIO | None = None) -> None:
+    """A line for the user, on stderr by default; on a terminal wrapped between words."""
+    file = file or sys.stderr
+    if is_terminal(file):
+        Console(file=file).print(Text(line))
     else:
-        print(line, file=sys.stderr)
+        print(line, file=file)
 
 
 # --------------------------------------------------------------------------------------- reading
@@ -152,6 +229,8 @@ def show_catalog(catalog: Catalog, file: TextIO) -> None:
         if i:
             print(file=file)
         show_category(catalog, category, file)
+    if legend := shapes_legend(catalog):
+        _say(f"\n{legend}", file)
 
 
 def show_category(catalog: Catalog, category: str, file: TextIO) -> None:
@@ -165,11 +244,13 @@ def show_category(catalog: Catalog, category: str, file: TextIO) -> None:
         console.print(_table(category, patterns, console.width))
         return
     width = max(len(pattern.text) for pattern in patterns)
+    notes = [_called(pattern) for pattern in patterns]
+    widest = max(map(len, notes))
     print(f"{TITLES[category]} ({_mark_legend(patterns)})", file=file)
-    for i, pattern in enumerate(patterns):
+    for i, (pattern, note) in enumerate(zip(patterns, notes, strict=True)):
         mark = "*" if pattern.weights else " "
-        count = f"{len(pattern.names)} x"
-        line = f"{i:4} {mark} {pattern.text:{width}}  {count:>5}  {_outputs(pattern)}"
+        modules = f"{len(pattern.names):3} x{note:{widest}}"
+        line = f"{i:4} {mark} {pattern.text:{width}}  {modules}  {_outputs(pattern)}"
         print(line.rstrip(), file=file)
 
 
@@ -177,6 +258,18 @@ def _mark_legend(patterns: Sequence[Pattern]) -> str:
     if any(pattern.weights for pattern in patterns):
         return f"{len(patterns)} patterns; * returns attention weights"
     return f"{len(patterns)} patterns"
+
+
+def _called(pattern: Pattern) -> str:
+    """`, called 12 times` where a pass calls a module again."""
+    most = max(pattern.calls, default=0)
+    if most < 2:
+        return ""
+    if len(pattern.names) == 1:
+        return f", called {most} times"
+    if min(pattern.calls) == most:
+        return f", called {most} times each"
+    return f", called {sum(pattern.calls)} times in all"
 
 
 def _outputs(pattern: Pattern) -> str:
@@ -200,11 +293,12 @@ def _table(category: str, patterns: Sequence[Pattern], width: int) -> Table:
     table.add_column("", no_wrap=True)
     table.add_column("pattern", overflow="fold", width=names)
     if counts:
-        table.add_column("modules", justify="right", no_wrap=True)
+        table.add_column("modules", justify="right", overflow="fold")
     if outputs:
         table.add_column("output", overflow="fold", style="dim")
     for i, pattern in enumerate(patterns):
         mark = "*" if pattern.weights else ""
-        cells = [str(i), mark, pattern.text, str(len(pattern.names)), _outputs(pattern)]
+        modules = f"{len(pattern.names)}{_called(pattern)}"
+        cells = [str(i), mark, pattern.text, modules, _outputs(pattern)]
         table.add_row(*(Text(cell) for cell in cells[: len(table.columns)]))
     return table

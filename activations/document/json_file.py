@@ -13,6 +13,7 @@ from typing import Any
 import simdjson
 
 from activations.errors import ToolkitError
+from activations.program import CAPTURE, command_line, program
 
 _PIECE = 8_000_000  # bytes of a file that are searched at once
 _MAX_KEPT = 16_000_000  # bytes of text; simdjson holds up to fourteen times as much
@@ -29,7 +30,7 @@ def map_file(path: Path) -> Any:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         raise ToolkitError(
-            f"there is no file '{path}'. Capture first: python agnostic_capture.py --output {path}"
+            f"there is no file '{path}'. Capture first: {command_line(CAPTURE)} --output {path}"
         ) from None
     except IsADirectoryError:
         raise ToolkitError(f"'{path}' is a folder. Name the document's file.") from None
@@ -80,7 +81,7 @@ def parse_json(path: Path, data: Any) -> Any:
             raise cut_short(path) from None
         raise ToolkitError(
             f"'{path}' is not JSON: {error.msg} in line {error.lineno}, column {error.colno}. "
-            "Name a document that agnostic_capture.py wrote."
+            f"Name a document that {program(CAPTURE)} wrote."
         ) from None
     except ValueError as error:  # an integer of thousands of digits
         raise ToolkitError(f"'{path}' is not a captured document: {error}.") from None
@@ -135,5 +136,5 @@ def another_format(path: Path) -> ToolkitError:
     return ToolkitError(
         f"'{path}' is JSON but not a captured document: it has no 'captured' with "
         "'attention_outputs', 'mlp_outputs' or 'other_outputs'. Name a document that "
-        "agnostic_capture.py wrote."
+        f"{program(CAPTURE)} wrote."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,8 +29,8 @@ class Recording:
     """What the chosen modules returned, in the order they were asked for.
 
     `outputs` maps a module's name to its output: `Tensor`s nested in lists and dicts as the module
-    nested them. A module called k times has k entries: `name`, `name@1`, ... `name@k-1`.
-    `not_called` names the chosen modules that never fired.
+    nested them. A module called k times has k entries: `name`, `name@1`, ... `name@k-1`, or those
+    of them that were asked for. `not_called` names the chosen modules that never fired.
     """
 
     outputs: dict[str, Any] = field(default_factory=dict)
@@ -43,35 +43,49 @@ def record(
     names: Iterable[str],
     progress: Callable[[str], None] | None = None,
     stop_before: str | None = None,
+    only: Mapping[str, Container[int]] | None = None,
 ) -> Recording:
     """Call `model(**inputs)` once with hooks on the named modules; return what they returned.
 
     `progress` is called with a module's name after each of its calls. `stop_before` names a module
-    that is called only after these: the pass ends there. The hooks are always removed.
+    that is called only after these: the pass ends there. Of the modules in `only`, only these calls
+    are kept, counted from 0. The hooks are always removed.
 
     Raises `ToolkitError` ("Module not found") when the model has no module of a name.
     """
-    names, progress = list(names), progress or ignore
-    calls: dict[str, list[Any]] = {name: [] for name in names}
-
-    def keep(name: str, output: Any) -> None:
-        calls[name].append(snapshot(output))
-        progress(name)
-
-    with hooked(model, names, keep), torch.no_grad(), stopping_before(model, stop_before):
+    recorder = Recorder(names, progress or ignore, only or {})
+    hooks = hooked(model, recorder.names, recorder.keep)
+    with hooks, torch.no_grad(), stopping_before(model, stop_before):
         model(**inputs)
-    return collect(calls)
+    return recorder.recording()
 
 
-def collect(calls: Mapping[str, list[Any]]) -> Recording:
-    """Calls by module -> a `Recording`."""
-    recording = Recording()
-    for name, outputs in calls.items():
-        if not outputs:
-            recording.not_called.append(name)
-        for k, output in enumerate(outputs):
-            recording.outputs[f"{name}@{k}" if k else name] = output
-    return recording
+class Recorder:
+    """Copies what modules return, call by call, as long as the pass lasts."""
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        progress: Callable[[str], None],
+        only: Mapping[str, Container[int]],
+    ) -> None:
+        self.names = list(names)
+        self._progress = progress
+        self._only = only
+        self._calls = dict.fromkeys(self.names, 0)
+        self._kept: dict[str, dict[str, Any]] = {name: {} for name in self.names}
+
+    def keep(self, name: str, output: Any) -> None:
+        call = self._calls[name]
+        self._calls[name] += 1
+        if name not in self._only or call in self._only[name]:
+            self._kept[name][f"{name}@{call}" if call else name] = snapshot(output)
+            self._progress(name)
+
+    def recording(self) -> Recording:
+        """What was kept, module by module."""
+        outputs = {key: output for kept in self._kept.values() for key, output in kept.items()}
+        return Recording(outputs, [name for name, kept in self._kept.items() if not kept])
 
 
 class _EndPass(BaseException):

@@ -96,8 +96,7 @@ def _observe(
         unsure=frozenset(asked.unsure | unexplained),
         weights=sources,
         positions=positions,
-        entered=asked.entered,
-        left=asked.left,
+        spans=dict(asked.spans),
         lost=tuple(dict.fromkeys(kind for kind, i in there if (kind, i) not in found)),
         call_form=form,
         needs_flag=needs_flag,
@@ -150,11 +149,10 @@ class _Pass:
         self.calls: dict[str, int] = {name: 0 for name, _ in model.named_modules() if name}
         self.first: dict[str, Any] = {}
         self.seen: _Seen = []
-        self.entered: dict[str, int] = {}
-        self.left: dict[str, int] = {}
+        self.spans: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self._lengths = _lengths(inputs)
         self.unsure: set[str] = set()
-        self._running: list[str] = []
+        self._running: list[int] = []  # when each module that runs was called
         self._picked_at: int | None = None  # the depth of the module that picked rows
         self._clock = count()
         options = {"use_cache": False} if accepts(model, "use_cache") else {}
@@ -169,10 +167,9 @@ class _Pass:
         return Seen(self._lengths, shapes)
 
     def _on_entry(self, name: str) -> None:
-        self.entered.setdefault(name, next(self._clock))
         if self._picked_at is not None:
             self.unsure.add(name)
-        self._running.append(name)
+        self._running.append(next(self._clock))
 
     def _on_rows_picked(self) -> None:
         """The data decides how many rows the modules get that the running module calls next."""
@@ -180,10 +177,10 @@ class _Pass:
         self._picked_at = depth if self._picked_at is None else min(depth, self._picked_at)
 
     def _on_call(self, name: str, output: Any) -> None:
-        self._running.pop()
+        began = self._running.pop()
         if self._picked_at is not None and len(self._running) < self._picked_at:
             self._picked_at = None
-        self.left[name] = next(self._clock)
+        self.spans[name].append((began, next(self._clock)))
         call = self.calls[name]
         self.calls[name] = call + 1
         self.first.setdefault(name, output)

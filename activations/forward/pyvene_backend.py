@@ -12,14 +12,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from activations.errors import ToolkitError, ignore
-from activations.forward.hooks import Recording, collect, find_modules, snapshot, stopping_before
+from activations.forward.hooks import Recorder, Recording, find_modules, stopping_before
 from activations.system.signals import signals_deferred
 
 
@@ -29,15 +29,14 @@ def record(
     names: Iterable[str],
     progress: Callable[[str], None] | None = None,
     stop_before: str | None = None,
+    only: Mapping[str, Container[int]] | None = None,
 ) -> Recording:
     """`hooks.record` by pyvene. Raises `ToolkitError` when pyvene cannot wrap the model."""
-    names = list(find_modules(model, names))  # its errors, not pyvene's
-    calls: dict[str, list[Any]] = {name: [] for name in names}
-    watch = progress or ignore
-    recorders = {name: _recorder(name, calls[name], watch) for name in names}
+    names = find_modules(model, names)  # its errors, not pyvene's
+    recorder = Recorder(names, progress or ignore, only or {})
     _recording_model_class()  # takes seconds the first time, and may be interrupted
     with signals_deferred() as gate:
-        wrapped = _intervenable(model, recorders)
+        wrapped = _intervenable(model, recorder)
         try:
             with torch.no_grad(), stopping_before(model, stop_before):
                 gate.open()
@@ -45,24 +44,21 @@ def record(
         finally:
             gate.shut = True
             wrapped._remove_forward_hooks()  # pyvene's own `finally` may have been interrupted
-    return collect(calls)
+    return recorder.recording()
 
 
-def _recorder(
-    name: str, calls: list[Any], progress: Callable[[str], None]
-) -> Callable[[Any, Any], None]:
+def _intervention(recorder: Recorder, name: str) -> Callable[[Any, Any], None]:
     def intervention(base: Any, source: Any) -> None:
-        calls.append(snapshot(base))
-        progress(name)
+        recorder.keep(name, base)
 
     return intervention
 
 
-def _intervenable(model: nn.Module, interventions: Mapping[str, Callable[..., None]]) -> Any:
+def _intervenable(model: nn.Module, recorder: Recorder) -> Any:
     """The model, wrapped by pyvene. Raises `ToolkitError` when it cannot be."""
     representations = [
-        {"component": f"{name}.output", "intervention": intervention}
-        for name, intervention in interventions.items()
+        {"component": f"{name}.output", "intervention": _intervention(recorder, name)}
+        for name in recorder.names
     ]
     recording_model = _recording_model_class()
     with_gradients = [p for p in model.parameters() if p.requires_grad]

@@ -21,8 +21,9 @@ def check_layers(folder: str, layers: Sequence[int] | None) -> None:
     """Raise `UsageError` where the model cannot have one of these layers.
 
     The limit is the longest list of modules that the configuration names. Not checked: names on the
-    hub, files that cannot be read, and models of several parts (encoder and decoder, image and
-    text), whose configurations leave out the defaults of a part.
+    hub, files that cannot be read, custom code (it may run its layers several times), and models of
+    several parts (encoder and decoder, image and text), whose configurations leave out the defaults
+    of a part.
     """
     path = Path(folder, "config.json")
     try:
@@ -33,9 +34,11 @@ def check_layers(folder: str, layers: Sequence[int] | None) -> None:
         return
     if not isinstance(fields, dict) or not _COUNTS & fields.keys() or _has_parts(fields):
         return
-    sizes = _sizes([value for key, value in fields.items() if _ANY_COUNT.search(key)])
-    most = max(sizes, default=max(layers) + 1)  # where there is no number, loading says so
-    missing = [layer for layer in layers if layer >= most]
+    sizes = list(_sizes([value for key, value in fields.items() if _ANY_COUNT.search(key)]))
+    if not sizes or "auto_map" in fields:  # where there is no number, loading says so
+        return
+    most = max(sizes)
+    missing = [layer for layer in layers if not -most <= layer < most]
     if missing:
         raise UsageError(
             f"--layers: there is no layer {missing[0]}. The model's config.json names at most "

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from activations.arguments import describe_numbers
 from activations.errors import UsageError, nearest, quoted_list
 from activations.selection.catalog import CATEGORIES, Catalog, Pattern
-from activations.selection.observation import weights_sources
+from activations.selection.observation import Observation, WeightsSource, weights_sources
 
 _ALIASES = {"attn": "attention"}
 _ANOTHER = re.compile(r"(^|[\s,])(attn|attention|mlp|other)\s*:", re.IGNORECASE)  # in an answer
@@ -20,12 +20,24 @@ NOTHING = (
 )
 
 
+class AnswerError(UsageError):
+    """An answer that names nothing: `what` is wrong; on the command line, --list is the help."""
+
+    def __init__(self, what: str, listed: str = "--list shows what there is.") -> None:
+        super().__init__(f"{what} {listed}")
+        self.what = what
+
+
 @dataclass(frozen=True)
 class Selection:
-    """What the user chose: patterns and module names by category, in the catalogue's order."""
+    """What the user chose: patterns and module names by category, in the catalogue's order.
+
+    `calls` has the calls to keep of those modules of which not every call is.
+    """
 
     patterns: dict[str, tuple[Pattern, ...]]
     modules: dict[str, tuple[str, ...]]
+    calls: dict[str, frozenset[int]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -34,6 +46,22 @@ class Selection:
     @property
     def wants_attention(self) -> bool:
         return bool(self.modules["attention"])
+
+    def weights(self, observation: Observation) -> tuple[WeightsSource, ...]:
+        """Where the attention weights among it are returned, each tensor once."""
+        kept = [s for s in observation.weights if s.call in self.calls.get(s.module, (s.call,))]
+        return weights_sources(kept, self.names)
+
+    def counts(self, observation: Observation) -> dict[str, int]:
+        """How many calls of each module are kept; one where only the data decides that."""
+        return {
+            name: len(self.calls[name]) if name in self.calls else _count(name, observation)
+            for name in self.names
+        }
+
+
+def _count(name: str, observation: Observation) -> int:
+    return 1 if name in observation.unsure else observation.calls.get(name, 0)
 
 
 def parse_spec(spec: str) -> dict[str, str]:
@@ -62,6 +90,12 @@ def parse_spec(spec: str) -> dict[str, str]:
     if not any(answers.values()):
         raise UsageError(NOTHING)
     return {category: answers.get(category, "") for category in CATEGORIES}
+
+
+def names_category(answer: str) -> str | None:
+    """The `attn:` of an answer that is written as for `--auto-select`."""
+    found = _ANOTHER.search(answer)
+    return found[0].strip(" ,") if found else None
 
 
 def format_spec(answers: dict[str, str]) -> str:
@@ -105,9 +139,10 @@ def _resolve_item(item: str, category: str, catalog: Catalog) -> Sequence[Patter
 def _by_index(item: str, category: str, available: Sequence[Pattern]) -> Pattern:
     index = int(item)
     if not 0 <= index < len(available):
-        raise UsageError(
+        raise AnswerError(
             f"there is no {category} pattern {item}. The indices go from 0 to "
-            f"{len(available) - 1}; --list shows them."
+            f"{len(available) - 1}.",
+            "--list shows them.",
         )
     return available[index]
 
@@ -120,9 +155,9 @@ def _patterns_with_weights(category: str, catalog: Catalog) -> Sequence[Pattern]
     used = {source.module for source in sources}
     found = [pattern for pattern in available if used.intersection(pattern.names)]
     if not found:
-        raise UsageError(
+        raise AnswerError(
             f"no {category} pattern of this model returns attention weights, so 'weights' selects "
-            "nothing. --list shows what there is."
+            "nothing."
         )
     return found
 
@@ -147,25 +182,25 @@ def _by_name(item: str, category: str, catalog: Catalog) -> Pattern:
             f"'{item}' is ambiguous: it fits {len(matches)} {category} patterns. "
             f"Write more of the name: {shown}{more}."
         )
-    raise UsageError(_unknown(item, category, catalog))
+    raise _unknown(item, category, catalog)
 
 
-def _unknown(item: str, category: str, catalog: Catalog) -> str:
+def _unknown(item: str, category: str, catalog: Catalog) -> UsageError:
     message = f"Module not found: no {category} pattern is called '{item}'."
     owner = next((pattern for pattern in catalog.patterns if item in pattern.names), None)
     if owner is not None:
-        layer = catalog.layer_of(item)
-        hint = "" if layer is None else f"; select that, with --layers {layer}"
-        return message + f" It is one module of '{owner.text}'{hint}."
+        layers = [layer for layer in catalog.layers_of(item) if layer is not None]
+        hint = f"; select that, with --layers {describe_numbers(layers)}" if layers else ""
+        return UsageError(f"{message} It is one module of '{owner.text}'{hint}.")
     for other in CATEGORIES:
         if other != category and any(
             item in (p.text, p.short) or p.text.endswith(f".{item}") for p in catalog.of(other)
         ):
-            return message + f" It is in the category {other}."
+            return UsageError(f"{message} It is in the category {other}.")
     close = nearest(item, (pattern.text for pattern in catalog.of(category)))
     if close:
-        return message + f" Did you mean {quoted_list(close)}?"
-    return message + " --list shows what there is."
+        return UsageError(f"{message} Did you mean {quoted_list(close)}?")
+    return AnswerError(message)
 
 
 def select(
@@ -173,33 +208,61 @@ def select(
 ) -> Selection:
     """All answers (category -> answer) and an optional layer filter -> a `Selection`.
 
-    Modules without a layer number (embeddings, final norm, head) are always kept.
+    A negative layer counts from the end of the list that a pattern counts. Modules without a layer
+    number (embeddings, final norm, head) are always kept.
     Raises `UsageError` when nothing is selected or a layer is not there.
     """
     patterns = {c: resolve_answer(answers.get(c, ""), c, catalog) for c in CATEGORIES}
     if not any(patterns.values()):
         raise UsageError(NOTHING)
-    if layers is not None:
-        _check_layers(layers, [p for found in patterns.values() for p in found])
-    modules = {
-        category: tuple(
-            name
-            for pattern in found
-            for name, layer in zip(pattern.names, pattern.layers, strict=True)
-            if layers is None or layer is None or layer in layers
-        )
-        for category, found in patterns.items()
-    }
+    if layers is None:
+        return Selection(patterns, {c: _names(found) for c, found in patterns.items()})
+    _check_layers(layers, [p for found in patterns.values() for p in found])
+    modules: dict[str, tuple[str, ...]] = {}
+    calls: dict[str, frozenset[int]] = {}
+    for category, found in patterns.items():
+        kept = {name: some for pattern in found for name, some in _kept(pattern, layers).items()}
+        modules[category] = tuple(kept)
+        calls |= {name: some for name, some in kept.items() if some is not None}
     if not any(modules.values()):
         raise UsageError("nothing selected: --layers names no layer. Leave it out for all.")
-    return Selection(patterns, modules)
+    return Selection(patterns, modules, calls)
+
+
+def _names(patterns: Iterable[Pattern]) -> tuple[str, ...]:
+    return tuple(name for pattern in patterns for name in pattern.names)
+
+
+def _kept(pattern: Pattern, layers: Sequence[int]) -> dict[str, frozenset[int] | None]:
+    """The pattern's modules that run in these layers, each with its calls there; None: all."""
+    wanted = {None, *(_from_the_start(layer, pattern) for layer in layers)}
+    found: dict[str, frozenset[int] | None] = {}
+    for name, by_call in zip(pattern.names, pattern.layers, strict=True):
+        calls = frozenset(call for call, layer in enumerate(by_call) if layer in wanted)
+        if calls:
+            found[name] = None if len(calls) == len(by_call) else calls
+    return found
+
+
+def _from_the_start(layer: int, pattern: Pattern) -> int:
+    """-1 is the last layer of the list that the pattern counts."""
+    return layer if layer >= 0 else pattern.depth + layer
 
 
 def _check_layers(layers: Sequence[int], patterns: Sequence[Pattern]) -> None:
-    known = {layer for pattern in patterns for layer in pattern.layers if layer is not None}
-    missing = [layer for layer in layers if layer not in known]
-    if known and missing:
-        raise UsageError(
-            f"--layers: the selected patterns have no layer {missing[0]}. "
-            f"Their layers are {describe_numbers(known)}."
-        )
+    """Raise `UsageError` where none of the patterns has one of these layers."""
+    there = {p: {n for calls in p.layers for n in calls if n is not None} for p in patterns}
+    known = set().union(*there.values())
+    for layer in layers if known else ():
+        if not any(_from_the_start(layer, pattern) in found for pattern, found in there.items()):
+            raise UsageError(
+                f"--layers: the selected patterns have no layer {_named(layer, patterns)}. "
+                f"Their layers are {describe_numbers(known)}."
+            )
+
+
+def _named(layer: int, patterns: Iterable[Pattern]) -> str:
+    """`7`; `-1 (7)`, where a model has that layer and the patterns have not."""
+    meant = {_from_the_start(layer, pattern) for pattern in patterns if pattern.depth}
+    number = meant.pop()
+    return str(layer) if meant or number < 0 or number == layer else f"{layer} ({number})"

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 
 from activations.outputs.shapes import in_words
+from activations.selection.layers import Layers, Numbered, Spans, find_layers, reused_blocks
 from activations.selection.observation import Module, Observation
 
 CATEGORIES = ("attention", "mlp", "other")
@@ -38,17 +39,22 @@ class Pattern:
     """One row of the catalogue: a full module name with its numbers replaced.
 
     `text` is the pattern (`model.layers.{layer}.self_attn`), `names` the modules it stands for in
-    the model's order, `layers` the layer number of each (None where there is none), `placeholders`
-    the names of the numbers replaced. `weights` says whether these modules return attention
-    weights; `outputs` describes what one of them returned to the probe.
+    the model's order, `placeholders` the names of the numbers replaced. `layers` has for each
+    module the layer of each of its calls (a single one is that of every call; None where there is
+    none), `depth` is how many layers there are. `calls` counts each module's calls in the probe,
+    and is empty where the data decides how many there are.
+    `weights` says whether these modules return attention weights; `outputs` describes what one of
+    them returned to the probe.
     """
 
     text: str
     category: str
     names: tuple[str, ...]
-    layers: tuple[int | None, ...]
+    layers: tuple[tuple[int | None, ...], ...]
     placeholders: tuple[str, ...]
     class_name: str
+    depth: int = 0
+    calls: tuple[int, ...] = ()
     weights: bool = False
     outputs: str = ""
 
@@ -68,13 +74,20 @@ class Catalog:
     def of(self, category: str) -> tuple[Pattern, ...]:
         return tuple(pattern for pattern in self.patterns if pattern.category == category)
 
-    def layer_of(self, module: str) -> int | None:
-        """The number in the place of `{layer}` in this module's name, if it has one."""
-        return self._layers.get(module)
+    def layers_of(self, module: str) -> tuple[int | None, ...]:
+        """The layer of each call of this module; a single one is that of every call."""
+        return self._layers[module]
+
+    def layer_of_call(self, module: str, call: int) -> int | None:
+        """The layer that this call belongs to, where it is known."""
+        layers = self._layers[module]
+        if len(layers) == 1:
+            return layers[0]
+        return layers[call] if call < len(layers) else None
 
     @cached_property
-    def _layers(self) -> dict[str, int | None]:
-        return {n: i for p in self.patterns for n, i in zip(p.names, p.layers, strict=True)}
+    def _layers(self) -> dict[str, tuple[int | None, ...]]:
+        return {n: found for p in self.patterns for n, found in zip(p.names, p.layers, strict=True)}
 
 
 def build_catalog(observation: Observation) -> Catalog:
@@ -87,12 +100,14 @@ def build_catalog(observation: Observation) -> Catalog:
     holders = {source.module for source in observation.weights}
     grouped: dict[tuple[str, str], list[tuple[Module, dict[str, int]]]] = defaultdict(list)
     numbering = _Numbering(observation.modules)
-    for module in observation.modules:
-        if module.class_name not in _CONTAINERS:
-            text, numbers = numbering.pattern(module.name)
-            grouped[categories[module.name], text].append((module, numbers))
+    listed = [module for module in observation.modules if module.class_name not in _CONTAINERS]
+    named = {module.name: numbering.pattern(module.name) for module in listed}
+    for module in listed:
+        text, numbers = named[module.name]
+        grouped[categories[module.name], text].append((module, numbers))
+    layers = find_layers(_numbered(named, holders, observation.spans), observation.spans)
     patterns = [
-        _pattern(category, text, members, holders, observation)
+        _pattern(category, text, members, holders, layers, observation)
         for (category, text), members in grouped.items()
     ]
     order = {category: i for i, category in enumerate(CATEGORIES)}
@@ -105,21 +120,43 @@ def _pattern(
     text: str,
     members: list[tuple[Module, dict[str, int]]],
     holders: set[str],
+    layers: dict[str, Layers],
     observation: Observation,
 ) -> Pattern:
     names = tuple(module.name for module, _ in members)
+    found = [layers.get(name, Layers()) for name in names]
     shown = next((name for name in names if name in observation.outputs), None)
     unseen = "not called" if observation.probed else ""
     return Pattern(
         text=text,
         category=category,
         names=names,
-        layers=tuple(numbers.get("layer") for _, numbers in members),
+        layers=tuple(layer.calls for layer in found),
         placeholders=tuple(members[0][1]),
         class_name=members[0][0].class_name,
+        depth=found[0].depth,
+        calls=() if observation.unsure.intersection(names) else _counts(names, observation),
         weights=category == "attention" and any(name in holders for name in names),
         outputs=unseen if shown is None else in_words(observation.outputs[shown]),
     )
+
+
+def _counts(names: Iterable[str], observation: Observation) -> tuple[int, ...]:
+    return tuple(observation.calls.get(name, 0) for name in names)
+
+
+def _numbered(
+    named: Mapping[str, tuple[str, dict[str, int]]], holders: Iterable[str], spans: Spans
+) -> Iterator[Numbered]:
+    """The modules that are a layer or part of one; `named` has their patterns and numbers."""
+    without = [name for name in holders if name in named and "layer" not in named[name][1]]
+    blocks = reused_blocks(without, spans)
+    for name, (text, numbers) in named.items():
+        if "layer" in numbers:
+            end = text.split(".").index("{layer}") + 1
+            yield Numbered(name, ".".join(name.split(".")[:end]), numbers["layer"])
+        elif around := [block for block in blocks if f"{name}.".startswith(f"{block}.")]:
+            yield Numbered(name, around[0], 0)
 
 
 # ---------------------------------------------------------------------------------- categories

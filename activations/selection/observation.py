@@ -54,9 +54,9 @@ class Observation:
     `positions` has the number of rows and columns of a kind's attention matrices, where all agree.
     `lost` names the kinds of attention that the model returns but no module does: the model changes
     them afterwards (Longformer, LED's encoder, CPM-Ant).
-    `entered` and `left` give the order of the pass: when each module was first called, and when it
-    last returned, counted in calls and returns of any module.
     `call_form` is how the model takes its inputs (see `activations.model.signature.arguments`).
+    `spans` gives the order of the pass: when each call of a module began and ended, counted in
+    calls and returns of any module. Only modules that were called have one.
     `needs_flag`: weights appear only when `output_attentions=True` is passed to the forward call.
     `warm_up`: the model replaces its own modules in its first pass, so hooks are added after one.
     `probed` is False when no pass could be run: then only names and classes are known.
@@ -69,8 +69,7 @@ class Observation:
     weights: tuple[WeightsSource, ...] = ()
     positions: dict[str, int] = field(default_factory=dict)
     lost: tuple[str, ...] = ()
-    entered: dict[str, int] = field(default_factory=dict)
-    left: dict[str, int] = field(default_factory=dict)
+    spans: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     call_form: str = "names"
     needs_flag: bool = False
     warm_up: bool = False
@@ -84,10 +83,10 @@ class Observation:
         comes after.
         """
         modules = list(modules)
-        if not modules or any(name not in self.left for name in modules):
+        if not modules or any(name not in self.spans for name in modules):
             return None
-        last = max(self.left[around] for name in modules for around in self._around(name))
-        later = [(when, name) for name, when in self.entered.items() if when > last]
+        last = max(self.spans[around][-1][1] for name in modules for around in self._around(name))
+        later = [(calls[0], name) for name, calls in self.spans.items() if calls[0][0] > last]
         return min(later)[1] if later else None
 
     def _around(self, name: str) -> list[str]:
@@ -95,7 +94,7 @@ class Observation:
         parts = name.split(".")
         number = next((i for i, part in enumerate(parts) if part.isdecimal()), 0)
         around = [".".join(parts[:end]) for end in range(number + 1, len(parts) + 1)]
-        return [module for module in around if module in self.left]
+        return [module for module in around if module in self.spans]
 
 
 def weights_sources(

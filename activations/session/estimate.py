@@ -6,7 +6,7 @@ disk without room is refused before the run wherever that can be known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from activations.document.format import Numbers, document_bytes
@@ -30,22 +30,24 @@ class Estimate:
 
 
 def expected_size(
-    observation: Observation, names: Iterable[str], lengths: Lengths, format: str = "json"
+    observation: Observation, calls: Mapping[str, int], lengths: Lengths, format: str = "json"
 ) -> Estimate:
     """What the document of these modules will take, from what the trial run showed of them.
+
+    `calls` counts the calls of each that are kept.
 
     What cannot be known before the run (modules that get rows picked by the data, and those of a
     model that could not be tried) is left out, and the estimate is "at least".
     """
     known: list[list[Numbers]] = []
     all_known = observation.probed
-    for name in names:
+    for name, count in calls.items():
         output = observation.outputs.get(name)
         numbers = None if name in observation.unsure else _numbers(output, lengths.letters)
         if numbers is None:
             all_known = False
         else:
-            known += [numbers] * observation.calls.get(name, 0)
+            known += [numbers] * count
     if lengths.at_most:
         bound = "up to" if all_known else "roughly"
     else:

@@ -17,7 +17,6 @@ from activations.outputs.tensor import Tensor
 from activations.outputs.tree import at
 from activations.selection.answers import Selection
 from activations.selection.catalog import CATEGORIES
-from activations.selection.observation import weights_sources
 from activations.session.opening import OpenedModel
 from activations.session.options import Options
 from activations.version import __version__
@@ -68,10 +67,8 @@ def _weights_entries(
     They may be missing where no attention module was chosen, only a layer that returns them too:
     then the model runs with its own attention.
     """
-    sources = weights_sources(opened.catalog.observation.weights, selection.names)
     entries: list[dict[str, Any]] = []
-    shared = {source.module for source in sources if source.call}
-    for source in sources:
+    for source in selection.weights(opened.catalog.observation):
         key = f"{source.module}@{source.call}" if source.call else source.module
         weights = at(recorded.outputs, (key, *source.element), None)
         if not isinstance(weights, Tensor):
@@ -82,8 +79,7 @@ def _weights_entries(
                 f"'{environment['attn_implementation']}'. Use --attn-implementation eager, or "
                 "choose other modules."
             )
-        # A module called several times is several layers: count its calls.
-        layer = None if source.module in shared else opened.catalog.layer_of(source.module)
+        layer = opened.catalog.layer_of_call(source.module, source.call)
         entry = {
             "module": key,
             "element": list(source.element),

@@ -25,7 +25,6 @@ from activations.model.signature import accepts, arguments
 from activations.model.state import fixed_seed, restored
 from activations.selection.answers import Selection
 from activations.selection.catalog import CATEGORIES
-from activations.selection.observation import weights_sources
 from activations.session.header import build_header, capture_warnings, describe_environment
 from activations.session.opening import OpenedModel
 from activations.session.options import Options
@@ -117,7 +116,7 @@ def _pass(
     """
     model, observation = opened.model, opened.catalog.observation
     implementation = _implementation(selection, options)
-    sources = weights_sources(observation.weights, selection.names)
+    sources = selection.weights(observation)
     with (
         restored(model),
         attention_implementation(model, implementation),
@@ -134,7 +133,12 @@ def _pass(
                 hooks.record(model, given, [])
             with asked(model):
                 recorded = BACKENDS[options.backend](
-                    model, call, selection.names, progress, observation.first_after(selection.names)
+                    model,
+                    call,
+                    selection.names,
+                    progress,
+                    observation.first_after(selection.names),
+                    selection.calls,
                 )
         return inputs, recorded, describe_environment(model, options)
 

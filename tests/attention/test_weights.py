@@ -260,6 +260,39 @@ def test_parts_and_what_they_leave_out(
     assert told == warnings
 
 
+@pytest.mark.parametrize(
+    ("layers", "shown"),
+    [
+        ([-1], [("encoder", (7,)), ("decoder", (3,)), ("cross", (3,))]),  # each has its own last
+        ([-2, 5], [("encoder", (5,)), ("decoder", (1,))]),
+        ([-3], [("encoder", (1,))]),
+        ([0, -4], "there is no layer 0 in the document. It has layers 1,3,5,7"),
+        ([-4], "there is no layer -4 in the document. It has layers 1,3,5,7"),
+    ],
+)
+def test_layers_from_the_end(layers: list[int], shown: Any, tmp_path: Path) -> None:
+    places = [(f"e.{i}.attn", i, "encoder", weights(1, 4, 6, 6)) for i in (1, 7)]
+    places += [
+        ("e.5.attn", 5, "encoder", weights(1, 2, 6, 6))
+    ]  # of the same list, in its own shape
+    places += [(f"d.{i}.attn", i, "decoder", weights(1, 2, 3, 3)) for i in (1, 3)]
+    places += [("d.3.cross", 3, "cross", weights(1, 2, 3, 6))]
+    stacks, _ = read(tmp_path, *places, decoder_tokens=list("xyz"))
+    if isinstance(shown, str):
+        with pytest.raises(UsageError, match=shown):
+            take(stacks, layers)
+    else:
+        assert [(stack.kind, stack.layers) for stack in take(stacks, layers)] == shown
+
+
+def test_lists_with_the_same_layers_each_have_their_last(tmp_path: Path) -> None:
+    both = [(name, i) for name, count in (("a", 3), ("b", 5)) for i in range(count)]
+    places = [(f"{i}.{name}", i, "self", weights(1, 2, 6, 6)) for name, i in both]
+    stacks, _ = read(tmp_path, *places)
+    last = [(stack.name, stack.layers) for stack in take(stacks, [-1])]
+    assert last == [("Self, {layer}.a", (2,)), ("Self, {layer}.b", (4,))]
+
+
 def test_what_leaves_nothing_at_all_is_only_an_error(tmp_path: Path) -> None:
     places = [
         ("e.5.attn", 5, "encoder", weights(1, 2, 6, 6)),

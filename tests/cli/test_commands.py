@@ -252,20 +252,24 @@ def test_not_a_number_is_null_counted_and_said(take: Take) -> None:
 @pytest.mark.parametrize(
     ("raw", "prompt"),
     [
-        ("one\r\n two é\n", "one\r\n two é"),  # the last line break is not part of it
-        ("\ufeffFrom Windows\r\n", "From Windows"),  # its mark of a text in UTF-8
+        ("one\r\n two é\n".encode(), "one\r\n two é"),  # the last line break is not part of it
+        # Windows puts a mark at the start
+        *(
+            ("\ufeffFrom Wíndows\r\n".encode(encoding), "From Wíndows")
+            for encoding in ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
+        ),
     ],
 )
 def test_prompt_from_a_file_and_from_standard_input(
-    raw: str,
+    raw: bytes,
     prompt: str,
     checkpoints: Checkpoints,
     workplace: Path,
     capture: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    Path("p.txt").write_bytes(raw.encode())
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw.encode())))
+    Path("p.txt").write_bytes(raw)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw)))
     for file in ("p.txt", "-"):
         argv = ["--model", checkpoints("llama"), "--auto-select", "attn:0", "--prompt-file", file]
         assert capture(*argv).code == 0
@@ -470,6 +474,21 @@ def test_what_the_model_is_asked_for(take: Take, monkeypatch: pytest.MonkeyPatch
         ("0\n0\n\n", ["self_attn", "mlp"], []),
         ("nonsense\n7\nself_attn\n\n\n", ["self_attn"], ["Module not found", "no attention patte"]),
         ("?\n\n\nnorm, lm_head\nmodel.norm,lm_head\n", ["norm", "lm_head"], ["comma-separated"]),
+        ("0\n0\n<\n1\n\n", ["self_attn", "gate_proj"], []),
+        ("0\n0\n<\n<\nq_proj\n\n\n", ["q_proj"], []),
+        ("<\n<\n0\n\n\n", ["self_attn"], ["This is the first question"]),
+        (
+            "attn:0\n7\nweight\nmlp:0;other:\n0\nweights\n\n\n",
+            ["self_attn"],
+            [
+                "Leave out 'attn:': this question is about attention only. Answer 0, for example.",
+                "indices go from 0 to 4. ? shows all forms of an answer.",
+                "no attention pattern is called 'weight'. ? shows all forms of an answer.",
+                "Leave out 'mlp:': this question is about attention only.",
+                "no mlp pattern of this model returns attention weights, so 'weights' selects "
+                "nothing. ? shows all forms of an answer.",
+            ],
+        ),
     ],
 )
 def test_piped_answers(answers: str, modules: list[str], said: list[str], answer: Answer) -> None:
@@ -481,7 +500,9 @@ def test_piped_answers(answers: str, modules: list[str], said: list[str], answer
         assert any(words in line for line in done.err), words
     assert not any("\x1b" in line for line in done.err)  # plain text over a pipe
     tables = sum(line.startswith("Attention (") for line in done.err)
-    assert tables == 1 + answers.startswith("?")  # ? shows the table again
+    assert tables == 1 + ("<\n<\nq_proj" in answers)  # ? does not repeat what is there
+    assert sum("T is the number of tokens" in line for line in done.err) == 1
+    assert not any("--list" in line for line in done.err)
 
 
 @pytest.mark.parametrize(
@@ -499,6 +520,17 @@ def test_answers_that_end_early(answers: str, instead: str, answer: Answer) -> N
     assert done.err[-1].endswith(f'Give the answers with --auto-select "{instead}".')
     assert os.listdir() == []
     assert answer("", "--auto-select", instead).code == 0
+
+
+@pytest.mark.parametrize("layers", ["-1,0", "0,-1", "-3,2", "=-1,-3"])
+def test_layers_from_the_end(layers: str, take: Take, view: Run) -> None:
+    """A list that begins with - is no option, to either command."""
+    argv = [f"--layers{layers}"] if layers.startswith("=") else ["--layers", layers]
+    document, _ = take("llama", *argv)
+    assert document.names == ["model.layers.0.self_attn", "model.layers.2.self_attn"]
+    done = view("--summary", "csv", "--lay", "-1,-2")
+    assert done.code == 0, done.err
+    assert {line.split(",")[1] for line in done.out[1:]} == {"0", "2"}
 
 
 def test_a_summary_and_how_to_say_the_same(checkpoints: Checkpoints, answer: Answer) -> None:
@@ -952,7 +984,7 @@ MORE = "--max-new-tokens takes a number of at least 1."
         ({"layers": [0.5]}, f"{TAKES_LAYERS}[0.5]."),
         ({"layers": [True, False]}, f"{TAKES_LAYERS}[True, False]."),
         ({"layers": []}, "nothing selected: --layers names no layer. Leave it out for all."),
-        ({"layers": -1}, "--layers: the selected patterns have no layer -1. Their layers are"),
+        ({"layers": -9}, "--layers: the selected patterns have no layer -9. Their layers are"),
         ({"output": None}, "output takes the name of a file, not None."),
         ({"image": 5}, "image takes the name of a file, not 5."),
         ({"chat": "no"}, "chat takes True or False, not 'no'."),

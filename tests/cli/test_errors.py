@@ -63,6 +63,7 @@ def place(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) ->
         Path("text.json").write_text("hello")
         Path("other.json").write_text('{"hello": 1}')
         Path("latin.txt").write_bytes("é".encode("latin-1"))
+        Path("half.txt").write_bytes(b"\xff\xfea")  # UTF-16 that ends within a character
         Path("nothing.txt").touch()
         Path("agnostic_activations.json").write_text("old")
         Path("empty").mkdir()

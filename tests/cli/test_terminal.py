@@ -69,8 +69,12 @@ def test_questions_with_completion_and_a_second_try(
     answer(child, "Attention", "q_pr" + TAB)
     child.expect("oj")  # completed at once: q_proj is the only one that begins so
     child.send(",0\r")
+    child.expect("Usual answer: 0.")
     answer(child, "MLP", "?\r")
     child.expect("An answer is a comma-separated list")
+    answer(child, "MLP", "<\r")
+    child.expect(r"Attention \(5 patterns")
+    answer(child, "Attention", "q_proj,0\r")
     answer(child, "MLP", "down_proj\r")
     answer(child, "Other", "\r")
     child.expect('The same without questions: --auto-select "attn:q_proj,0;mlp:down_proj;other:"')

@@ -14,15 +14,19 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def run(*argv: object, **environment: str) -> list[str]:
-    done = subprocess.run(
+    done = called(*argv, **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def called(*argv: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         list(map(str, argv)),
         env=os.environ | environment,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
 
 
 def test_both_commands_run_from_a_wheel(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,3 +66,36 @@ def test_both_commands_run_from_a_wheel(workplace: Path, monkeypatch: pytest.Mon
         "attention_model_view_demo_model.html",
     ]
     assert all(Path(page).stat().st_size > 100_000 for page in pages)
+
+    # Both name themselves and each other as they are called.
+    done = called(*capture[:-1], PYTHONPATH=where)
+    assert "\nNext: bertviz-head-model-view\n" in done.stderr
+    for command in ("agnostic-capture", "bertviz-head-model-view"):
+        lines = run(commands / command, "--help", PYTHONPATH=where)
+        assert lines[0].startswith(f"usage: {command} [")
+        assert f"  {command}" in lines  # the first example
+        assert ".py" not in "".join(lines)
+        assert run(commands / command, "--version", PYTHONPATH=where)[0].startswith(f"{command} ")
+    done = called(commands / "bertviz-head-model-view", "--input", "x.json", PYTHONPATH=where)
+    assert done.stderr.endswith("Capture first: agnostic-capture --output x.json\n")
+    assert ".py" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("folder", "advised"),
+    [(".", "python {}"), ("../clone", "python ../clone/{}"), ("../a b", "python '../a b/{}'")],
+)
+def test_a_script_called_by_its_path_names_that_path(
+    folder: str, advised: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workplace / "here").mkdir()
+    monkeypatch.chdir(workplace / "here")
+    Path(folder).mkdir(exist_ok=True)
+    script = Path(folder, "bertviz_head_model_view.py")
+    script.symlink_to(ROOT / script.name)  # Python looks for the package next to what is linked
+    capture, view = map(advised.format, ("agnostic_capture.py", "bertviz_head_model_view.py"))
+    done = called(sys.executable, script, "--input", "x.json")
+    assert done.stderr.endswith(f"Capture first: {capture} --output x.json\n")
+    shown = run(sys.executable, script, "--help")
+    assert shown[0].startswith("usage: bertviz_head_model_view.py [")
+    assert f"  {view} --summary" in shown

@@ -11,26 +11,30 @@ import tiny
 import transformers
 
 from activations.errors import UsageError
-from activations.forward.probe import list_modules
+from activations.forward.probe import list_modules, observe
 from activations.model.checkpoint import Checkpoint
 from activations.model.config_file import check_layers
 from activations.model.loading import skeleton
 from activations.selection.catalog import build_catalog
 from activations.selection.observation import Observation
 
+REUSED = ("albert", "hrm_text")  # one module is several layers
+
 
 @pytest.mark.parametrize(
-    "family", ["llama", "gpt2", "bert", "bart", "t5", "albert", "swin", "wav2vec2", "clip", "mamba"]
+    "family", ["llama", "gpt2", "bert", "bart", "t5", "swin", "wav2vec2", "clip", "mamba", *REUSED]
 )
 def test_no_layer_that_is_there_is_refused(family: str, tmp_path: Path) -> None:
     auto_class = "AutoModel"
     config = tiny.config(family, auto_class)
     config.save_pretrained(tmp_path)
     model = skeleton(Checkpoint(family, config, auto_class))
-    patterns = build_catalog(Observation(list_modules(model), probed=False)).patterns
-    layers = sorted({layer for p in patterns for layer in p.layers if layer is not None})
+    listed = Observation(list_modules(model), probed=False)
+    seen = [listed, observe(model)] if family in REUSED else [listed]
+    patterns = [pattern for observation in seen for pattern in build_catalog(observation).patterns]
+    layers = {n for p in patterns for calls in p.layers for n in calls if n is not None}
     assert layers
-    check_layers(str(tmp_path), layers)
+    check_layers(str(tmp_path), sorted(layers | {-n - 1 for n in layers}))
 
 
 @pytest.mark.parametrize(
@@ -45,6 +49,8 @@ def test_no_layer_that_is_there_is_refused(family: str, tmp_path: Path) -> None:
         ({"vision_config": {"num_hidden_layers": 3}, "text_config": {}}, None),
         ({"num_hidden_layers": 3, "text_config": {}}, None),
         ({"hidden_size": 3}, None),
+        # custom code may run its layers several times
+        ({"num_hidden_layers": 3, "auto_map": {}}, None),
         ({"num_hidden_layers": "abc"}, None),
         ({"num_hidden_layers": {}}, None),
         ([3], None),
@@ -54,8 +60,11 @@ def test_what_a_configuration_bounds(fields: Any, most: int | None, tmp_path: Pa
     (tmp_path / "config.json").write_text(json.dumps(fields))
     check_layers(str(tmp_path), [0, (most or 1000) - 1])
     if most is not None:
-        with pytest.raises(UsageError, match=f"there is no layer {most}. .* at most {most} layers"):
-            check_layers(str(tmp_path), [0, most])
+        check_layers(str(tmp_path), [-most])
+        for missing in (most, -most - 1):
+            message = f"there is no layer {missing}. .* at most {most} layers"
+            with pytest.raises(UsageError, match=message):
+                check_layers(str(tmp_path), [0, missing])
 
 
 def test_what_cannot_be_read_is_let_pass(tmp_path: Path) -> None:

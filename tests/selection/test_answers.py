@@ -75,7 +75,7 @@ def test_answers(answer: str, chosen: list[int]) -> None:
 
 
 UNKNOWN = "Module not found: no attention pattern is called"
-NO_INDEX = "there is no {0} pattern {1}. The indices go from 0 to {2}; --list shows them."
+NO_INDEX = "there is no {0} pattern {1}. The indices go from 0 to {2}. --list shows them."
 AMBIGUOUS = "'attn' is ambiguous: it fits 2 attention patterns. Write more of the name:"
 TWO = "'m.layers.{layer}.attn' or 'm.layers.{layer}.cross.attn'"
 LIKE_ATN = "'m.layers.{layer}.attn', 'm.layers.{layer}.cross.attn' or 'm.layers.{layer}.attn.self'"

@@ -95,7 +95,7 @@ def test_a_layer_is_not_attention_whatever_its_class_is_called() -> None:
     )
     catalog = catalog_of(*(tuple(module.split(":")) for module in modules.split()))
     assert texts(catalog, "attention") == ["layers.{layer}.self_attn"]
-    assert catalog.of("attention")[0].layers == (1,)  # the real layer number
+    assert catalog.of("attention")[0].layers == ((1,),)  # the real layer number
     assert "layers.{layer}" in texts(catalog, "other")  # unlike classes, still the layers
 
 
@@ -184,7 +184,7 @@ def test_patterns_format_back_to_exactly_their_modules(family: str) -> None:
     covered: list[str] = []
     for pattern in catalog.patterns:
         assert pattern.placeholders in ((), ("layer",))
-        for name, layer in zip(pattern.names, pattern.layers, strict=True):
+        for name, (layer,) in zip(pattern.names, pattern.layers, strict=True):
             assert (pattern.text.format(layer=layer) if layer is not None else pattern.text) == name
         covered += pattern.names
     assert sorted(covered) == sorted(callable_ones)  # every module in exactly one pattern

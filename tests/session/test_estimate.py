@@ -39,7 +39,8 @@ def told_and_taken(
     """What is expected, and how many bytes the document has in the end."""
     options = options or Options()
     selection = select(opened.catalog, answers)
-    expected = expected_size(opened.catalog.observation, selection.names, opened.lengths, format)
+    counts = selection.counts(opened.catalog.observation)
+    expected = expected_size(opened.catalog.observation, counts, opened.lengths, format)
     made = run(opened, selection, options)
     made.save(path, format=format)
     return expected, made, document_size(path, format)
@@ -141,8 +142,9 @@ def test_several_calls_and_none() -> None:
     shape = Shape((1, Count("T"), 1000), "float32")
     seen = Observation(modules, calls={"a": 1, "b": 3, "c": 0}, outputs={"a": shape, "b": [shape]})
     once, thrice, never = (
-        expected_size(seen, [name], Lengths(10)).bytes - expected_size(seen, [], Lengths(10)).bytes
-        for name in "abc"
+        expected_size(seen, {name: count}, Lengths(10)).bytes
+        - expected_size(seen, {}, Lengths(10)).bytes
+        for name, count in seen.calls.items()
     )
     assert once == pytest.approx(120_000, rel=0.01)
     assert thrice == 3 * once
@@ -163,7 +165,7 @@ def test_several_calls_and_none() -> None:
 def test_how_sure_it_is(lengths: Lengths, changes: dict[str, Any], bound: str) -> None:
     known: dict[str, Any] = {"calls": {"a": 1}, "outputs": {"a": Shape((Count("T"),), "float32")}}
     seen = Observation((Module("a", "A"),), **(known | changes))
-    found = expected_size(seen, ["a"], lengths)
+    found = expected_size(seen, {"a": 1}, lengths)
     assert found.bound == bound
     assert str(found).startswith(f"{bound} ")
 

@@ -173,6 +173,7 @@ def test_a_wrong_argument_raises_at_once(document: Document, arguments: dict[str
 def test_numbers_are_taken_as_people_write_them(document: Document) -> None:
     page = document.view(layers=[2], heads=[0, 1]).page
     assert document.view(layers=2, heads=range(2)).page == page
+    assert document.view(layers=-1, heads=range(2)).page == page
     assert document.view(layers=np.array([2]), heads=(1, 0)).page == page
     assert document.view(min_weight=np.float32(0.25)).page == document.view(min_weight=0.25).page
 
