@@ -445,7 +445,7 @@ def test_a_link_that_leads_out_is_not_followed(workplace: Path, view: Run) -> No
     make_pages(workplace / "made", [Layer(0, random_weights(0, 1, 2))])
     Path("precious").write_text("precious")
     Path("bertviz").mkdir()
-    link = Path("bertviz/attention_head_view_Family_Tiny-1.html")
+    link = Path("bertviz/attention_head_view_Family_Tiny-1_capture.html")
     link.symlink_to(workplace / "precious")
     done = view("--input", "made/capture.json")
     assert done.code == 1
