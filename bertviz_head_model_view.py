@@ -3,7 +3,7 @@
 single heads as figures, the scores of all heads as a table.
 
   python bertviz_head_model_view.py
-  python bertviz_head_model_view.py --input capture.json --output-dir pages --view head
+  python bertviz_head_model_view.py capture.json --output-dir pages --view head
   python bertviz_head_model_view.py --layers 0,4-7 --heads 0-3 --tokens 0:64
   python bertviz_head_model_view.py --summary
   python bertviz_head_model_view.py --figure 1.2,3.1 --output-format pdf
@@ -12,6 +12,7 @@ single heads as figures, the scores of all heads as a table.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import webbrowser
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 from activations.arguments import parse_layers, parse_numbers
 from activations.attention.heads import HeadName, parse_heads
 from activations.cli.command import Console, Parser, run_command
-from activations.errors import UsageError
+from activations.errors import UsageError, unknown_value
 from activations.model.vocabulary import tokens_of
 from activations.program import VIEW
 from activations.system.atomic import write_together
@@ -45,11 +46,12 @@ def build_parser() -> Parser:
     parser = Parser(VIEW, __doc__)
     add = parser.add_argument
     add(
-        "--input",
+        "file",
         metavar="FILE",
-        default="agnostic_activations.json",
-        help="the captured document (agnostic_activations.json)",
+        nargs="?",
+        help="the captured document (default: agnostic_activations.json)",
     )
+    add("--input", metavar="FILE", help="the same as FILE")
     add(
         "--output-dir",
         metavar="DIR",
@@ -65,7 +67,7 @@ def build_parser() -> Parser:
     add("--output-format", choices=FIGURE_FORMATS, help="format of the figures (default: svg)")
     add(
         "--summary",
-        choices=SUMMARY_FORMATS,
+        metavar=f"{{{','.join(SUMMARY_FORMATS)}}}",
         nargs="?",
         const="table",
         help="print the scores of every head over the whole text; without a format: table",
@@ -87,8 +89,9 @@ def build_parser() -> Parser:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the command line asks for: which files, of which part of the document, and how."""
+    """What the command line asks for: which files, of which part of which document, and how."""
 
+    document: str
     views: list[str]
     figures: list[HeadName]
     output_format: str
@@ -109,7 +112,7 @@ def show_attention(args: argparse.Namespace, console: Console) -> None:
 
     if wanted.views or wanted.figures:
         check_output_folder(args.output_dir)
-    with Document(args.input) as document:
+    with Document(wanted.document) as document:
         content = read_content(
             document, tokens_of, wanted.layers, wanted.heads, wanted.tokens, console.warn
         )
@@ -133,7 +136,8 @@ def make_pages(wanted: Wanted, content: Content) -> dict[str, bytes]:
     from activations.views.page import build_pages, page_name
 
     pages = build_pages(wanted.views, content.caption, content.stacks, wanted.min_weight)
-    return {page_name(view, content.caption.model): page for view, page in pages.items()}
+    caption = content.caption
+    return {page_name(v, caption.model, caption.document): page for v, page in pages.items()}
 
 
 def make_figures(wanted: Wanted, content: Content, console: Console) -> dict[str, bytes]:
@@ -153,23 +157,39 @@ def make_figures(wanted: Wanted, content: Content, console: Console) -> dict[str
 def read_wanted(args: argparse.Namespace) -> Wanted:
     """The arguments, read and checked against each other. Raises `UsageError`."""
     pages_too = args.view is not None or (args.figure is None and args.summary is None)
+    document, summary = _document_and_summary(args)
     wanted = Wanted(
+        document=document,
         views=_views(args.view) if pages_too else [],
         figures=[] if args.figure is None else parse_heads(args.figure, "--figure"),
         output_format=args.output_format or "svg",
-        summary=args.summary,
+        summary=summary,
         min_weight=0.01 if args.min_weight is None else args.min_weight,
         layers=None if args.layers is None else parse_layers(args.layers),
         heads=None if args.heads is None else parse_numbers(args.heads, "--heads"),
         tokens=None if args.tokens is None else _token_range(args.tokens),
     )
-    for flag, name in (("--input", args.input), ("--output-dir", args.output_dir)):
-        if not name:
+    named = (("FILE", args.file), ("--input", args.input), ("--output-dir", args.output_dir))
+    for flag, name in named:
+        if name == "":
             raise UsageError(f"{flag} is empty. Leave it out, or name one.")
     if not 0 <= wanted.min_weight < 1:
         raise UsageError("--min-weight takes a number of at least 0 and less than 1.")
     _refuse_unused_options(args, wanted)
     return wanted
+
+
+def _document_and_summary(args: argparse.Namespace) -> tuple[str, str | None]:
+    """Which document, and as what to print its scores. Raises `UsageError`."""
+    file, summary = args.file, args.summary
+    if summary is not None and summary not in SUMMARY_FORMATS:
+        is_document = summary.endswith(".json") or os.path.isfile(summary)
+        if not is_document or file or args.input:
+            raise unknown_value("--summary", summary, SUMMARY_FORMATS)
+        file, summary = summary, "table"  # of `--summary FILE`, argparse takes FILE for the format
+    if file is not None and args.input is not None:
+        raise UsageError("FILE and --input cannot be combined. Give one of them.")
+    return file or args.input or "agnostic_activations.json", summary
 
 
 def _refuse_unused_options(args: argparse.Namespace, wanted: Wanted) -> None:

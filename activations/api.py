@@ -29,14 +29,19 @@ from activations.views.score_table import score_rows
 class Document(reader.Document):
     """A capture on disk, its attention as scores and as a page."""
 
-    def scores(self) -> list[dict[str, Any]]:
+    def scores(self, by: str | None = None) -> list[dict[str, Any]]:
         """What each head does, over the whole text: one dict a head, as for a `pandas.DataFrame`.
 
         The keys are "attention" (its kind), "layer", "head" and the names in
         `activations.attention.scores.SCORES`, where the scores are defined; NaN where one is not.
-        Raises `ToolkitError` where the document holds no attention weights.
+        `by` names a score: the strongest heads come first (of entropy the lowest), those for which
+        it is not defined last. Without it they are in the document's order.
+
+        Raises `UsageError` where `by` is no score, `ToolkitError` where the document holds no
+        attention weights.
         """
-        return score_rows(read_content(self, tokens_of).stacks)
+        check("the name of a score", str, NoneType, by=by)
+        return score_rows(read_content(self, tokens_of).stacks, by)
 
     def view(
         self,

@@ -71,17 +71,18 @@ def page() -> str:
 
 
 def section(parser: argparse.ArgumentParser) -> str:
-    """One command: a table for each group of its options, argparse's own group last."""
-    groups = [group for group in parser._action_groups if group._group_actions]
-    own = [group for group in groups if group.title == "options"]
+    """One command: a table for each group of its options, argparse's own groups last."""
+    own = ("positional arguments", "options")
+    tables: dict[str, list[argparse.Action]] = {}
+    for group in sorted(parser._action_groups, key=lambda group: group.title in own):
+        title = "general" if group.title in own else group.title or ""
+        tables.setdefault(title, []).extend(group._group_actions)
     parts = [f"## {parser.prog}\n"]
-    for group in [*(g for g in groups if g not in own), *own]:
-        if len(groups) > 1:
-            title = "general" if group in own else group.title or ""
+    for title, actions in tables.items():
+        if len(tables) > 1:
             parts.append(f"### {title.capitalize()}\n")
         parts.append("| option | what it does | default |\n|---|---|---|")
-        parts += [row(action) for action in group._group_actions]
-        parts.append("")
+        parts += [*map(row, actions), ""]
     for one_of in parser._mutually_exclusive_groups:
         flags = [f"`{action.option_strings[-1]}`" for action in one_of._group_actions]
         parts.append(f"{' and '.join(flags)} cannot be combined.\n")
@@ -100,6 +101,8 @@ def row(action: argparse.Action) -> str:
 
 def spelling(action: argparse.Action) -> str:
     """The option with what it takes: `--layers LIST`, `--format json` or `safetensors`."""
+    if not action.option_strings:
+        return f"`[{action.metavar}]`"
     flag = action.option_strings[-1]
     if action.nargs == 0:
         return f"`{flag}`"

@@ -12,8 +12,11 @@ Each is a mean over the tokens that attend, of the attention weights that go to
 and of the `entropy` of the attention weights, -sum(p ln p) in nats: 0 where all goes to one token,
 ln(n) where it is spread evenly over n. Rows that do not sum to 1 are divided by their sum.
 
+Each head's rows that are not finite are left out of its means.
+
 Cross attention has no previous and no next token; there, all tokens of the decoder count. Where
-only positions are known, not tokens, there is no `same_token` and no `induction`.
+only positions are known, not tokens, there is no `same_token` and no `induction`. Virtual tokens
+before the text (prefix tuning) are no tokens of it; they count for the entropy only.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import numpy as np
 from activations.attention.stack import Stack
 
 SCORES = ("previous_token", "induction", "same_token", "first_token", "entropy")
+LOWEST_FIRST = "entropy"  # of the others, the highest is the strongest
 _TINY = np.float32(1e-30)  # added to a weight, so that 0 ln 0 is 0; it changes no other
 
 
@@ -48,9 +52,10 @@ def _score(stack: Stack) -> np.ndarray:
             continue
         if weights.dtype.kind != "f":  # only 0 and 1
             weights = weights.astype(np.float32)
-        if not np.isfinite(weights).all():
-            weights = np.where(np.isfinite(weights), weights, 0)
-        means = [_mean(weights, mask) for mask in masks]
+        sound = np.isfinite(weights).all(axis=-1)  # (heads, rows)
+        if not sound.all():
+            weights = np.where(sound[..., None], weights, 0)
+        means = [_mean(weights, mask, sound) for mask in masks]
         scores[i] = np.stack([*means, _entropy(weights)], axis=-1)
     return scores
 
@@ -62,13 +67,13 @@ def _masks(stack: Stack) -> tuple[np.ndarray, ...]:
     """
     same = _same_tokens(stack)
     previous, induction, first = (np.zeros_like(same) for _ in range(3))
-    if stack.is_cross:
-        first[:, 0] = True
-    else:
-        np.fill_diagonal(previous[1:], True)
+    first[:, stack.prefix] = True
+    if stack.offset is not None:
+        is_own = np.eye(same.shape[0], same.shape[1], stack.offset, dtype=bool)
+        previous[:, stack.prefix : -1] = is_own[:, stack.prefix + 1 :]
         # Not what followed the token just before: that is the attending token itself.
-        induction[:, 1:] = np.tril(same, -2)[:, :-1]
-        first[1:, 0] = True
+        induction[:, 1:] = np.tril(same, stack.offset - 2)[:, :-1]
+        first[is_own[:, stack.prefix]] = False
     return previous, induction, same, first
 
 
@@ -79,14 +84,19 @@ def _same_tokens(stack: Stack) -> np.ndarray:
     code = {token: i for i, token in enumerate(dict.fromkeys((*stack.rows, *stack.columns)))}
     rows, columns = (np.array([code[t] for t in side]) for side in (stack.rows, stack.columns))
     same: np.ndarray = rows[:, None] == columns
+    same[:, : stack.prefix] = False
     return same
 
 
-def _mean(weights: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(heads, rows, columns) -> (heads,): the mean over rows in which a weight counts, else NaN."""
-    count = np.count_nonzero(mask.any(axis=1))
-    total: np.ndarray = weights[:, mask].sum(axis=1, dtype=np.float64)
-    return total / count if count else np.full(len(weights), np.nan)
+def _mean(weights: np.ndarray, mask: np.ndarray, sound: np.ndarray) -> np.ndarray:
+    """(heads, rows, columns) -> (heads,): the mean over sound rows in which a weight counts.
+
+    NaN for a head that has none. Rows that are not sound hold zeros.
+    """
+    count = (sound & mask.any(axis=1)).sum(axis=1)
+    total = weights[:, mask].sum(axis=1, dtype=np.float64)
+    mean: np.ndarray = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    return mean
 
 
 def _entropy(weights: np.ndarray) -> np.ndarray:

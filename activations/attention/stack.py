@@ -22,10 +22,12 @@ class Stack:
 
     `weights` holds an array (heads, rows, columns) for each of `layers`; rows are the tokens that
     attend (queries), columns those attended to (keys). `heads` are the heads' real numbers.
-    A second sentence starts at row and column `split`, the text that the model generated at
-    `written`. `start` is the position in the text of the first row and column; `has_whole_rows`
-    says that almost no attention went to tokens that were left out. `knows_tokens` is False where
-    the document lacks tokens, so that positions stand for them. `scores` is what
+    There may be fewer rows than columns: rows are the last tokens of the columns' text, unless
+    `is_aligned` is False (pooled rows). `start` is the position in the text of the first column,
+    negative where virtual tokens stand before the text (prefix tuning). A second sentence starts at
+    column `split`, the text that the model generated at `written`. `has_whole_rows` says that
+    almost no attention went to tokens that were left out. `knows_tokens` is False where the
+    document lacks tokens, so that positions stand for them. `scores` is what
     `activations.attention.scores` computes, (layers, heads, scores).
     """
 
@@ -39,6 +41,7 @@ class Stack:
     split: int | None = None
     written: int | None = None
     start: int = 0
+    is_aligned: bool = True
     has_whole_rows: bool = True
     knows_tokens: bool = True
     scores: np.ndarray | None = None
@@ -59,14 +62,42 @@ class Stack:
         return self.kind.endswith("cross")
 
     @property
+    def offset(self) -> int | None:
+        """Row i is the token of column i + offset; None where rows are no tokens of the columns."""
+        return len(self.columns) - len(self.rows) if self.is_aligned and not self.is_cross else None
+
+    @property
+    def prefix(self) -> int:
+        """How many of the columns are virtual tokens before the text."""
+        return max(-self.start, 0)
+
+    @property
+    def row_start(self) -> int:
+        """The position in its text of the first row."""
+        return self.start + (self.offset or 0)
+
+    @property
     def size(self) -> str:
         """How many tokens: `24`, or `3 x 24` where rows and columns differ."""
         rows, columns = len(self.rows), len(self.columns)
         return str(rows) if rows == columns else f"{rows} x {columns}"
 
-    def reaches(self, position: int) -> bool:
-        """Whether both rows and columns have a token there."""
-        return position < min(len(self.rows), len(self.columns))
+    @property
+    def end(self) -> int:
+        """The position after the last of rows and columns."""
+        return max(self.row_start + len(self.rows), self.start + len(self.columns))
+
+    def within(self, first: int, end: int) -> tuple[slice, slice]:
+        """The rows and the columns whose positions in the text are first:end."""
+        return (
+            slice(max(first - self.row_start, 0), max(end - self.row_start, 0)),
+            slice(max(first - self.start, 0), max(end - self.start, 0)),
+        )
+
+    def reaches(self, first: int, end: int) -> bool:
+        """Whether both rows and columns have tokens at positions first:end."""
+        rows, columns = self.within(first, end)
+        return bool(self.rows[rows] and self.columns[columns])
 
 
 def take(
@@ -101,7 +132,7 @@ def take(
         ]
         found = [part for stack in found if (part := _take_heads(stack, heads)).heads]
     if tokens is not None and found:
-        longest = max(len(side) for stack in found for side in (stack.rows, stack.columns))
+        longest = max(stack.end for stack in found)
         if tokens[1] > longest or tokens[0] >= tokens[1]:
             raise UsageError(
                 f"--tokens {tokens[0]}:{tokens[1]} is outside the text: there are tokens "
@@ -110,9 +141,9 @@ def take(
         left_out += [
             f"--tokens leaves out '{s.name}', which has {s.size} tokens."
             for s in found
-            if not s.reaches(tokens[0])
+            if not s.reaches(*tokens)
         ]
-        found = [_take_tokens(stack, *tokens) for stack in found if stack.reaches(tokens[0])]
+        found = [_take_tokens(stack, *tokens) for stack in found if stack.reaches(*tokens)]
     if found:
         for line in left_out:
             warn(line)
@@ -161,26 +192,28 @@ def _take_heads(stack: Stack, heads: Sequence[int]) -> Stack:
     )
 
 
-def _stays_inside(weights: np.ndarray, start: int, end: int) -> bool:
-    """Whether rows start:end attend only to columns start:end."""
-    rows = np.abs(weights[:, start:end])
-    outside = rows[..., :start].sum(axis=-1) + rows[..., end:].sum(axis=-1)
+def _stays_inside(weights: np.ndarray, columns: slice) -> bool:
+    """Whether these rows attend only to these columns."""
+    size = np.abs(weights)
+    outside = size[..., : columns.start].sum(axis=-1) + size[..., columns.stop :].sum(axis=-1)
     return bool((outside < _NEARLY_NONE).all())
 
 
-def _take_tokens(stack: Stack, start: int, end: int) -> Stack:
-    rows = stack.rows[start:end]
-    split = None if stack.split is None else stack.split - start
-    written = None if stack.written is None else max(stack.written - start, 0)
+def _take_tokens(stack: Stack, first: int, end: int) -> Stack:
+    rows, columns = stack.within(first, end)
+    kept = stack.columns[columns]
+    split, written = (
+        None if mark is None else mark - columns.start for mark in (stack.split, stack.written)
+    )
     return replace(
         stack,
-        has_whole_rows=all(_stays_inside(weights, start, end) for weights in stack.weights),
-        weights=tuple(weights[:, start:end, start:end] for weights in stack.weights),
-        rows=rows,
-        columns=stack.columns[start:end],
-        start=stack.start + start,
-        split=split if split is not None and 0 < split < len(rows) else None,
-        written=written if written is not None and written < len(rows) else None,
+        has_whole_rows=all(_stays_inside(weights[:, rows], columns) for weights in stack.weights),
+        weights=tuple(weights[:, rows, columns] for weights in stack.weights),
+        rows=stack.rows[rows],
+        columns=kept,
+        start=stack.start + columns.start,
+        split=split if split is not None and 0 < split < len(kept) else None,
+        written=max(written, 0) if written is not None and written < len(kept) else None,
     )
 
 

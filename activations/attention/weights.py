@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from activations.arguments import numbered
+from activations.attention.sides import (
+    Header,
+    column_of,
+    find_sides,
+    read_in_steps,
+    tokens_of,
+)
 from activations.attention.stack import Stack, are_probabilities
 from activations.document.header import is_count
 from activations.document.json_file import damaged
@@ -22,10 +29,8 @@ from activations.program import CAPTURE, command_line
 # Kinds of attention in the order in which they are shown; the towers of a model come after.
 _KINDS = ("self", "encoder", "decoder", "cross")
 _KIND = re.compile(r"[a-z0-9_]{1,60}")
-_READS_TOKENS = ("self", "encoder", "text")  # other kinds have tokens only under their own name
 _MAX_LAYER = 1_000_000  # a layer number is smaller
 _MAX_PLACES = 10_000  # each takes space in the page, however small it is
-Header = Mapping[str, Any]
 _CROSS_NAME = re.compile(r"cross|encoder_attn|EncDec", re.IGNORECASE)
 
 
@@ -60,7 +65,8 @@ def read_attention(
     `tokens` are those that were looked up for a document that has only ids, by their keys in a
     header ("tokens", "decoder_tokens"). Layers that cannot be shown token by token are left out
     with a warning. Raises `ToolkitError` when the document holds no attention weights, a batch of
-    more than one, or nothing of the shape `(batch, heads, seq_len, seq_len)`.
+    more than one, or nothing of the shape `(batch, heads, seq_len, seq_len)`; there may be fewer
+    rows than columns.
     """
     places = find_weights(document)
     if not places:
@@ -77,7 +83,7 @@ def read_attention(
         weights = document.tensor(place.module, *place.element)
         if place.axes and sorted(place.axes) == list(range(weights.ndim)):
             weights = weights.transpose(place.axes)
-        problem = _problem(place, weights, len(_tokens(header, place.kind) or ()))
+        problem = _problem(place, weights, len(tokens_of(header, place.kind) or ()))
         if problem is None:
             found.append((place, weights[0]))
         else:
@@ -114,7 +120,8 @@ def _without_duplicates(found: list[tuple[Place, np.ndarray]]) -> list[tuple[Pla
 def find_weights(document: Document) -> list[Place]:
     """Where the attention weights are: as the capture noted, else by their shapes.
 
-    That is a square 4-D element 1, else any other element that is a batch of attention matrices.
+    That is a square 4-D element 1, else any other element that is a batch of attention matrices;
+    else one with fewer rows than columns.
     """
     noted = document.attention_weights
     if noted is not None:
@@ -150,13 +157,16 @@ def _is_number(value: Any) -> bool:
 def _guessed(document: Document, name: str) -> Place | None:
     sizes = document.element_shapes(name)
     candidates = sorted(sizes, key=lambda element: element != (1,))  # element 1 first
-    square = [e for e in candidates if len(sizes[e]) == 4 and sizes[e][2] == sizes[e][3]]
+    kind = _kind_of(document, name)
+    matrices = [e for e in candidates if len(sizes[e]) == 4]
+    fitting = [e for e in matrices if sizes[e][2] == sizes[e][3]] or [
+        e for e in matrices if _fits(kind, sizes[e]) and _holds_weights(document, name, e)
+    ]
     # The user meant an element 1 of another shape: let the error name it.
-    chosen = square[0] if square else (1,) if len(sizes.get((1,), ())) > 1 else None
-    if chosen is None:
-        return None
+    meant = [(1,)] if len(sizes.get((1,), ())) > 1 else []
     numbers = re.findall(r"(?:^|\.)(\d{1,6})(?=\.|$)", name)
-    return Place(name, chosen, int(numbers[0]) if numbers else 0, _kind_of(document, name))
+    layer = int(numbers[0]) if numbers else 0
+    return next((Place(name, e, layer, kind) for e in [*fitting, *meant]), None)
 
 
 def _kind_of(document: Document, name: str) -> str:
@@ -165,6 +175,30 @@ def _kind_of(document: Document, name: str) -> str:
     if _CROSS_NAME.search(name):
         return "cross"
     return "decoder" if "decoder" in name else "encoder"
+
+
+def _fits(kind: str, shape: tuple[int, ...]) -> bool:
+    """Whether weights of this kind can have this shape.
+
+    Rows may be fewer than columns: those of the last tokens, after others that are in a cache, or
+    of all tokens, after virtual ones (prefix tuning).
+    """
+    return len(shape) == 4 and 0 not in shape and (kind.endswith("cross") or shape[2] <= shape[3])
+
+
+def _holds_weights(document: Document, name: str, element: Element) -> bool:
+    """Whether a tensor's numbers are attention weights: keys and values are oblong too."""
+    try:
+        return _sum_to_one(document.tensor(name, *element))
+    except ToolkitError:  # no tensor: its shape is a guess by its first rows
+        return False
+
+
+def _sum_to_one(weights: np.ndarray) -> bool:
+    """Whether these are attention weights: rows sum to 1, or to less where there are sinks."""
+    finite = np.isfinite(weights)
+    most = weights.sum(axis=-1, where=finite).max(initial=0)
+    return are_probabilities(weights) and bool(0 < most <= 1.05 or not finite.any())
 
 
 @dataclass(frozen=True)
@@ -178,8 +212,8 @@ class _Problem:
 
 def _problem(place: Place, weights: np.ndarray, tokens: int) -> _Problem | None:
     shape = weights.shape
-    square = place.kind.endswith("cross") or shape[-2:-1] == shape[-1:]
-    if len(shape) != 4 or not square or 0 in shape:
+    is_square = place.kind.endswith("cross") or shape[-2:-1] == shape[-1:]
+    if not _fits(place.kind, shape) or not (is_square or _sum_to_one(weights)):
         return _Problem(
             f"has the shape {shape}, expected (batch, heads, seq_len, seq_len)",
             "Choose other --layers, or capture modules that return attention weights.",
@@ -218,6 +252,7 @@ def _stacked(header: Header, found: list[tuple[Place, np.ndarray]], warn: Warn) 
     for place, weights in found:
         alike.setdefault((place.kind, weights.shape), []).append((place, weights))
     in_order = sorted(alike.items(), key=lambda item: _rank(item[0][0]))
+    in_steps = read_in_steps(header, ((place.kind, *weights.shape[1:]) for place, weights in found))
     stacks = []
     shapes = Counter(kind for kind, _ in alike)
     for (kind, shape), members in in_order:
@@ -226,7 +261,7 @@ def _stacked(header: Header, found: list[tuple[Place, np.ndarray]], warn: Warn) 
             if shapes[kind] > 1:
                 layers = numbered("layer", matrices)
                 name += f", {layers}, {shape[0]} heads of {shape[1]} x {shape[2]}"
-            stacks.append(_stack(header, name + module, kind, matrices, warn))
+            stacks.append(_stack(header, name + module, kind, matrices, in_steps, warn))
     return stacks
 
 
@@ -251,50 +286,27 @@ def _once_a_layer(
 
 
 def _stack(
-    header: Header, name: str, kind: str, layers: dict[int, np.ndarray], warn: Warn
+    header: Header,
+    name: str,
+    kind: str,
+    layers: dict[int, np.ndarray],
+    in_steps: Collection[str],
+    warn: Warn,
 ) -> Stack:
     order = tuple(sorted(layers))
     heads, rows, columns = layers[order[0]].shape
-    attending = _labels(header, "decoder" if kind == "cross" else kind, rows, warn)
-    attended = _labels(header, "encoder" if kind == "cross" else kind, columns, warn)
+    sides = find_sides(header, kind, (rows, columns), in_steps, warn)
     return Stack(
         name=name,
         kind=kind,
         layers=order,
         heads=tuple(range(heads)),
         weights=tuple(layers[layer] for layer in order),
-        rows=attending or tuple(f"#{i}" for i in range(rows)),
-        columns=attended or tuple(f"#{i}" for i in range(columns)),
-        knows_tokens=attending is not None and attended is not None,
-        split=_start(header, "sentence_b_start", kind, rows),
-        written=_start(header, "continuation_start", kind, rows),
+        rows=sides.rows,
+        columns=sides.columns,
+        start=sides.start,
+        is_aligned=sides.is_aligned,
+        knows_tokens=sides.knows_tokens,
+        split=column_of(header, "sentence_b_start", kind, sides),
+        written=column_of(header, "continuation_start", kind, sides),
     )
-
-
-def _labels(header: Header, side: str, count: int, warn: Warn) -> tuple[str, ...] | None:
-    """The tokens of one side; None where the document does not have them all."""
-    tokens = _tokens(header, side)
-    if tokens is None or len(tokens) == count:
-        return None if tokens is None else tuple(tokens)
-    warn(
-        f"the document has {len(tokens)} tokens for {count} positions; positions are shown by "
-        "number."
-    )
-    return None
-
-
-def _tokens(header: Header, kind: str) -> list[str] | None:
-    """The tokens that attend in this kind of attention, if the document has them."""
-    side = "decoder" if kind == "cross" else kind
-    found: list[str] | None = header.get(f"{side}_tokens")
-    if found is None and side in _READS_TOKENS:
-        found = header.get("tokens")
-    return found
-
-
-def _start(header: Header, key: str, kind: str, rows: int) -> int | None:
-    """A position that the document gives among its `tokens`, where these are the rows."""
-    start: int | None = header.get(key)
-    if kind in ("self", "encoder") and start is not None and 0 < start < rows:
-        return start
-    return None

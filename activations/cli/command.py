@@ -144,6 +144,8 @@ class Parser(argparse.ArgumentParser):
             out.write(message)
 
     def _unknown(self, text: str) -> str:
+        if not text.startswith("-") and self._get_positional_actions():
+            return f"'{text}' is a second FILE. Give one; put quotes around a name with spaces."
         if not text.startswith("-"):
             return (
                 f"'{text}' does not belong to an option. Put quotes around a text of several words."

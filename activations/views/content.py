@@ -17,6 +17,7 @@ from activations.attention.weights import read_attention
 from activations.document.reader import Document
 from activations.errors import ToolkitError, UsageError, Warn, ignore
 from activations.text import printable
+from activations.views.names import short_model
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Caption:
     """What a page says it shows: the model, what it read, and what was left out and why.
 
     `texts` are further texts by their names: a second sentence, the decoder's target, an image's
-    file. `capture` is an id, by which a page notices a link from another capture.
+    file. `capture` is an id, by which a page notices a link from another capture. `document` is
+    the name of the document's file, without its ending.
     """
 
     model: str
@@ -32,6 +34,12 @@ class Caption:
     notes: tuple[str, ...] = ()
     texts: tuple[tuple[str, str], ...] = ()
     capture: str = ""
+    document: str = ""
+
+    @property
+    def title(self) -> str:
+        """The model, as titles name it."""
+        return short_model(self.model)
 
     @property
     def read(self) -> tuple[tuple[str, str], ...]:
@@ -88,7 +96,12 @@ def read_content(
     if any(stack.split is not None for stack in stacks):
         notes.append("Tokens in italics belong to the second text.")
     caption = Caption(
-        document.model, document.prompt, tuple(notes), _texts(document), _capture_id(document)
+        document.model,
+        document.prompt,
+        tuple(notes),
+        _texts(document),
+        _capture_id(document),
+        document.path.stem,
     )
     return Content(caption, tuple(stacks))
 

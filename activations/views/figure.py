@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 
 from activations.attention.heads import HeadName, stacks_with
 from activations.attention.stack import Stack, showable
 from activations.errors import UsageError, Warn, ignore
-from activations.system.files import safe_name
 from activations.text import printable
 from activations.views.content import Caption
 from activations.views.heat_map import HeadMap, figure_files
-from activations.views.tokens import readable
+from activations.views.names import capture_name
+from activations.views.tokens import labels
 
 MOST_TOKENS = 3000  # a side; in print, at 600 dpi, each is one dot
 _LABEL_WIDTH = 20  # Latin letters; a Chinese character counts as two
@@ -35,7 +35,7 @@ def build_figures(
     `MOST_TOKENS` tokens.
     """
     maps = {
-        _file_name(name, caption.model, stack, stacks, form): head_map(name, caption, stack, stacks)
+        _file_name(name, caption, stack, stacks, form): head_map(name, caption, stack, stacks)
         for name in heads
         for stack in stacks_with(name, stacks, "--figure")
     }
@@ -53,25 +53,29 @@ def head_map(name: HeadName, caption: Caption, stack: Stack, stacks: Sequence[St
             f"--figure {name}: a figure of {most} tokens is unreadable. Show at most "
             f"{MOST_TOKENS}, as in --tokens 0:{MOST_TOKENS}."
         )
-    subtitle = _shortened(printable(caption.model), 60)
+    subtitle = _shortened(printable(caption.title), 60)
     if len(stacks) > 1:
         is_only_one = sum(other.kind == stack.kind for other in stacks) == 1
         kind = f"{stack.kind.replace('_', ' ')} attention"
         subtitle += f", {kind if is_only_one else stack.title}"
+    row_labels, column_labels = labels(stack)
     layer = stack.layers.index(name.layer)
     weights = stack.weights[layer][stack.heads.index(name.head)].astype(np.float64)
     return HeadMap(
         title=f"Layer {name.layer}, Head {name.head}",
         subtitle=subtitle,
         weights=np.ma.masked_array(weights, ~showable(weights)),
-        rows=_labels(stack.rows),
-        columns=_labels(stack.columns),
-        first=stack.start,
+        rows=_short(row_labels),
+        columns=_short(column_labels),
+        row_start=stack.row_start,
+        column_start=stack.start,
         is_raw=not stack.probabilities[layer],
     )
 
 
-def _file_name(name: HeadName, model: str, stack: Stack, stacks: Sequence[Stack], form: str) -> str:
+def _file_name(
+    name: HeadName, caption: Caption, stack: Stack, stacks: Sequence[Stack], form: str
+) -> str:
     """`attention_figure_{model}_layer_3_head_5.svg`, with the kind where several have this head."""
     alike = [other for other in stacks if name.layer in other.layers and name.head in other.heads]
     kind = ""
@@ -80,17 +84,24 @@ def _file_name(name: HeadName, model: str, stack: Stack, stacks: Sequence[Stack]
         number = 1 + next(i for i, other in enumerate(of_kind) if other is stack)
         kind = f"{stack.kind}_" if number == 1 else f"{stack.kind}_{number}_"
     head = f"layer_{name.layer}_head_{name.head}"
-    return f"attention_figure_{safe_name(model)}_{kind}{head}.{form}"
+    return f"attention_figure_{capture_name(caption.model, caption.document)}_{kind}{head}.{form}"
 
 
-def _labels(tokens: Sequence[str]) -> tuple[str, ...]:
-    return tuple(_shortened(printable(text), _LABEL_WIDTH) for text in readable(tokens))
+def _short(labels: Sequence[str]) -> tuple[str, ...]:
+    return tuple(_shortened(printable(text), _LABEL_WIDTH) for text in labels)
 
 
 def _shortened(text: str, width: int) -> str:
     """The text, its end replaced by an ellipsis where it is wider than `width` Latin letters."""
-    widths = [2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text]
+    widths = [_width(c, before) for before, c in pairwise(["", *text])]
     if sum(widths) <= width:
         return text
     kept = sum(total < width for total in accumulate(widths))
-    return text[:kept] + "…"
+    return text[:kept].rstrip("\u200c\u200d") + "…"
+
+
+def _width(c: str, before: str) -> int:
+    """How many Latin letters wide: marks and joiners take no room, nor does what they join."""
+    if before == "\u200d" or unicodedata.category(c) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(c) in "WF" else 1

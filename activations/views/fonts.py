@@ -13,13 +13,16 @@ from pathlib import Path
 import matplotlib
 from matplotlib.font_manager import findfont, fontManager, get_font
 
+from activations.text import is_seen
+
 FIRST = "DejaVu Sans"
 _NO_OUTLINES = re.compile(r"Colou?r Emoji|Last ?Resort")  # pictures, or boxes for all characters
 
 
 def families_for(characters: Iterable[str]) -> tuple[list[str], str]:
     """Font families that have these characters, the first being `FIRST`; and those in none."""
-    families, missing = [FIRST], set(characters) - _drawn(FIRST, characters)
+    needed = set(filter(is_seen, characters))  # others shape their neighbours, and are not drawn
+    families, missing = [FIRST], needed - _drawn(FIRST, needed)
     for name in _others() if missing else ():
         if found := _drawn(name, missing):
             families.append(name)

@@ -47,8 +47,8 @@ _DATES = {"svg": "Date", "pdf": "CreationDate"}  # what matplotlib calls the dat
 class HeadMap:
     """What one figure shows: `weights` (rows, columns), masked where there is no number to show.
 
-    `first` is the position in the text of the first row and column. `is_raw` says that the values
-    are not weights from 0 to 1 but scores before the softmax.
+    `row_start` and `column_start` are the positions in the text of the first row and the first
+    column. `is_raw` says that the values are not weights from 0 to 1 but scores before the softmax.
     """
 
     title: str
@@ -56,7 +56,8 @@ class HeadMap:
     weights: np.ma.MaskedArray[Any, Any]
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    first: int
+    row_start: int
+    column_start: int
     is_raw: bool
 
     @property
@@ -100,8 +101,8 @@ def draw(head: HeadMap) -> Figure:
     figure = Figure(figsize=(width * _MM, height * _MM), dpi=_DOTS)
     axes = figure.add_axes((0, 0, 1, 1))  # labels stand outside; saving makes room for them
     cells = _draw_cells(axes, head, width / columns)
-    _label(axes.xaxis, head.columns, head.first, width / columns)
-    _label(axes.yaxis, head.rows, head.first, height / rows)
+    _label(axes.xaxis, head.columns, head.column_start, width / columns)
+    _label(axes.yaxis, head.rows, head.row_start, height / rows)
     axes.tick_params("x", rotation=90)
     axes.set_xlabel("Attended token")
     axes.set_ylabel("Attending token")
@@ -173,7 +174,10 @@ def _label(axis: Axis, labels: Sequence[str], first: int, cell: float) -> None:
     size = min(max(room / _LINE, _SMALLEST_LABEL), _LABEL)
     step = math.ceil(size * _LINE / room)
     places = range(0, len(labels), step)
-    texts = [f"{first + i}: {labels[i]}" if step > 1 else labels[i] for i in places]
+    # Virtual tokens before the text have no number.
+    texts = [
+        f"{first + i}: {labels[i]}" if step > 1 and first + i >= 0 else labels[i] for i in places
+    ]
     axis.set_ticks([i + 0.5 for i in places], texts, fontsize=size)
 
 

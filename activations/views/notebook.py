@@ -110,7 +110,7 @@ def make_view(
         document, tokens_of, numbers(layers, "layers"), numbers(heads, "heads"), _pair(tokens)
     )
     pages = build_pages([view], content.caption, content.stacks, float(min_weight))
-    return View(f"{heading(view)}: {content.caption.model}", pages[view], pixels)
+    return View(f"{heading(view)}: {content.caption.title}", pages[view], pixels)
 
 
 def document_html(document: Document, tokens_of: TokensOf) -> str:

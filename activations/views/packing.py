@@ -11,7 +11,7 @@ import numpy as np
 
 from activations.attention.stack import Stack, showable
 from activations.text import encodable
-from activations.views.tokens import readable
+from activations.views.tokens import labels
 
 NOT_A_NUMBER = 65535  # stands for NaN and infinities among the 16-bit weights
 _STEPS = 10_000  # 4 decimals
@@ -30,17 +30,17 @@ def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
         base, steps = _scale(stack.weights)
         for weights in stack.weights:
             pieces.append(squeeze.compress(_quantised(weights, base, steps).tobytes()))
-        rows, columns = len(stack.rows), len(stack.columns)
+        row_tokens, column_tokens = labels(stack)
         described = {
             "layers": stack.layers,
             "heads": stack.heads,
-            "rowTokens": readable(stack.rows),
-            "columnTokens": readable(stack.columns),
+            "rowTokens": row_tokens,
+            "columnTokens": column_tokens,
             "second": stack.split,
             "generated": stack.written,
             "start": stack.start,
+            "offset": stack.offset,
             "wholeRows": stack.has_whole_rows,
-            "cross": stack.is_cross,
             "probabilities": all(stack.probabilities),
             # In the page's JSON, NaN becomes null.
             "scores": None if stack.scores is None else stack.scores.round(6).tolist(),
@@ -52,7 +52,7 @@ def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
         packed += [
             {**described, "name": encodable(n), "rows": r, "columns": c} for n, r, c in parts
         ]
-        first += len(stack.layers) * len(stack.heads) * rows * columns
+        first += len(stack.layers) * len(stack.heads) * len(row_tokens) * len(column_tokens)
     pieces.append(squeeze.flush())
     return packed, base64.b64encode(b"".join(pieces))
 
@@ -62,12 +62,18 @@ def _sentence_parts(
 ) -> list[tuple[str, tuple[int, int], tuple[int, int]]]:
     """The filters bertviz offers for a pair of sentences: (name, rows, columns)."""
     rows, columns = (0, len(stack.rows)), (0, len(stack.columns))
-    if stack.split is None:
+    if stack.split is None or stack.offset is None:
         return [(stack.title, rows, columns)]
-    sides = {"A": (0, stack.split), "B": (stack.split, len(stack.rows))}
+    row_split = max(stack.split - stack.offset, 0)  # 0 where all rows are of the second sentence
+    row_sides = {"A": (0, row_split), "B": (row_split, len(stack.rows))}
+    column_sides = {"A": (stack.prefix, stack.split), "B": (stack.split, len(stack.columns))}
     arrows = [("A", "A"), ("B", "B"), ("A", "B"), ("B", "A")]
     title = f"{stack.title}: " if is_one_of_several else ""
-    parts = [(f"{title}Sentence {a} -> Sentence {b}", sides[a], sides[b]) for a, b in arrows]
+    parts = [
+        (f"{title}Sentence {a} -> Sentence {b}", row_sides[a], column_sides[b])
+        for a, b in arrows
+        if row_split or a == "B"
+    ]
     return [(f"{title}All", rows, columns), *parts]
 
 

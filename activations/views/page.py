@@ -21,12 +21,12 @@ from activations.arguments import numbered
 from activations.attention.scores import SCORES
 from activations.attention.stack import Stack
 from activations.errors import ToolkitError
-from activations.system.files import safe_name
 from activations.text import html_text, printable
 from activations.views import assets
 from activations.views.choices import VIEWS
 from activations.views.colours import DARK, LIGHT, STRONG
 from activations.views.content import Caption
+from activations.views.names import capture_name
 from activations.views.packing import NOT_A_NUMBER, pack_weights
 
 _TITLE_TEXT = 40  # characters
@@ -34,9 +34,9 @@ _LONG_TEXT = 400  # characters; a longer one is folded
 _LARGEST_PAGE = 400_000_000  # bytes; V8 drops a script of over 512 M characters without a message
 
 
-def page_name(view: str, model: str) -> str:
-    """`attention_head_view_Qwen_Qwen2.5-0.5B.html`."""
-    return f"attention_{view}_view_{safe_name(model)}.html"
+def page_name(view: str, model: str, document: str = "") -> str:
+    """`attention_head_view_Qwen_Qwen2.5-0.5B.html`; see `activations.views.names.capture_name`."""
+    return f"attention_{view}_view_{capture_name(model, document)}.html"
 
 
 def heading(view: str) -> str:
@@ -68,12 +68,13 @@ def build_pages(
         "stacks": packed,
     }
     fields = _caption_fields(caption, stacks) | {"weights": blob.decode("ascii")}
+    names = {view: page_name(view, caption.model, caption.document) for view in VIEWS}
     pages = {}
     for view in views:
         (other,) = set(VIEWS) - {view}
         data["view"] = view
-        data["name"] = page_name(view, caption.model).removesuffix(".html")
-        data["otherPage"] = page_name(other, caption.model) if len(views) > 1 else None
+        data["name"] = names[view].removesuffix(".html")
+        data["otherPage"] = names[other] if len(views) > 1 else None
         fields["title"] = html_text(_title(view, caption))
         pages[view] = _fill_template(view, {**fields, "data": _json_in_html(data)})
     return pages
@@ -119,7 +120,7 @@ def _title(view: str, caption: Caption) -> str:
     start = " ".join(caption.read[0][1][:_LONG_TEXT].split())
     if len(start) > _TITLE_TEXT:
         start = start[:_TITLE_TEXT].rstrip() + "…"
-    return printable(f"{heading(view)}: {caption.model}" + (f" – {start}" if start else ""))
+    return printable(f"{heading(view)}: {caption.title}" + (f" – {start}" if start else ""))
 
 
 def _text_row(name: str, text: str) -> str:

@@ -15,9 +15,9 @@ import numpy as np
 
 from activations.arguments import numbered
 from activations.attention.heads import HeadName
-from activations.attention.scores import SCORES
+from activations.attention.scores import LOWEST_FIRST, SCORES
 from activations.attention.stack import Stack
-from activations.errors import Warn, ignore
+from activations.errors import UsageError, Warn, ignore, nearest, quoted_list, unknown_value
 from activations.system.streams import is_terminal
 
 _HEADER = ("attention", "layer", "head", *SCORES)
@@ -58,12 +58,15 @@ def show_summary(stacks: Sequence[Stack], form: str, file: TextIO, warn: Warn = 
     _warn_of_raw_scores(stacks, warn)
 
 
-def score_rows(stacks: Sequence[Stack]) -> list[dict[str, Any]]:
-    """The scores of all heads of these stacks, which have them: a dict a head, NaN undefined."""
-    values = (
-        (head.attention, head.name.layer, head.name.head, *head.scores)
-        for head in scored_heads(stacks)
-    )
+def score_rows(stacks: Sequence[Stack], by: str | None = None) -> list[dict[str, Any]]:
+    """The scores of all heads of these stacks, which have them: a dict a head, NaN undefined.
+
+    In the order of `ranked` where `by` names a score. Raises `UsageError` for another name.
+    """
+    heads = list(scored_heads(stacks))
+    if by is not None:
+        heads = ranked(heads, by)
+    values = ((head.attention, head.name.layer, head.name.head, *head.scores) for head in heads)
     return [dict(zip(_HEADER, row, strict=True)) for row in values]
 
 
@@ -79,20 +82,32 @@ def scored_heads(stacks: Sequence[Stack]) -> Iterator[HeadScores]:
                 yield HeadScores(stack.title, name, tuple(map(float, scores)))
 
 
-def strongest(heads: Sequence[HeadScores]) -> list[str]:
-    """A line for each score: `Previous token: 1.2 (0.96), 0.3 (0.20), 0.1 (0.14)`.
+def ranked(heads: Sequence[HeadScores], by: str) -> list[HeadScores]:
+    """The strongest first; of entropy the lowest, which is the most focused. Undefined ones last.
 
-    Of entropy the lowest, which is the most focused.
+    Equal ones stay in order. Raises `UsageError` where `by` is no score.
     """
+    if by not in SCORES:
+        close = nearest(str(by), SCORES, limit=1)
+        hint = f" Did you mean {quoted_list(close)}?" if close else ""
+        raise UsageError(f"{unknown_value('by', by, SCORES)}{hint}")
+    sign = 1 if by == LOWEST_FIRST else -1
+
+    def place(head: HeadScores) -> tuple[bool, float]:
+        score = head.scores[SCORES.index(by)]
+        return (True, 0.0) if np.isnan(score) else (False, sign * score)
+
+    return sorted(heads, key=place)
+
+
+def strongest(heads: Sequence[HeadScores]) -> list[str]:
+    """A line for each score: `Previous token: 1.2 (0.96), 0.3 (0.20), 0.1 (0.14)`."""
     lines = []
     for i, score in enumerate(SCORES):
-        lowest = score == "entropy"
         title = score.replace("_", " ").capitalize()
-        title += " (lowest, most focused)" if lowest else ""
-        defined = [head for head in heads if not np.isnan(head.scores[i])]
-        # Equal ones stay in order.
-        defined.sort(key=lambda head: head.scores[i], reverse=not lowest)
-        named = [f"{head.name} ({head.scores[i]:.2f})" for head in defined[:_NAMED]]
+        title += " (lowest, most focused)" if score == LOWEST_FIRST else ""
+        first = [head for head in ranked(heads, score)[:_NAMED] if not np.isnan(head.scores[i])]
+        named = [f"{head.name} ({head.scores[i]:.2f})" for head in first]
         lines.append(f"{title}: {', '.join(named) or '-'}")
     return lines
 

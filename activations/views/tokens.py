@@ -13,8 +13,10 @@ follow from U+0100 on.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
+
+from activations.attention.stack import Stack
+from activations.text import spelled_out
 
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _OTHERS = [byte for byte in range(256) if byte not in set(_PRINTABLE)]
@@ -25,6 +27,12 @@ _OTHER_SPELLING = re.compile(r"▁|##\w")  # a token starts so: SentencePiece, W
 _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 _LETTER = re.compile(rb"[A-Za-z]")
 _VISIBLE = {" ": "·", "\n": "↵", "\r": "␍", "\t": "→", "\u00a0": "⍽"}
+
+
+def labels(stack: Stack) -> tuple[list[str], list[str]]:
+    """What rows and columns are called, as a person reads it."""
+    virtual, tokens = stack.columns[: stack.prefix], stack.columns[stack.prefix :]
+    return readable(stack.rows), [*virtual, *readable(tokens)]
 
 
 def readable(tokens: Sequence[str]) -> list[str]:
@@ -75,14 +83,5 @@ def _text(token: str, byte_level: bool) -> str:
 
 
 def _shown(text: str) -> str:
-    """Spaces and control characters as something that can be seen.
-
-    Controls of the direction of text are spelled out: they would reorder the page around them.
-    """
-    return "".join(_VISIBLE.get(c) or (f"\\u{ord(c):04x}" if _is_unseen(c) else c) for c in text)
-
-
-def _is_unseen(c: str) -> bool:
-    """Controls, halves of surrogate pairs, and what is no character (which XML cannot hold)."""
-    is_none = ord(c) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(c) <= 0xFDEF
-    return is_none or unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    """Spaces and control characters as something that can be seen."""
+    return spelled_out(text, lambda c: _VISIBLE.get(c) or f"\\u{ord(c):04x}")

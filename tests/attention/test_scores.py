@@ -33,6 +33,8 @@ def by_loops(matrix: list[list[float]], rows: str, columns: str, cross: bool) ->
     """The five scores of one head, token by token."""
     previous, induction, same, first, entropies = [], [], [], [], []
     for i, row in enumerate(matrix):
+        if not all(map(math.isfinite, row)):
+            continue
         alike = [weight for weight, token in zip(row, columns, strict=True) if token == rows[i]]
         if alike:
             same.append(sum(alike))
@@ -52,7 +54,7 @@ def by_loops(matrix: list[list[float]], rows: str, columns: str, cross: bool) ->
 
 def expected(stack: Stack) -> np.ndarray:
     rows, columns = "".join(stack.rows), "".join(stack.columns)
-    heads = np.nan_to_num(stack.weights[0].astype(np.float64)).tolist()
+    heads = stack.weights[0].astype(np.float64).tolist()
     return np.array([by_loops(matrix, rows, columns, stack.is_cross) for matrix in heads])
 
 
@@ -109,15 +111,59 @@ def test_rows_that_do_not_sum_to_one_are_divided_by_their_sum() -> None:
     np.testing.assert_allclose(scores_of(stack)[:, 4], full[:, 4], atol=1e-5)
 
 
-def test_not_a_number_counts_as_no_attention() -> None:
-    weights = random_weights(5, 2, 6)
+@pytest.mark.parametrize("kind", ["self", "cross"])
+def test_rows_that_are_not_finite_are_left_out(kind: str) -> None:
+    """Those of one head; the others keep theirs. A head without a row for a score has none."""
+    weights = random_weights(5, 4, 6)
     weights[0, 3, 1] = np.nan
     weights[1, 5] = np.inf
-    stack = stack_of(weights, "abcabc")
+    weights[2, 3:] = np.nan  # the rows that have something to repeat
+    weights[3] = np.nan
+    stack = stack_of(weights, "abcabc", kind=kind)
     found = scores_of(stack)
-    finite = np.where(np.isfinite(weights), weights, 0)
-    np.testing.assert_allclose(found, expected(replace(stack, weights=(finite,))), atol=1e-5)
-    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, expected(stack), atol=1e-5)
+    assert np.isnan(found[2, SCORES.index("induction")])
+    assert np.isnan(found[3]).all()
+    sound = scores_of(stack_of(weights[:, :3, :3], "abc", kind=kind))
+    others = [i for i in range(len(SCORES)) if SCORES[i] != "induction"]
+    np.testing.assert_allclose(found[2, others], sound[2, others], atol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(6, 10), (1, 7), (4, 5)])
+def test_the_last_tokens_of_a_text(rows: int, columns: int) -> None:
+    """One step of a generation with a cache: the same as in these rows of the whole text."""
+    text = "abcabcabca"[:columns]
+    whole = random_weights(rows, 3, columns)
+    hidden = whole.copy()
+    hidden[:, : columns - rows] = np.nan  # which leaves these rows out
+    last = stack_of(whole[:, columns - rows :], text[columns - rows :], text)
+    np.testing.assert_allclose(scores_of(last), scores_of(stack_of(hidden, text)), atol=1e-6)
+
+
+@pytest.mark.parametrize("prefix", [1, 4])
+def test_virtual_tokens_before_the_text(prefix: int) -> None:
+    """Prefix tuning: only the entropy knows of them, whatever they are called."""
+    text = "abcabca"
+    weights = random_weights(prefix, 3, len(text), len(text) + prefix, causal=False)
+    stack = stack_of(weights, text, "a" * prefix + text)
+    found = scores_of(replace(stack, start=-prefix))
+    np.testing.assert_allclose(
+        found[:, :4], expected(stack_of(weights[..., prefix:], text))[:, :4], atol=1e-6
+    )
+    entropy = SCORES.index("entropy")
+    np.testing.assert_allclose(found[:, entropy], expected(stack)[:, entropy], atol=1e-5)
+
+
+def test_pooled_rows_have_no_token_before_them() -> None:
+    stack = replace(
+        stack_of(random_weights(1, 2, 3, 6, causal=False), "#x", "abcabc"),
+        rows=("#0", "#1", "#2"),
+        is_aligned=False,
+        knows_tokens=False,
+    )
+    found = scores_of(stack)
+    assert np.isnan(found[:, :3]).all()
+    np.testing.assert_allclose(found[:, 3], stack.weights[0][:, :, 0].mean(axis=1), atol=1e-6)
 
 
 @pytest.mark.parametrize("odd", [-0.5, 1.5, 40.0])

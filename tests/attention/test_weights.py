@@ -110,7 +110,7 @@ def test_the_state_of_linear_attention_is_no_attention(tmp_path: Path) -> None:
     assert (stack.layers, warnings) == ((1,), [])
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 6, 9), (1, 2, 3, 2, 6), (1, 6, 32), (6,)])
+@pytest.mark.parametrize("shape", [(1, 2, 9, 6), (1, 2, 6, 9), (1, 2, 3, 2, 6), (1, 6, 32), (6,)])
 def test_what_no_view_can_show_is_named_once(shape: tuple[int, ...], tmp_path: Path) -> None:
     odd = [(f"m.{i}.attn", i, "self", np.zeros(shape, np.float32)) for i in (1, 2, 3)]
     line = (
@@ -125,6 +125,95 @@ def test_what_no_view_can_show_is_named_once(shape: tuple[int, ...], tmp_path: P
         "Left out.",
         "Choose other --layers, or capture modules that return attention weights.",
     )
+
+
+PREFIXED = ("prefix 0", "prefix 1", "prefix 2", *TOKENS)
+POOLED = {"environment": {"toolkit": "1.0"}}  # it reads a whole text in one pass
+
+
+@pytest.mark.parametrize(
+    ("sizes", "header", "expected"),  # of the first layer: rows, columns, first column, offset
+    [
+        ([(6, 9)], {}, (tuple(TOKENS), PREFIXED, -3, 3)),
+        ([(2, 6)], {}, (("e", "f"), tuple(TOKENS), 0, 4)),
+        ([(2, 6), (2, 4)], {}, (("e", "f"), tuple(TOKENS), 0, 4)),  # a sliding window
+        # Funnel's pooled rows are not the last tokens; nor is anything that no side fits.
+        ([(3, 6), (6, 6)], {}, (("#0", "#1", "#2"), tuple(f"#{i}" for i in range(6)), 0, None)),
+        ([(2, 6)], POOLED, (("#0", "#1"), tuple(f"#{i}" for i in range(6)), 0, None)),
+        ([(2, 5)], {}, (("#0", "#1"), tuple(f"#{i}" for i in range(5)), 0, None)),
+        ([(2, 5)], {"tokens": None}, (("#3", "#4"), tuple(f"#{i}" for i in range(5)), 0, 3)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["self", "encoder", "decoder"])
+def test_fewer_rows_than_columns(
+    sizes: list[tuple[int, int]], header: dict[str, Any], expected: Any, kind: str, tmp_path: Path
+) -> None:
+    places = [(f"m.{i}.attn", i, kind, weights(1, 2, *size)) for i, size in enumerate(sizes)]
+    named = {f"{kind}_tokens": header.get("tokens", TOKENS)} if kind == "decoder" else {}
+    stacks, warnings = read(tmp_path, *places, **header, **named)
+    (stack,) = (stack for stack in stacks if 0 in stack.layers)
+    assert (stack.rows, stack.columns, stack.start, stack.offset) == expected
+    is_known = stack.rows[0][0] != "#"
+    assert stack.knows_tokens == is_known
+    said = f"the document has 6 tokens for {sizes[0][0]} x {sizes[0][1]} positions"
+    assert any(line.startswith(said) for line in warnings) != (is_known or "tokens" in header)
+
+
+def test_one_step_of_a_decoder_has_its_last_tokens_in_cross_attention_too(tmp_path: Path) -> None:
+    stacks, warnings = read(
+        tmp_path,
+        ("d.0.attn", 0, "decoder", weights(1, 2, 1, 3)),
+        ("d.0.cross", 0, "cross", weights(1, 2, 1, 6)),
+        decoder_tokens=list("xyz"),
+    )
+    assert [stack.rows for stack in stacks] == [("z",), ("z",)]
+    assert [stack.columns for stack in stacks] == [("x", "y", "z"), tuple(TOKENS)]
+    assert warnings == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "marks"),  # the columns where the second text and the generated one begin
+    [((6, 6), (2, 4)), ((6, 9), (5, 7)), ((2, 6), (2, 4)), ((3, 3), (None, None))],
+)
+def test_where_texts_begin(shape: tuple[int, int], marks: Any, tmp_path: Path) -> None:
+    place = ("m.0.attn", 0, "self", weights(1, 2, *shape))
+    (stack,), _ = read(tmp_path, place, sentence_b_start=2, continuation_start=4)
+    assert (stack.split, stack.written) == marks
+
+
+@pytest.mark.parametrize(
+    ("shape", "tokens", "rows", "columns", "marks"),
+    [
+        ((6, 9), (1, 4), "bcd", "bcd", (1, None)),
+        ((6, 9), (3, 6), "def", "def", (None, 1)),
+        ((2, 6), (3, 6), "ef", "def", (None, 1)),
+        ((2, 6), (0, 5), "e", "abcde", (2, 4)),
+        ((2, 6), (0, 4), "", "", None),
+    ],
+)
+def test_parts_of_fewer_rows_than_columns(
+    shape: tuple[int, int], tokens: Any, rows: str, columns: str, marks: Any, tmp_path: Path
+) -> None:
+    whole = weights(1, 2, *shape)
+    place = ("m.0.attn", 0, "self", whole)
+    stacks, _ = read(tmp_path, place, sentence_b_start=2, continuation_start=4)
+    parts = take(stacks, tokens=tokens)
+    if not rows:
+        assert parts == []
+        return
+    (part,) = parts
+    assert ("".join(part.rows), "".join(part.columns)) == (rows, columns)
+    assert (part.split, part.written) == marks
+    assert part.row_start == TOKENS.index(rows[0])
+    assert part.start == TOKENS.index(columns[0])
+    first, column = TOKENS.index(rows[0]) - 6 + shape[0], TOKENS.index(columns[0]) - 6 + shape[1]
+    np.testing.assert_array_equal(
+        part.weights[0],
+        whole[0, :, first:, column:][:, : len(rows), : len(columns)],
+    )
+    assert not part.has_whole_rows
+    with pytest.raises(UsageError, match="there are tokens 0:6"):
+        take(stacks, tokens=(0, 7))
 
 
 def test_cross_attention_is_not_square(tmp_path: Path) -> None:
@@ -192,6 +281,11 @@ KEYS, VALUES = weights(2, 1, 4, 4, 6)
         ([[WEIGHTS, 1 - WEIGHTS], WEIGHTS], (1,)),  # element 1 first
         ({"a": [None, [HIDDEN, [None, WEIGHTS]]]}, ("a", 1, 1, 1)),
         (WEIGHTS, ()),
+        # Fewer rows than columns, where nothing is square; the rows of keys do not sum to 1.
+        ([HIDDEN, WEIGHTS[..., 2:, :]], (1,)),
+        ([WEIGHTS[..., 1:, :] * 9, [KEYS, VALUES], WEIGHTS[..., 1:, :]], (2,)),
+        ({"of": [[HIDDEN[:, :2], KEYS[:, :, :2] * 9], WEIGHTS[..., 2:, :]]}, ("of", 1)),
+        ([WEIGHTS[..., 2:, :], WEIGHTS], (1,)),
     ],
 )
 @pytest.mark.parametrize("indent", [None, 1])
@@ -207,9 +301,10 @@ def test_weights_are_looked_for_in_what_other_programs_wrote(
     with load(tmp_path / "x.json") as document:
         (place,) = find_weights(document)
         assert (place.element, place.layer) == (element, 3)
-        assert document.element_shapes("m.3.attn")[element] == (1, 4, 4, 4)
         (stack,) = read_attention(document)
-    np.testing.assert_array_equal(stack.weights[0], WEIGHTS[0])
+        rows = len(stack.rows)
+        assert document.element_shapes("m.3.attn")[element] == (1, 4, rows, 4)
+    np.testing.assert_array_equal(stack.weights[0], WEIGHTS[0, :, 4 - rows :])
 
 
 def test_the_search_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -791,9 +791,9 @@ def test_only_what_is_handed_on_is_dropped(workplace: Path, view: Run) -> None:
 
 def test_both_pages_or_none(workplace: Path, view: Run) -> None:
     document_with("d.json", [HIDDEN, GOOD])
-    Path("bertviz/attention_model_view_m.html").mkdir(parents=True)
+    Path("bertviz/attention_model_view_m_d.html").mkdir(parents=True)
     assert view("--input", "d.json").code == 1
-    assert os.listdir("bertviz") == ["attention_model_view_m.html"]
+    assert os.listdir("bertviz") == ["attention_model_view_m_d.html"]
 
 
 # ------------------------------------------------------------------------------ parts of the view

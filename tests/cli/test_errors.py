@@ -54,8 +54,8 @@ def place(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) ->
         document_with("good.json", [HIDDEN, GOOD], [[1, 2, 4], [1, 2, 2, 2]])
         document_with("none.json", [HIDDEN, None], [[1, 2, 4], None])
         document_with("flat.json", [HIDDEN, GOOD[0]], [[1, 2, 4], [2, 2, 2]])
-        oblong = np.ones((1, 2, 2, 3)).tolist()
-        document_with("oblong.json", [HIDDEN, oblong], [[1, 2, 4], [1, 2, 2, 3]])
+        oblong = np.ones((1, 2, 3, 2)).tolist()
+        document_with("oblong.json", [HIDDEN, oblong], [[1, 2, 4], [1, 2, 3, 2]])
         document_with("batch.json", [HIDDEN, GOOD * 2], [[1, 2, 4], [2, 2, 2, 2]])
         long = {"module": "m.0.self_attn", "element": [1], "layer": 0, "kind": "cross"}
         document_with("long.json", [HIDDEN, [[[[0.5] * 3001]]]], attention_weights=[long])
@@ -169,7 +169,7 @@ def test_the_table_is_complete() -> None:
         items = {row.item for row in of(command, "hub" if command == "capture" else command)}
         for action in module.build_parser()._actions:
             if action.nargs != 0:  # takes a value
-                assert action.option_strings[0] in items
+                assert (*action.option_strings, action.metavar)[0] in items
 
 
 # -------------------------------------------------------------------------- in real processes

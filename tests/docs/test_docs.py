@@ -242,8 +242,9 @@ def test_every_option_is_on_the_page_of_options() -> None:
     sections = page.split("\n## ")
     for parser in agnostic_capture.build_parser(), bertviz_head_model_view.build_parser():
         (section,) = (part for part in sections if part.startswith(f"{parser.prog}\n"))
-        rows = re.findall(r"^\| `(--[a-z-]+)", section, re.MULTILINE)
-        assert sorted(rows) == sorted(action.option_strings[-1] for action in parser._actions)
+        rows = re.findall(r"^\| `(--[a-z-]+|\[FILE\])", section, re.MULTILINE)
+        named = ((f"[{a.metavar}]", *a.option_strings)[-1] for a in parser._actions)
+        assert sorted(rows) == sorted(named)
 
 
 @every_page

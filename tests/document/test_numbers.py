@@ -283,10 +283,9 @@ def test_weights_that_are_not_finite(tmp_path: Path, format: str, dtype: torch.d
     (stack,) = shown.stacks
     assert not np.isfinite(stack.weights[0][0, 0]).any()
     assert stack.scores is not None
-    clean = np.full((3, 3), 0.25)
-    clean[0] = 0
-    np.testing.assert_allclose(stack.scores[0, 0, 0], clean[[1, 2], [0, 1]].mean())
-    np.testing.assert_allclose(stack.scores[0, 0, 3], clean[1:, 0].mean())
+    np.testing.assert_allclose(stack.scores[0, 0, 0], 0.25)
+    np.testing.assert_allclose(stack.scores[0, 0, 2], (0.25 + 0.5) / 2)  # the first row is out
+    np.testing.assert_allclose(stack.scores[0, 0, 3], 0.25)
     np.testing.assert_allclose(stack.scores[0, 0, 4], math.log(3), rtol=1e-6)  # rows with weights
     ((described,), blob) = pack_weights(shown.stacks)
     assert described["probabilities"]
@@ -314,7 +313,7 @@ def test_pages_summary_and_figure_of_weights_that_are_not_finite(
     summary = view("--input", "x.json", "--summary", "csv")
     assert (summary.code, summary.err) == (0, [warning])
     assert summary.out[1:] == [
-        "Self,0,0,0.250000,0.250000,0.250000,0.250000,1.098612",
+        "Self,0,0,0.250000,0.250000,0.375000,0.250000,1.098612",
         "Self,0,1,0.250000,0.250000,0.416667,0.250000,1.098612",
     ]
     figure = view("--input", "x.json", "--figure", "0.0")

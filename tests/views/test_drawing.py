@@ -255,6 +255,44 @@ def test_encoder_decoder(tmp_path: Path, open_page: Open) -> None:
         picture.click()  # or it stays open in the next kind
 
 
+NAMES = ["Ġa", "b", "c", "d", "e", "f"]
+SHOWN = ["·a", *"bcdef"]
+PREFIXED = ["prefix 0", "prefix 1", *SHOWN]
+
+
+@pytest.mark.parametrize(
+    ("columns", "left", "right"),
+    [(8, SHOWN, PREFIXED), (6, ["e", "f"], SHOWN)],
+    ids=["prefix tuning", "one step of a generation"],
+)
+def test_fewer_rows_than_columns(
+    columns: int, left: list[str], right: list[str], tmp_path: Path, open_page: Open
+) -> None:
+    """Tokens, lines, numbers of tokens, marks of the second text and its filters."""
+    layers = [Layer(i, random_weights(i, 2, len(left), columns, causal=False)) for i in (0, 1)]
+    pages = make_pages(tmp_path, layers, tokens=NAMES, sentence_b_start=4)
+    head, model = open_page(pages["head"]), open_page(pages["model"])
+    assert (head.texts(LEFT), head.texts(RIGHT)) == (left, right)
+    assert head_view_lines(head) == expected_lines(layers[0].weights)
+    assert model_view_lines(model) == expected_pictures(layers)
+    for side, names in ((LEFT, left), (RIGHT, right)):
+        classes = head.attributes(side, "class")
+        marked = [name for name, (kind,) in zip(names, classes, strict=True) if kind]
+        assert marked == ["e", "f"]
+        for i, name in enumerate(names):
+            head.page.locator(side).nth(i).hover()
+            number = f" (token {SHOWN.index(name)})" if name in SHOWN else ""
+            said = "attends to" if side == LEFT else "is attended to by"
+            assert head.read("#readout p").startswith(f"{name}{number} {said}")
+    second = [["Sentence A -> Sentence A", "Sentence A -> Sentence B"], []][columns == 6]
+    filters = head.texts("#filter option")
+    assert [name for name in filters if name.startswith("Sentence A")] == second
+    head.choose("#filter", "Sentence B -> Sentence A")
+    assert (head.texts(LEFT), head.texts(RIGHT)) == (["e", "f"], SHOWN[:4])
+    rows, first = len(left) - 2, columns - 6
+    assert head_view_lines(head) == expected_lines(layers[0].weights[:, rows:, first : first + 4])
+
+
 def test_sentence_pairs(tmp_path: Path, open_page: Open) -> None:
     layers = [Layer(i, random_weights(i, 2, 7, causal=False)) for i in range(2)]
     tokens = ["[CLS]", "a", "b", "[SEP]", "c", "##d", "[SEP]"]
@@ -577,7 +615,7 @@ def test_a_view_made_alone_links_to_no_other(tmp_path: Path, open_page: Open) ->
 def test_links_between_the_views(tmp_path: Path, open_page: Open) -> None:
     layers = [Layer(i, random_weights(i, 4, 5)) for i in (3, 8)]
     pages = make_pages(tmp_path, layers, "--heads", "1,3", model="a b/c#d?e%f")
-    assert pages["head"].name == "attention_head_view_a_b_c_d_e_f.html"
+    assert pages["head"].name == "attention_head_view_a_b_c_d_e_f_capture.html"
     tab = open_page(pages["model"])
     link = tab.page.locator("#opened a")
     assert link.count() == 0
@@ -586,7 +624,7 @@ def test_links_between_the_views(tmp_path: Path, open_page: Open) -> None:
         expect(link).to_have_count(links)
     capture = tab.page.evaluate("Page.capture")
     expect(link).to_have_attribute("href", f"{pages['head'].name}#layer=8&head=3&of={capture}")
-    tab.follow("#opened a", "/attention_head_view_a_b_c_d_e_f.html#layer=8&head=3")
+    tab.follow("#opened a", "/attention_head_view_a_b_c_d_e_f_capture.html#layer=8&head=3")
     assert tab.page.input_value("#layer") == "8"
     assert tab.pressed() == [False, True]
     assert head_view_lines(tab) == of_head(Layer(8, layers[1].weights[[1, 3]]), 1)
@@ -594,7 +632,7 @@ def test_links_between_the_views(tmp_path: Path, open_page: Open) -> None:
     tab.choose("#layer", "3")
     tab.button("Head 1").dblclick()
     expect(link).to_have_attribute("href", f"{pages['model'].name}#layer=3&head=1&of={capture}")
-    tab.follow("#opened a", "/attention_model_view_a_b_c_d_e_f.html#layer=3&head=1")
+    tab.follow("#opened a", "/attention_model_view_a_b_c_d_e_f_capture.html#layer=3&head=1")
     assert tab.texts(OPENED) == ["Layer 3, Head 1"]
 
 

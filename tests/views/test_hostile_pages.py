@@ -36,6 +36,7 @@ from activations.text import printable
 from activations.views import page
 from activations.views.choices import SUMMARY_FORMATS, VIEWS
 from activations.views.content import Caption
+from activations.views.names import short_model
 from activations.views.page import build_pages
 from activations.views.tokens import readable
 
@@ -133,7 +134,7 @@ def test_all_is_shown_as_typed(pages: dict[str, Path], open_page: Open, view: st
         assert tab.page.locator(f"#{place}").text_content() == as_html(EVERYTHING), place
         assert tab.page.locator(f"#{place} *").count() == 0
     title = tab.page.evaluate("document.querySelector('title').textContent")
-    assert title.startswith(f"Attention {view} view: {printable(EVERYTHING)} – ")
+    assert title.startswith(f"Attention {view} view: {printable(short_model(EVERYTHING))} – ")
     notes = tab.page.locator("#notes li").all_text_contents()
     assert any(printable(INJECTIONS[7]) in note and "Left out." in note for note in notes)
     assert any("are not finite" in note for note in notes)
@@ -445,7 +446,7 @@ def test_a_link_that_leads_out_is_not_followed(workplace: Path, view: Run) -> No
     make_pages(workplace / "made", [Layer(0, random_weights(0, 1, 2))])
     Path("precious").write_text("precious")
     Path("bertviz").mkdir()
-    link = Path("bertviz/attention_head_view_Family_Tiny-1.html")
+    link = Path("bertviz/attention_head_view_Family_Tiny-1_capture.html")
     link.symlink_to(workplace / "precious")
     done = view("--input", "made/capture.json")
     assert done.code == 1

@@ -113,6 +113,38 @@ def test_the_cell_pointed_at_is_named(tmp_path: Path, open_page: Open) -> None:
     assert tab.read("#cell").startswith("t2 (2) to t0 (0): ")
 
 
+def test_rows_without_numbers(tmp_path: Path, open_page: Open) -> None:
+    """Hatched in the matrix, also without the first token, and dashes as scores; never zeros."""
+    weights = random_weights(0, 3, 6)
+    weights[0] = np.nan
+    weights[1, 4] = np.nan
+    tab = open_page(make_pages(tmp_path, [Layer(0, weights)])["head"], "#layer=0&head=1")
+    hatched = "#heat path[stroke]"
+    for rows in (6, 5):
+        (path,) = tab.attributes(hatched, "d")
+        assert (path[0] or "").count("M") == rows
+        tab.page.get_by_label("Hide the first token").check()
+    tab.page.locator("#vis #left [role=option]").nth(3).hover()
+    assert tab.read("#readout li") == "Head 1 no numbers"
+    tab = open_page(make_pages(tmp_path, [Layer(0, weights)])["head"], "#layer=0&head=0")
+    assert tab.texts("#head-scores dd") == ["–"] * 5
+    row = tab.row("Layer 0, Head 0").locator("xpath=ancestor::tr").locator("td")
+    assert row.all_text_contents() == ["–"] * 5
+    tab.page.get_by_label("Average of the heads").check()
+    tab.drawn()
+    assert tab.page.locator("#head-scores-title").is_hidden()
+
+
+def test_labels_are_cut_between_characters(tmp_path: Path, open_page: Open) -> None:
+    family, word = "👨\u200d👩\u200d👧", "می\u200cخواهم"
+    tokens = [family * 13, family * 14, word, "x" * 14]
+    tab = open_page(
+        make_pages(tmp_path, [Layer(0, random_weights(0, 1, 4))], tokens=tokens)["head"]
+    )
+    shown = tab.texts("#vis #left text")
+    assert shown == [family * 13, family * 12 + "…", word, "x" * 12 + "…"]
+
+
 def test_a_long_text_shares_cells(tmp_path: Path, open_page: Open) -> None:
     weights = random_weights(0, 1, 500)
     tab = open_page(make_pages(tmp_path, [Layer(0, weights)], "--min-weight", "0.3")["head"])
@@ -567,14 +599,14 @@ def test_saving_pictures(tmp_path: Path, open_page: Open, view: str, scheme: str
     paper = 255 if scheme == "light" else 0
     for button, end, expected in (("the picture", "", lines), ("matrix", "_matrix", 0)):
         name, svg = tab.saved(f"Save {button} as SVG")
-        assert name == f"attention_{view}_view_Family_Tiny-1_layer_5_head_1{end}.svg"
+        assert name == f"attention_{view}_view_Family_Tiny-1_capture_layer_5_head_1{end}.svg"
         root = ET.fromstring(svg)
         assert len(root.findall(f".//{SPACE}line")) == expected
         assert {"<&>", "c", "f"} <= {element.text for element in root.iter(f"{SPACE}text")}
         kept = {name for element in root.iter() for name in element.attrib}
         assert not kept & {"class", "style", "id"}
         name, png = tab.saved(f"Save {button} as PNG")
-        assert name == f"attention_{view}_view_Family_Tiny-1_layer_5_head_1{end}.png"
+        assert name == f"attention_{view}_view_Family_Tiny-1_capture_layer_5_head_1{end}.png"
         assert_same_picture(open_page, tmp_path / "saved.svg", svg, png, paper)
 
 
@@ -605,7 +637,7 @@ def test_names_of_pictures_of_several_kinds(tmp_path: Path, open_page: Open) -> 
     tab = open_page(make_pages(tmp_path, layers, **header)["head"], "#head=1&layer=0&attention=1")
     assert tab.read(TITLE) == "Layer 0, Head 1, Cross"
     name, svg = tab.saved("Save the picture as SVG")
-    assert name == "attention_head_view_Family_Tiny-1_cross_layer_0_head_1.svg"
+    assert name == "attention_head_view_Family_Tiny-1_capture_cross_layer_0_head_1.svg"
     assert "Family/Tiny-1: Layer 0, Head 1, Cross; weights above 0.01" in svg.decode()
     link = tab.row("Layer 0, Head 0").get_attribute("href")
     assert link == "#layer=0&head=0&attention=1"
@@ -648,7 +680,7 @@ def test_saving_the_small_pictures(tmp_path: Path, open_page: Open) -> None:
     tab = open_page(make_pages(tmp_path, two_layers())["model"])
     tab.resize(390)
     name, svg = tab.saved("Save the picture as SVG")
-    assert name == "attention_model_view_Family_Tiny-1.svg"
+    assert name == "attention_model_view_Family_Tiny-1_capture.svg"
     assert len(ET.fromstring(svg).findall(f".//{SPACE}image")) == 6
     _, png = tab.saved("Save the picture as PNG")
     assert_same_picture(open_page, tmp_path / "saved.svg", svg, png, 255)

@@ -7,8 +7,9 @@ import hashlib
 import json
 import re
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from activations.attention.stack import Stack
 from activations.errors import ToolkitError
-from activations.text import printable
+from activations.text import is_seen, printable
 from activations.views import assets, page
 from activations.views.content import Caption
 from activations.views.packing import NOT_A_NUMBER, pack_weights
@@ -37,11 +38,19 @@ patient = settings(deadline=None)  # the machine may be busy with a browser
     [
         ("Qwen/Qwen2.5-0.5B", "Qwen_Qwen2.5-0.5B"),
         ("demo_model", "demo_model"),
-        ("../../x", ".._.._x"),
-        ("/etc/passwd", "_etc_passwd"),
-        ("C:\\models\\x", "C_models_x"),
+        # Of a local folder the last part, whether the folder is here or not.
+        ("../../x", "x"),
+        ("/etc/passwd", "passwd"),
+        ("C:\\models\\x", "x"),
+        ("./ckpt/run-7", "run-7"),
+        ("/data/models/foo/", "foo"),
+        ("ckpt/old/run-7", "run-7"),
+        ("run-7/", "run-7"),
+        ("~/run 7", "run_7"),
         (".hidden", ".hidden"),
         ("..", ".."),
+        ("./", "._"),
+        ("/", "_"),
         ("a b", "a_b"),
         ("a \t\n/\\?*:|<>\"'%#&b", "a_b"),
         ("a__b_/_c", "a__b___c"),
@@ -53,12 +62,37 @@ patient = settings(deadline=None)  # the machine may be busy with a browser
 def test_page_name(model: str, name: str) -> None:
     assert page_name("head", model) == f"attention_head_view_{name}.html"
     assert page_name("model", model) == f"attention_model_view_{name}.html"
+    assert page_name("head", model, "agnostic_activations") == page_name("head", model)
+
+
+@pytest.mark.parametrize(
+    ("document", "name"),
+    [
+        ("second", "m_second"),
+        ("my run (2)", "m_my_run_2_"),
+        ("m", "m"),  # it says nothing more
+        ("a.b-c", "m_a.b-c"),
+        # Where letters are lost, two names stay two.
+        ("猫", "m_a810bf84"),
+        ("犬", "m_1e82f9b0"),
+        ("x" * 300, "m_" + "x" * 81 + "_0d4e2ca9"),
+    ],
+)
+def test_a_document_adds_its_own_name(document: str, name: str) -> None:
+    assert page_name("head", "m", document) == f"attention_head_view_{name}.html"
+
+
+def test_with_one_slash_only_a_folder_that_exists_is_local(workplace: Path) -> None:
+    assert page_name("head", "ckpt/run-7") == "attention_head_view_ckpt_run-7.html"
+    Path("ckpt/run-7").mkdir(parents=True)
+    assert page_name("head", "ckpt/run-7") == "attention_head_view_run-7.html"
 
 
 @patient
-@given(st.text())
-def test_page_names_stay_in_the_folder(model: str) -> None:
-    name = page_name("head", model)
+@given(st.text(), st.text())
+@example("m" * 500, "d" * 500)
+def test_page_names_stay_in_the_folder(model: str, document: str) -> None:
+    name = page_name("head", model, document)
     assert re.fullmatch(r"attention_head_view_[A-Za-z0-9._-]*\.html", name)
     assert PurePosixPath(name).parts == PureWindowsPath(name).parts == (name,)
     assert len(name) < 250  # file systems take 255
@@ -137,8 +171,8 @@ def test_any_text_stays_text(
     assert parsed.by_id("prompt") == as_html_keeps_it(prompt)
     assert parsed.by_id("model") == as_html_keeps_it(model)
     ((_, title),) = parsed.of("title")
-    assert title.startswith(f"Attention {view} view: {printable(model)}")
-    assert title.isprintable()
+    assert title.startswith(f"Attention {view} view: {printable(caption.title)}")
+    assert printable(title) == title
     assert parsed.of("li") == [({}, as_html_keeps_it(note))]
 
     data = json.loads(parsed.by_id("page-data"))
@@ -170,6 +204,7 @@ def test_any_text_stays_text(
         (Caption("a\x07b", "x" * 41), f"a\\x07b – {'x' * 40}…"),
         (Caption("m", "word " * 1000), f"m – {'word ' * 8}".rstrip() + "…"),
         (Caption("m", "", texts=(("Image", "fox.png"),)), "m – fox.png"),
+        (Caption("/data/run-7", "می\u200cخواهم"), "run-7 – می\u200cخواهم"),
     ],
 )
 def test_a_page_is_named_by_what_it_shows(caption: Caption, title: str) -> None:
@@ -332,6 +367,10 @@ def test_the_numbers_of_layers_and_heads_travel() -> None:
 # ----------------------------------------------------------------------------------------- tokens
 
 
+ENGLAND = "🏴" + "".join(chr(0xE0000 + ord(c)) for c in "gbeng\x7f")
+SPELLED = "🏴" + "".join(f"\\ue00{ord(c):x}" for c in "gbeng")
+
+
 @pytest.mark.parametrize(
     ("tokens", "shown"),
     [
@@ -365,12 +404,53 @@ def test_the_numbers_of_layers_and_heads_travel() -> None:
         (["a b", "\n", "\r", "\t", "\u00a0"], ["a·b", "↵", "␍", "→", "⍽"]),
         (["\u202eabc", "\u2066", "\u200b"], ["\\u202eabc", "\\u2066", "\\u200b"]),
         (["\0", "\x1b[0m", "\u2028", "\ud800"], ["\\u0000", "\\u001b[0m", "\\u2028", "\\ud800"]),
+        # Joiners that join, and what else belongs to the character before, stay.
+        (["می\u200cخواهم", "PDF\u200cها"], ["می\u200cخواهم", "PDF\u200cها"]),
+        (["👨\u200d👩\u200d👧\u200d👦"], ["👨\u200d👩\u200d👧\u200d👦"]),
+        (["👩🏽\u200d❤\ufe0f\u200d👨"], ["👩🏽\u200d❤\ufe0f\u200d👨"]),
+        (["क\u094d\u200dष", "ක\u0dca\u200dර"], ["क\u094d\u200dष", "ක\u0dca\u200dර"]),
+        (["ന\u0d4d\u200d"], ["ന\u0d4d\u200d"]),  # a chillu, at the end of a word
+        ([ENGLAND, "1\ufe0f\u20e3", "葛\U000e0100"], [ENGLAND, "1\ufe0f\u20e3", "葛\U000e0100"]),
+        (["؁٢٠٢٦", "\u06dd٧"], ["؁٢٠٢٦", "\u06dd٧"]),  # format characters that are seen
+        # Those with nothing to join, and what nobody could see.
+        (["\u200d", "می\u200c", "\u200dक"], ["\\u200d", "می\\u200c", "\\u200dक"]),
+        (["pass\u200dword", "日\u200c本"], ["pass\\u200dword", "日\\u200c本"]),
+        (["م\u200c\u200cم"], ["م\\u200c\\u200cم"]),
+        (["\ufe0f", "❤\ufe0f\ufe0f"], ["\\ufe0f", "❤\ufe0f\\ufe0f"]),
+        (["hi\U000e0068\U000e0069", ENGLAND[:-1]], ["hi\\ue0068\\ue0069", SPELLED]),
+        (
+            ["so\u00adft", "\u3164", "\u3000", "\u2800"],
+            ["so\\u00adft", "\\u3164", "\\u3000", "\\u2800"],
+        ),
+        (["م\u202e\u200cم"], ["م\\u202e\\u200cم"]),
         (["#12", "#7"], ["#12", "#7"]),
         ([], []),
     ],
 )
 def test_readable(tokens: list[str], shown: list[str]) -> None:
     assert readable(tokens) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("می\u200cخواهم 👩\u200d👧", "می\u200cخواهم 👩\u200d👧"),
+        ("\u200c a\u200db", "\\u200c a\\u200db"),
+        ("\u202eabc\u2066\x1b[0m\n", "\\u202eabc\\u2066\\x1b[0m\\n"),
+        ("\ud800\ue000\U000e0068", "\\ud800\\ue000\\U000e0068"),
+    ],
+)
+def test_on_a_terminal_and_in_titles(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_virtual_tokens_are_shown_by_their_names() -> None:
+    made = stack_of(
+        np.ones((1, 2, 4)), rows=["Ġa", "b"], columns=["prefix 0", "prefix 1", "Ġa", "b"]
+    )
+    ((entry,), _) = pack_weights([replace(made, start=-2)])
+    assert entry["columnTokens"] == ["prefix 0", "prefix 1", "·a", "b"]
+    assert (entry["rowTokens"], entry["start"], entry["offset"]) == (["·a", "b"], -2, 2)
 
 
 @patient
@@ -387,7 +467,8 @@ def test_any_tokens_are_readable(tokens: list[str]) -> None:
 
 
 PLAIN = st.text(
-    st.characters(exclude_categories=["Cs", "Cc", "Cf", "Zl", "Zp", "Zs"]), min_size=1
+    st.characters(exclude_categories=["Cs", "Cc", "Cf", "Zl", "Zp", "Zs"]).filter(is_seen),
+    min_size=1,
 ).filter(lambda text: not re.match(r"##\w", text) and not text.endswith("</w>"))
 
 

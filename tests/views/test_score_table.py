@@ -23,7 +23,7 @@ from activations import load
 from activations.attention.heads import HeadName
 from activations.attention.scores import SCORES
 from activations.attention.stack import Stack
-from activations.errors import ToolkitError
+from activations.errors import ToolkitError, UsageError
 from activations.model.vocabulary import tokens_of
 from activations.views.content import read_content
 from activations.views.score_table import HeadScores, scored_heads, show_summary, strongest
@@ -98,9 +98,49 @@ def test_from_python(both_sides: Path) -> None:
     for row, (kind, layer, head, scores) in zip(rows, shown_scores(), strict=True):
         assert (row["attention"], row["layer"], row["head"]) == (kind, layer, head)
         np.testing.assert_array_equal(list(row.values())[3:], scores)
+    with pytest.raises(UsageError) as caught:
+        load("x.json").scores(by="previous")
+    assert str(caught.value) == (
+        "by takes previous_token, induction, same_token, first_token or entropy, not 'previous'. "
+        "Did you mean 'previous_token'?"
+    )
+    with pytest.raises(UsageError, match="not 'layer'"):
+        load("x.json").scores(by="layer")
+    with pytest.raises(UsageError, match="by takes the name of a score, not 3"):
+        load("x.json").scores(by=3)
     with pytest.raises(ToolkitError, match="no attention weights"):
         Path("y.json").write_text('{"captured": {"mlp_outputs": {"m": {"output": [0.5]}}}}')
         load("y.json").scores()
+
+
+@pytest.mark.parametrize("by", SCORES)
+def test_the_strongest_first(workplace: Path, by: str) -> None:
+    """A head for which the score is not defined comes last, wherever it stands in the document."""
+    weights = random_weights(1, 4, 6)
+    weights[0] = np.nan
+    write_capture(
+        Path("x.json"), [Layer(0, weights), Layer(1, random_weights(2, 4, 6))], tokens=ENCODER
+    )
+    rows = load("x.json").scores(by=by)
+    assert len(rows) == 8
+    assert math.isnan(rows[-1][by])
+    assert (rows[-1]["layer"], rows[-1]["head"]) == (0, 0)
+    scores = [row[by] for row in rows[:-1]]
+    assert scores == sorted(scores, reverse=by != "entropy")
+    assert sorted(map(str, rows)) == sorted(map(str, load("x.json").scores()))
+
+
+def test_heads_without_sound_rows(workplace: Path, view: Run) -> None:
+    """A dash in the table, nothing in the CSV; the other heads as if they were alone."""
+    sound = random_weights(1, 2, 6)
+    odd = np.stack([sound[0], np.full((6, 6), np.nan, np.float32), sound[1]])
+    write_capture(Path("x.json"), [Layer(0, odd)], tokens=ENCODER)
+    write_capture(Path("sound.json"), [Layer(0, sound)], tokens=ENCODER)
+    csv_rows = view("x.json", "--summary", "csv").out[1:]
+    alone = view("sound.json", "--summary", "csv").out[1:]
+    assert [row[9:] for row in (csv_rows[0], csv_rows[2])] == [row[9:] for row in alone]
+    assert csv_rows[1] == "Self,0,1,,,,,"
+    assert view("x.json", "--summary").out[2].split() == ["Self", "0", "1", *"-----"]
 
 
 def test_only_these_layers_and_heads(both_sides: Path, view: Run) -> None:

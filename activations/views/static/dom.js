@@ -21,8 +21,12 @@ function button(label, act, attributes = {}) {
   return made;
 }
 
+// Cut between what a person takes for characters: an emoji of a family is one.
+const segmenter = new Intl.Segmenter("en");
+const charactersOf = (text) => Array.from(segmenter.segment(text), ({ segment }) => segment);
 const shorten = (text, length) => {
-  const characters = Array.from(text);
+  if (text.length <= length) return text;
+  const characters = charactersOf(text);
   return characters.length > length ? characters.slice(0, length - 1).join("") + "…" : text;
 };
 

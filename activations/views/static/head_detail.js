@@ -18,10 +18,10 @@ const HeadDetail = (() => {
       matrix: Weights.matrix(stack, layer, head, NaN),
       rowTokens: stack.rowTokens.slice(...stack.rows),
       columnTokens: stack.columnTokens.slice(...stack.columns),
-      rowClass: (i) => Tokens.classOf(stack, stack.rows[0] + i),
-      columnClass: (i) => Tokens.classOf(stack, stack.columns[0] + i),
-      rowStart: stack.start + stack.rows[0],
-      columnStart: stack.start + stack.columns[0],
+      rowClass: (i) => Tokens.classOf(stack, "row", stack.rows[0] + i),
+      columnClass: (i) => Tokens.classOf(stack, "column", stack.columns[0] + i),
+      rowStart: Tokens.positionOf(stack, "row", stack.rows[0]),
+      columnStart: Tokens.positionOf(stack, "column", stack.columns[0]),
       probabilities: stack.probabilities,
       fileName: Page.name + Save.nameOf(stack, stack.layers[layer], head),
     };
@@ -38,7 +38,8 @@ const HeadDetail = (() => {
     byId("head-detail-title").textContent = shown ? shown.title : "One head";
     setStatus("");
     if (!shown) return;
-    byId("head-scores").replaceChildren(...(stack.average ? [] : ScoreTable.list(stack, layer, head)));
+    byId("head-scores").replaceChildren(...ScoreTable.list(stack, layer, head));
+    byId("head-scores-title").hidden = !byId("head-scores").hasChildNodes();
     byId("values").checked = wantsValues ?? HeatMap.hasRoom(shown, room());
     drawHeat();
   }
@@ -54,9 +55,10 @@ const HeadDetail = (() => {
   function showCell(r, c, shared) {
     const { matrix, rowTokens, columnTokens, rowStart, columnStart } = shown;
     const weight = Number.isNaN(matrix[r][c]) ? "no number" : decimals(matrix[r][c]);
+    const number = (position) => (position < 0 ? "" : ` (${position})`);
     byId("cell").replaceChildren(
-      element("bdi", { class: "token" }, rowTokens[r]), ` (${rowStart + r}) to `,
-      element("bdi", { class: "token" }, columnTokens[c]), ` (${columnStart + c}): ${weight}`,
+      element("bdi", { class: "token" }, rowTokens[r]), `${number(rowStart + r)} to `,
+      element("bdi", { class: "token" }, columnTokens[c]), `${number(columnStart + c)}: ${weight}`,
       shared > 1 ? ` (the strongest of ${shared} x ${shared})` : "");
   }
 

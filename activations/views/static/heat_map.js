@@ -42,7 +42,7 @@ const HeatMap = (() => {
 
   // The smallest cells that show the values, and those that fit into `room` pixels.
   function geometry(picture, cells, room, withValues) {
-    const longest = (tokens) => Math.max(...tokens.map((t) => Array.from(shorten(t, 12)).length));
+    const longest = (tokens) => Math.max(...tokens.map((t) => charactersOf(shorten(t, 12)).length));
     const left = longest(picture.rowTokens) * LETTER + 14;
     const top = longest(picture.columnTokens) * LETTER + 14;
     const fitting = Math.min(Math.max((room - left - 4) / cells[0].length, CELL.least), CELL.most);
@@ -80,6 +80,7 @@ const HeatMap = (() => {
         height: cells.length * place.size, fill: shade(0), stroke: "#8888",
       }),
       ...shades(cells, place, range),
+      ...hatches(cells, place),
       ...labels(picture.rowTokens, picture.rowClass, place, step, true),
       ...labels(picture.columnTokens, picture.columnClass, place, step, false),
       ...(withValues ? values(cells, place, range) : []),
@@ -97,6 +98,13 @@ const HeatMap = (() => {
     }));
     return paths.flatMap((parts, level) =>
       (parts.length ? [svgElement("path", { d: parts.join(""), fill: shade(level / SHADES) })] : []));
+  }
+
+  // What is no number, as in figures: hatched, not empty as a weight of 0.
+  function hatches(cells, { left, top, size }) {
+    const lines = cells.flatMap((row, r) => row.flatMap((weight, c) =>
+      (Number.isNaN(weight) ? [`M${left + c * size} ${top + (r + 1) * size}l${size} ${-size}`] : [])));
+    return lines.length ? [svgElement("path", { d: lines.join(""), stroke: "#8888", fill: "none" })] : [];
   }
 
   function labels(tokens, classOf, { left, top, size }, step, areRows) {

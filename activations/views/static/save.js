@@ -74,7 +74,7 @@ const Save = (() => {
 
   // The end of a file's name: which attention, layer and head (position) it shows. null: all.
   function nameOf(stack, layer, head) {
-    const kind = Page.stacks.length > 1 ? `_${stack.name.replaceAll(/[^A-Za-z0-9]+/g, "_").toLowerCase()}` : "";
+    const kind = Page.stacks.length > 1 ? `_${stack.name.replaceAll(/[^A-Za-z0-9]+/g, "_").toLowerCase().slice(0, 80)}` : "";
     const one = stack.average ? "_average" : head === null ? "" : `_head_${stack.heads[head]}`;
     return `${kind}${layer === null ? "" : `_layer_${layer}`}${one}${stack.withoutFirst ? "_without_first" : ""}`;
   }
@@ -114,10 +114,10 @@ const Save = (() => {
   }
 
   // A matrix with its tokens, each after its position: so names are unique, and no spreadsheet takes one
-  // for a formula.
+  // for a formula. Virtual tokens before the text are numbered by their names.
   function csv({ matrix, rowTokens, columnTokens, rowStart, columnStart }) {
     const field = (text) => `"${text.replaceAll('"', '""')}"`;
-    const named = (tokens, start) => tokens.map((token, i) => field(`${start + i} ${token}`));
+    const named = (tokens, start) => tokens.map((token, i) => field(start + i < 0 ? token : `${start + i} ${token}`));
     const rows = named(rowTokens, rowStart);
     const lines = matrix.map((row, r) => [rows[r], ...row.map((w) => (Number.isNaN(w) ? "" : decimals(w)))].join(","));
     return [["", ...named(columnTokens, columnStart)].join(","), ...lines, ""].join("\r\n");

@@ -22,11 +22,13 @@ const ScoreTable = (() => {
     [stack, all] = [newStack, false];
     rows = (stack.scores ?? []).flatMap((heads, layer) => heads.map((scores, head) => ({ layer, head, scores })));
     const defined = (k) => rows.some(({ scores }) => scores[k] !== null);
-    byId("scores").hidden = !Page.scores.some((_, k) => defined(k));
+    byId("scores").hidden = !hasScores(stack);
     const first = ["induction", "previous_token", "same_token"].map((name) => Page.scores.indexOf(name)).find(defined);
     order = { column: first === undefined ? 0 : first + 1, down: true };
     draw();
   }
+
+  const hasScores = (looked) => (looked.scores ?? []).flat(2).some((score) => score !== null);
 
   const value = (row, column) => (column ? row.scores[column - 1] : -(row.layer * 10000 + row.head));
 
@@ -75,11 +77,10 @@ const ScoreTable = (() => {
     return row;
   }
 
-  // A head's scores as the children of a <dl>.
+  // A head's scores as the children of a <dl>; none for the average, and where no head has any.
   function list(looked, layer, head) {
-    const scores = looked.scores?.[layer]?.[head];
-    if (!scores?.some((score) => score !== null)) return [];
-    return scores.map((score, k) => element("div", {}, element("dt", {}, names[k]), element("dd", {}, shown(score))));
+    if (looked.average || !hasScores(looked)) return [];
+    return looked.scores[layer][head].map((score, k) => element("div", {}, element("dt", {}, names[k]), element("dd", {}, shown(score))));
   }
 
   function start() {

@@ -23,7 +23,7 @@ const Weights = (() => {
   function hasFirst(stack) {
     const [rows, columns] = [stack.rows, stack.columns].map(([from, to]) => to - Math.max(from, 1));
     return stack.probabilities && stack.wholeRows && stack.start === 0 && stack.columns[0] === 0 && columns > 0 &&
-      (stack.cross || rows > 0);
+      (stack.offset !== 0 || rows > 0);
   }
 
   // A stack as it is shown. `average`: the mean of its heads in their place. `withoutFirst`: the first
@@ -38,7 +38,7 @@ const Weights = (() => {
       average,
       withoutFirst: hides,
       heads: average ? [AVERAGE] : stack.heads,
-      rows: hides && !stack.cross ? later(stack.rows) : stack.rows,
+      rows: hides && stack.offset === 0 ? later(stack.rows) : stack.rows,
       columns: hides ? later(stack.columns) : stack.columns,
     };
   }
@@ -75,8 +75,8 @@ const Weights = (() => {
     const number = (q) => (q === Page.notANumber ? 0 : q);
     let rest = -number(steps[0]);
     for (let i = 0; i < steps.length; i++) rest += number(steps[i]);
-    if (rest < LEAST_REST * stack.steps) return new Uint16Array(steps.length);
-    return steps.map((q) => (q === Page.notANumber ? q : Math.min(Math.round((q * stack.steps) / rest), 65534)));
+    const scale = rest < LEAST_REST * stack.steps ? 0 : stack.steps / rest;
+    return steps.map((q) => (q === Page.notANumber ? q : Math.min(Math.round(q * scale), 65534)));
   }
 
   // Calls visit(steps) for every row of a head that the stack shows, steps being a Uint16Array.

@@ -1,0 +1,133 @@
+"""What rows and columns of attention weights are: which of a document's tokens, or positions.
+
+As a rule both are all tokens of a text. Rows may be fewer than columns: the last tokens, where the
+others were read before (one step of a generation with a cache), or all tokens, where there are
+columns before the text (prefix tuning).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from activations.errors import Warn
+
+_READS_TOKENS = ("self", "encoder", "text")  # other kinds have tokens only under their own name
+Header = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The names of rows and columns, and what `activations.attention.stack.Stack` says of them.
+
+    `fits` is False where the document has other tokens than these.
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    start: int = 0
+    is_aligned: bool = True
+    knows_tokens: bool = True
+    fits: bool = True
+
+
+def find_sides(
+    header: Header, kind: str, shape: tuple[int, int], in_steps: Collection[str], warn: Warn
+) -> Sides:
+    """The sides of weights of this kind and shape (rows, columns).
+
+    `in_steps` is what `read_in_steps` found. `warn` gets a line where tokens do not fit.
+    """
+    if kind.endswith("cross"):
+        return _sides_of_two_texts(header, kind, shape, in_steps, warn)
+    rows, columns = shape
+    before = columns - rows
+    tokens = tokens_of(header, kind)
+    if tokens is None:
+        names = _positions(columns)
+        return Sides(names[before:], names, knows_tokens=False)
+    if len(tokens) == columns and (not before or kind in in_steps):
+        return Sides(tuple(tokens[before:]), tuple(tokens))
+    if len(tokens) == rows:
+        prefix = (f"prefix {i}" for i in range(before))
+        return Sides(tuple(tokens), (*prefix, *tokens), start=-before)
+    _warn_of_positions(len(tokens), f"{rows} x {columns}" if before else f"{rows}", warn)
+    return Sides(
+        _positions(rows),
+        _positions(columns),
+        is_aligned=not before,
+        knows_tokens=False,
+        fits=False,
+    )
+
+
+def _sides_of_two_texts(
+    header: Header, kind: str, shape: tuple[int, int], in_steps: Collection[str], warn: Warn
+) -> Sides:
+    """Rows of the decoder's text, columns of the encoder's."""
+    texts = ("decoder", "encoder") if kind == "cross" else (kind, kind)
+    attending, attended = (tokens_of(header, text) for text in texts)
+    if attending is not None and texts[0] in in_steps:
+        attending = attending[-shape[0] :]
+    names = []
+    for tokens, count in zip((attending, attended), shape, strict=True):
+        fits = tokens is None or len(tokens) == count
+        if not fits:
+            _warn_of_positions(len(tokens or ()), f"{count}", warn)
+        names.append(tuple(tokens) if tokens is not None and fits else None)
+    rows, columns = names
+    return Sides(
+        rows or _positions(shape[0]),
+        columns or _positions(shape[1]),
+        knows_tokens=None not in names,
+    )
+
+
+def _positions(count: int) -> tuple[str, ...]:
+    return tuple(f"#{i}" for i in range(count))
+
+
+def _warn_of_positions(tokens: int, places: str, warn: Warn) -> None:
+    warn(f"the document has {tokens} tokens for {places} positions; positions are shown by number.")
+
+
+def read_in_steps(header: Header, sizes: Iterable[tuple[str, int, int]]) -> set[str]:
+    """The kinds whose rows are the last tokens of a text, its others being in a cache.
+
+    `sizes` are the kind, the rows and the columns of every layer. All layers of such a kind have as
+    many rows; where only some have fewer than tokens, these are pooled (Funnel). This toolkit reads
+    a whole text in one pass, so in its own documents fewer rows are always pooled ones.
+    """
+    environment = header.get("environment")
+    if isinstance(environment, dict) and "toolkit" in environment:
+        return set()
+    shapes: dict[str, set[tuple[int, int]]] = {}
+    for kind, rows, columns in sizes:
+        if not kind.endswith("cross"):
+            shapes.setdefault(kind, set()).add((rows, columns))
+    found = set()
+    for kind, of_kind in shapes.items():
+        count = len(tokens_of(header, kind) or ())
+        alike = len({rows for rows, _ in of_kind}) == 1
+        if alike and any(rows < columns == count for rows, columns in of_kind):
+            found.add(kind)
+    return found
+
+
+def tokens_of(header: Header, kind: str) -> list[str] | None:
+    """The tokens that attend in this kind of attention, if the document has them."""
+    text = "decoder" if kind == "cross" else kind
+    found: list[str] | None = header.get(f"{text}_tokens")
+    if found is None and text in _READS_TOKENS:
+        found = header.get("tokens")
+    return found
+
+
+def column_of(header: Header, key: str, kind: str, sides: Sides) -> int | None:
+    """The column of a position that the document gives among its `tokens`, but the first."""
+    position: int | None = header.get(key)
+    if position is None or kind not in ("self", "encoder") or not sides.fits:
+        return None
+    column = position - sides.start
+    return column if position > 0 and column < len(sides.columns) else None
