@@ -30,6 +30,7 @@ from activations.document.format import FORMATS, document_size
 from activations.errors import ToolkitError, UsageError
 from activations.inputs.request import Request
 from activations.model.config_file import check_layers
+from activations.model.place import check_place, check_weights
 from activations.selection.answers import Selection, format_spec, parse_spec, select
 from activations.session.estimate import expected_size
 from activations.session.options import BACKENDS, DTYPES, Options, checkpoint_of
@@ -161,6 +162,9 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
     """
     answers = None if args.auto_select is None else parse_spec(args.auto_select)
     layers = None if args.layers is None else parse_numbers(args.layers, "--layers")
+    check_place(checkpoint_of(args.model))
+    if not args.list:
+        check_weights(checkpoint_of(args.model))
     check_layers(checkpoint_of(args.model), layers)
     check_new_tokens(args.max_new_tokens)
     options = Options(

@@ -15,6 +15,7 @@ from activations.errors import UsageError
 from activations.inputs.media import read_audio, read_image
 from activations.inputs.request import Request
 from activations.model.config_file import check_layers
+from activations.model.place import check_place, check_weights
 from activations.model.vocabulary import tokens_of
 from activations.selection.answers import parse_spec
 from activations.selection.answers import select as choose
@@ -126,6 +127,8 @@ def capture(
         model = os.fspath(model)
     named = model is None or isinstance(model, str)
     if named:
+        check_place(checkpoint_of(model))
+        check_weights(checkpoint_of(model))
         check_layers(checkpoint_of(model), chosen_layers)
     options = Options(
         str(dtype).removeprefix("torch."),

@@ -56,6 +56,10 @@ def _are_patterns(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_are_texts, value.values()))
 
 
+def _is_adapter(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
 _Rule = tuple[Callable[[Any], bool], str]
 _TOKENS: _Rule = (_are_texts, "a list of texts")
 _TEXT: _Rule = (_is_text, "a text")
@@ -67,6 +71,7 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("input_ids", "decoder_input_ids"), _IDS),
     **dict.fromkeys(("sentence_b_start", "continuation_start"), _POSITION),
     "tokens": _TOKENS,
+    "adapter": (_is_adapter, "texts by name"),
     "attention_weights": (lambda value: isinstance(value, list), "a list"),
     "selected_patterns": (_are_patterns, "a list of patterns for each category"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -14,9 +14,11 @@ import transformers
 from transformers import AutoConfig
 from transformers.models.auto import modeling_auto
 
-from activations.errors import UsageError
+from activations.errors import ToolkitError, UsageError
+from activations.model.adapter import Adapter, find_adapter, has_tokenizer
 from activations.model.attn_implementation import implementations
 from activations.model.errors import loading_errors
+from activations.model.place import check_place
 from activations.model.signature import paired
 from activations.model.trust import check_counts, check_kernels
 
@@ -34,13 +36,16 @@ _TASKS = {
 class Checkpoint:
     """A model that can be loaded: its name or folder, configuration and the class that loads it.
 
-    `where` has the options of every loading call.
+    `where` has the options of every loading call. Of an adapter all this is its base model's;
+    `tokenizer` is the name and the options of the tokenizer's loading call where they are others.
     """
 
     name: str
     config: Any
     class_name: str
     where: dict[str, Any] = field(default_factory=dict)
+    adapter: Adapter | None = None
+    tokenizer: tuple[str, dict[str, Any]] | None = None
 
 
 def open_checkpoint(
@@ -52,16 +57,60 @@ def open_checkpoint(
     """
     if not name:
         raise UsageError("--model is empty. Give a hub name or a checkpoint folder.")
-    where: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    check_place(name)
     with loading_errors(name, "configuration"):
-        if not os.path.isdir(name) and not _hub_in_reach():
-            # Otherwise each file is asked for six times, with pauses: half a minute of silence.
-            where["local_files_only"] = True
-        check_counts(name, transformers.PreTrainedConfig.get_config_dict(name, **where)[0])
-        config = AutoConfig.from_pretrained(name, **where)
-        if not trust_remote_code:
-            check_kernels(name, implementations(config))
-        return Checkpoint(name, config, _class_name(config), where)
+        where = _where(name, revision, trust_remote_code)
+        adapter = find_adapter(name, where)
+        if adapter is None:
+            return _open(name, where)
+    checkpoint = _open_base(adapter, trust_remote_code)
+    with loading_errors(name, "weights"):
+        return _with_adapter(checkpoint, adapter)
+
+
+def _where(name: str, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
+    """The options of every loading call."""
+    where: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    if not os.path.isdir(name) and not _hub_in_reach():
+        # Otherwise each file is asked for six times, with pauses: half a minute of silence.
+        where["local_files_only"] = True
+    return where
+
+
+def _open(name: str, where: dict[str, Any]) -> Checkpoint:
+    check_counts(name, transformers.PreTrainedConfig.get_config_dict(name, **where)[0])
+    config = AutoConfig.from_pretrained(name, **where)
+    if not where["trust_remote_code"]:
+        check_kernels(name, implementations(config))
+    return Checkpoint(name, config, _class_name(config), where)
+
+
+def _open_base(adapter: Adapter, trust_remote_code: bool) -> Checkpoint:
+    base, revision = adapter.base, adapter.fields.get("revision")
+    try:
+        with loading_errors(base, "configuration"):
+            where = _where(base, revision if isinstance(revision, str) else None, trust_remote_code)
+            return _open(base, where)
+    except ToolkitError as error:
+        raise ToolkitError(f"'{adapter.name}' is an adapter for '{base}': {error}") from error
+
+
+def _with_adapter(base: Checkpoint, adapter: Adapter) -> Checkpoint:
+    """The base model as it was when the adapter was trained: its class and number of labels."""
+    class_name = adapter.class_name or ""
+    if not (_is_model(class_name) or _has_auto_class(class_name, base.config)):
+        class_name = base.class_name
+    labels = adapter.labels()
+    if labels is not None:
+        base.config.num_labels = labels
+    tokenizer = (adapter.name, adapter.where) if has_tokenizer(adapter) else None
+    return replace(base, class_name=class_name, adapter=adapter, tokenizer=tokenizer)
+
+
+def _has_auto_class(name: str, config: Any) -> bool:
+    """Whether this is an auto class of transformers that knows the model."""
+    auto_class = getattr(transformers, name, None) if name.startswith("Auto") else None
+    return auto_class is not None and type(config) in auto_class._model_mapping
 
 
 def _hub_in_reach() -> bool:

@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from activations.errors import ToolkitError, causes
 from activations.system.signals import raise_interruption
@@ -52,13 +51,6 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
                 f"'{name}' does not run with attention '{attn_implementation}'{why}. Use "
                 "--attn-implementation eager."
             )
-    if os.path.isfile(name):
-        return f"'{name}' is a file. Name the checkpoint's folder with --model."
-    if os.path.isdir(name) and not (Path(name) / "config.json").exists():
-        return (
-            f"the folder '{name}' is not a checkpoint: it has no config.json. Name a folder made "
-            "by save_pretrained()."
-        )
     if part == "configuration" and not os.path.isdir(name):
         return _explain_missing(name, kinds, error)
     if kinds & _OUT_OF_REACH:

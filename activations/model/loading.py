@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 import warnings
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +17,12 @@ import transformers
 from transformers import AutoTokenizer
 
 from activations.errors import UsageError, first_few, nearest, quoted_list
+from activations.model.adapter import add_empty, add_loaded
 from activations.model.attn_implementation import check_attention
 from activations.model.checkpoint import Checkpoint
 from activations.model.devices import find_devices
 from activations.model.errors import loading_errors
+from activations.model.place import check_weights, variant_of
 from activations.model.state import fixed_seed
 from activations.model.trust import check_index
 
@@ -38,6 +44,8 @@ def skeleton(checkpoint: Checkpoint, dtype: str = "auto") -> Any:
         make = loader._from_config  # what the auto classes call
     with torch.device("meta"):
         model = make(checkpoint.config, **options)
+        if checkpoint.adapter is not None:
+            model = add_empty(model, checkpoint.adapter)
     return model.to("meta").eval()  # torch.Tensor(n) ignores the line above (wav2vec2)
 
 
@@ -56,8 +64,23 @@ def load_model(
     memory does not suffice.
     """
     check_attention(attn_implementation)
+    check_weights(checkpoint.name)
     place, spread = find_devices(device, device_map)
-    options: dict[str, Any] = {**checkpoint.where, "dtype": dtype, "output_loading_info": True}
+    if checkpoint.adapter is not None and spread is not None:
+        # peft would rewrite the base model's own files, with other names in them.
+        raise UsageError(
+            "--device-map cannot be combined with an adapter. Merge it into its base model first "
+            "(merge_and_unload of peft), or leave --device-map out."
+        )
+    options: dict[str, Any] = {
+        **checkpoint.where,
+        "dtype": dtype,
+        "variant": variant_of(Path(checkpoint.name)),
+        "adapter_kwargs": _NO_ADAPTER,
+        "output_loading_info": True,
+    }
+    if checkpoint.adapter is not None:
+        options["num_labels"] = checkpoint.config.num_labels  # the adapter's
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     if isinstance(spread, dict):
@@ -71,23 +94,64 @@ def load_model(
     with (
         loading_errors(checkpoint.name, "weights", attn_implementation),
         fixed_seed(),
-        warnings.catch_warnings(),
+        _no_report(),
     ):
-        warnings.simplefilter("ignore")  # what matters is an error
         check_index(checkpoint.name)
         loader = getattr(transformers, checkpoint.class_name)
         model, report = loader.from_pretrained(checkpoint.name, **options)
+        lines = _warnings(checkpoint, model, report)
+        if checkpoint.adapter is not None:
+            model, more = add_loaded(model, checkpoint.adapter)
+            lines += more
         model = (model if spread is not None else model.to(place)).eval()
     if spread is not None:
         weakref.finalize(model, folder.cleanup)
+    return model, lines
+
+
+# Keeps transformers from looking for an adapter itself: what is looked for is not there.
+_NO_ADAPTER = {"subfolder": "no-adapter"}
+
+
+@contextmanager
+def _no_report() -> Iterator[None]:
+    """Keep the libraries' reports off the terminal: our warnings say what matters in them."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers.logging.set_verbosity(before)
+
+
+def _warnings(checkpoint: Checkpoint, model: Any, report: Any) -> list[str]:
+    """What the report of a loading means: weights that were made up, and weights left out.
+
+    Of those left out only what belongs to a layer matters: heads are left out often.
+    """
+    name, adapter = checkpoint.name, checkpoint.adapter
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     missing = parameters.intersection(report.get("missing_keys") or ())
-    if not missing:
-        return model, []
-    return model, [
-        f"'{checkpoint.name}' lacks weights that its class needs, so they are random: "
-        f"{first_few(sorted(missing))}."
+    if adapter is not None:
+        missing -= adapter.shapes().keys()
+    unused = [
+        key for key in report.get("unexpected_keys") or () if re.search(r"\.\d+\.", f".{key}")
     ]
+    lines = []
+    if missing:
+        lines.append(
+            f"'{name}' lacks weights that its class needs, so they are random: "
+            f"{first_few(sorted(missing))}."
+        )
+    if unused:
+        lines.append(
+            f"'{name}' holds weights that {type(model).__name__} does not use: "
+            f"{first_few(sorted(unused))}. Check the class and the number of layers in its "
+            "config.json."
+        )
+    return lines
 
 
 def _check_parts(checkpoint: Checkpoint, places: dict[str, Any]) -> None:
@@ -105,7 +169,8 @@ def _check_parts(checkpoint: Checkpoint, places: dict[str, Any]) -> None:
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """The checkpoint's tokenizer. Raises `ToolkitError` when there is none."""
     with loading_errors(checkpoint.name, "tokenizer"):
-        return AutoTokenizer.from_pretrained(checkpoint.name, **checkpoint.where)
+        name, where = checkpoint.tokenizer or (checkpoint.name, checkpoint.where)
+        return AutoTokenizer.from_pretrained(name, **where)
 
 
 def load_processor(checkpoint: Checkpoint, auto_class: str) -> Any:
