@@ -78,11 +78,22 @@ def _where(name: str, revision: str | None, trust_remote_code: bool) -> dict[str
 
 
 def _open(name: str, where: dict[str, Any]) -> Checkpoint:
-    check_counts(name, transformers.PreTrainedConfig.get_config_dict(name, **where)[0])
-    config = AutoConfig.from_pretrained(name, **where)
+    fields = transformers.PreTrainedConfig.get_config_dict(name, **where)[0]
+    check_counts(name, fields)
+    only_class = "" if "model_type" in fields else _first(fields.get("architectures"))
+    if _is_model(only_class):  # an old configuration, which names only the class
+        config = getattr(transformers, only_class).config_class.from_pretrained(name, **where)
+    else:
+        config, only_class = AutoConfig.from_pretrained(name, **where), ""
     if not where["trust_remote_code"]:
         check_kernels(name, implementations(config))
-    return Checkpoint(name, config, _class_name(config), where)
+    return Checkpoint(name, config, only_class or _class_name(config), where)
+
+
+def _first(architectures: Any) -> str:
+    """The class that a configuration names; "" where it names none."""
+    names = architectures if isinstance(architectures, list) else []
+    return str(names[0]) if names else ""
 
 
 def _open_base(adapter: Adapter, trust_remote_code: bool) -> Checkpoint:
@@ -146,14 +157,14 @@ def _class_name(config: Any) -> str:
         return "AutoModelForSeq2SeqLM"
     # Any other class by its name: AutoModel would leave out a classifier, or add a decoder with
     # random weights to an encoder that was saved alone.
-    if architectures and "AutoModel" not in auto_map and _is_model(architectures[0]):
+    if architectures and "AutoModel" not in auto_map and _is_model(str(architectures[0])):
         return str(architectures[0])
     return "AutoModel"
 
 
-def _is_model(name: Any) -> bool:
+def _is_model(name: str) -> bool:
     """Whether transformers has a model class of this name."""
-    found = getattr(transformers, str(name), None)
+    found = getattr(transformers, name, None) if name else None
     return isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
 
 

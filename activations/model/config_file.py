@@ -34,6 +34,10 @@ def read_fields(path: Path) -> dict[str, Any]:
             f"'{path}' is not text in UTF-8 but in {encoding}. Save it as UTF-8."
         ) from None
     except json.JSONDecodeError as error:
+        if raw.startswith(b"\xef\xbb\xbf"):
+            raise ToolkitError(
+                f"'{path}' begins with a byte order mark. Save it as UTF-8 without one."
+            ) from None
         where = f"{error.msg} in line {error.lineno}, column {error.colno}"
         why = where if raw.strip() else "it is empty"
         raise ToolkitError(f"'{path}' is not JSON: {why}. {repair}") from None

@@ -132,6 +132,7 @@ def _warnings(checkpoint: Checkpoint, model: Any, report: Any) -> list[str]:
     Of those left out only what belongs to a layer matters: heads are left out often.
     """
     name, adapter = checkpoint.name, checkpoint.adapter
+    custom = getattr(checkpoint.config, "auto_map", None)
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     missing = parameters.intersection(report.get("missing_keys") or ())
     if adapter is not None:
@@ -140,6 +141,12 @@ def _warnings(checkpoint: Checkpoint, model: Any, report: Any) -> list[str]:
         key for key in report.get("unexpected_keys") or () if re.search(r"\.\d+\.", f".{key}")
     ]
     lines = []
+    architectures = getattr(checkpoint.config, "architectures", None) or []
+    if architectures and not hasattr(transformers, str(architectures[0])) and not custom:
+        lines.append(
+            f"transformers has no class '{architectures[0]}', which the config.json of '{name}' "
+            f"names. It is loaded as {type(model).__name__}, without its head."
+        )
     if missing:
         lines.append(
             f"'{name}' lacks weights that its class needs, so they are random: "

@@ -19,7 +19,6 @@ CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # and their indexes
 _SAVED = "Name a folder made by save_pretrained()."
-_CONVERT = "Get the model in transformers' format, or convert it."
 # What other libraries save, by the names of their files.
 _FORMATS = {
     "*.gguf": "weights in GGUF (of llama.cpp)",
@@ -54,7 +53,8 @@ def check_place(name: str) -> None:
     elif (path / CONFIG).is_file():
         read_fields(path / CONFIG)
     elif not (path / CONFIG).exists():  # a device may have no end
-        raise ToolkitError(_folder(path))
+        link = (path / CONFIG).is_symlink()
+        raise ToolkitError(_broken_link(path / CONFIG) if link else _folder(path))
 
 
 def is_adapter(folder: Path) -> bool:
@@ -81,21 +81,37 @@ def check_weights(name: str) -> None:
     folder = Path(name)
     if not os.path.isdir(name) or not (folder / CONFIG).is_file() or is_adapter(folder):
         return
-    for file in _names(folder):
+    for file in _needed(folder):
+        if not (folder / file).exists():
+            raise ToolkitError(_broken_link(folder / file))
         if (kind := kind_of(folder / file)) and "Git LFS" in kind:
             raise ToolkitError(
-                f"'{folder / file}' is {kind}. Fetch it: run git lfs pull in its folder."
+                f"'{folder / file}' is {kind}, not the file itself. Fetch it: run git lfs pull in "
+                "its folder."
             )
+    if isinstance(read_fields(folder / CONFIG).get("quantization"), dict):
+        raise ToolkitError(_other_format(folder, "weights that MLX quantized"))
     if has_weights(folder) or variant_of(folder):
         return
-    found = _format_of(folder)
-    if found:
+    if (found := _format_of(folder)) is not None:
+        raise ToolkitError(_other_format(folder, found))
+    parts = [file for file in _names(folder) if re.search(r"-\d+-of-\d+\.", file)]
+    if parts:
         raise ToolkitError(
-            f"the weights of '{name}' are {found}, which cannot be loaded here. {_CONVERT}"
+            f"the weights of '{name}' are in several files such as {parts[0]}, and their index is "
+            "missing, model.safetensors.index.json. Get it from where the files come from."
         )
     raise ToolkitError(
         f"the weights of '{name}' are missing: there is no model.safetensors. {_SAVED}"
     )
+
+
+def _needed(folder: Path) -> list[str]:
+    """The files that are read, as far as their names say; not pickles beside safetensors."""
+    names = _names(folder)
+    safe = any(name.endswith(".safetensors") for name in names)
+    endings = (".json", ".model", ".txt", ".safetensors" if safe else ".bin")
+    return [name for name in names if name.endswith(endings)]
 
 
 def variant_of(folder: Path) -> str | None:
@@ -120,21 +136,39 @@ def has_weights(folder: Path) -> bool:
 
 def _file(path: Path) -> str:
     kind = kind_of(path)
-    if kind and "archive" in kind and "NumPy" not in kind:
+    named = (what for glob, what in _FORMATS.items() if path.match(glob))
+    other = next(named, _FORMATS["*.gguf"] if kind and "GGUF" in kind else None)
+    if other is not None:
+        return _other_format(path, other)
+    if kind in ("a zip archive", "a tar archive", "a compressed file"):
         return f"'{path}' is {kind}. Unpack it, and name the folder with --model."
-    if kind and "GGUF" in kind:
-        return f"'{path}' holds {kind}, which cannot be loaded here. {_CONVERT}"
-    if (path.parent / CONFIG).exists() or kind is None:
+    beside = any((path.parent / name).exists() for name in (CONFIG, ADAPTER_CONFIG))
+    if beside or kind is None:
         return f"'{path}' is a file. Name the checkpoint's folder with --model."
     return f"'{path}' is a single file ({kind}), without the config.json it needs. {_SAVED}"
+
+
+def _broken_link(path: Path) -> str:
+    return (
+        f"'{path}' is a link that leads nowhere. Copy the files themselves (cp -rL), or get the "
+        "checkpoint again."
+    )
+
+
+def _other_format(path: Path, what: str) -> str:
+    return (
+        f"'{path}' holds {what}, which cannot be loaded here. Get the model in transformers' "
+        "format, or convert it."
+    )
 
 
 def _folder(path: Path) -> str:
     """Why a folder without a config.json is no checkpoint, and which one to name instead."""
     cached = re.fullmatch(r"models--(.+)", path.name or path.resolve().name)
     if cached:
-        hub_name = cached[1].replace("--", "/")
-        return f"'{path}' is the hub's cache of '{hub_name}'. Write --model {hub_name}"
+        hub_name = cached[1].replace("--", "/", 1)
+        inside = "".join(f", or {folder}" for folder in _checkpoints_in(path / "snapshots")[:1])
+        return f"'{path}' is the hub's cache of '{hub_name}'. Write --model {hub_name}{inside}"
     parts = [str(folder) for folder in _checkpoints_in(path)]
     name_one = f"Name one of its folders: --model {parts[0]}" if parts else ""
     if len(parts) > 1:
@@ -146,7 +180,7 @@ def _folder(path: Path) -> str:
         return (
             f"the folder '{path}' is not a checkpoint: it has no config.json. {name_one or _SAVED}"
         )
-    return f"'{path}' holds {what}, which cannot be loaded here. {_CONVERT}"
+    return _other_format(path, what)
 
 
 def _checkpoints_in(folder: Path) -> list[Path]:

@@ -5,34 +5,38 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_BEGINNING = 512  # bytes; tar's mark stands at 257
+BEGINNING = 512  # bytes; tar's mark stands at 257
 _KINDS = {  # in this order
-    rb"GGUF": "weights in GGUF (of llama.cpp)",
-    rb"PK\x03\x04.{26}[^/]+/(data\.pkl|version|byteorder|\.format_version)": "PyTorch weights",
-    rb"PK\x03\x04.{26}[\w./-]+\.npy": "an archive of NumPy arrays",
+    rb"GGUF": "a GGUF file (of llama.cpp)",
+    rb"PK\x03\x04.{26}[^/]+/(data\.pkl|version|byteorder|\.format_version)": "a PyTorch file",
+    rb"PK\x03\x04.{26}[\w./-]+\.npy": "a NumPy archive",
     rb"PK\x03\x04": "a zip archive",
-    rb"\x93NUMPY": "a NumPy array",
+    rb"\x93NUMPY": "a NumPy file",
     rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd": "a compressed file",
     rb".{257}ustar": "a tar archive",
-    rb"\x89HDF": "weights in HDF5 (of Keras)",
+    rb"\x89HDF": "an HDF5 file (of Keras)",
     rb"\x80[\x02-\x05]": "a pickle file",
-    rb".{5}\0\0\0\{": "weights in safetensors",
-    rb"version https://git-lfs": "a pointer to a file in Git LFS, not the file itself",
+    rb".{5}\0\0\0\{": "a safetensors file",
+    rb"version https://git-lfs": "a pointer of Git LFS",
     rb"(?i)\s*<(!doctype html|html|!--|head|body)": "an HTML page",
     rb"%PDF": "a PDF",
     rb"\x89PNG|\xff\xd8\xff|GIF8": "an image",
     rb"PAR1": "a Parquet table",
-    rb"\xff\xfe|\xfe\xff": "text in UTF-16",
+    rb"\xff\xfe|\xfe\xff": "a text in UTF-16",
 }
 
 
 def kind_of(path: Path) -> str | None:
-    """As in `weights in safetensors`; None for what is not known, is empty or cannot be read."""
+    """As in `a safetensors file`; None for what is not known, is empty or cannot be read."""
     try:
         if not path.is_file():  # opening a pipe would wait
             return None
         with path.open("rb") as file:
-            start = file.read(_BEGINNING)
+            return kind_of_bytes(file.read(BEGINNING))
     except OSError:
         return None
+
+
+def kind_of_bytes(start: bytes) -> str | None:
+    """The same for the first `BEGINNING` bytes of a file."""
     return next((kind for mark, kind in _KINDS.items() if re.match(mark, start, re.DOTALL)), None)
