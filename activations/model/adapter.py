@@ -161,9 +161,14 @@ def add_loaded(model: Any, adapter: Adapter) -> tuple[Any, list[str]]:
     """
     with _fitting(adapter):
         _fit_vocabulary(model, adapter)
+        renamed = getattr(model, "_checkpoint_conversion_mapping", None)  # since it was trained
         model = _put_in(model, _peft_config(adapter), empty=False)
         report = model.load_adapter(
-            adapter.name, "default", torch_device="cpu", **_downloading(adapter.where)
+            adapter.name,
+            "default",
+            torch_device="cpu",
+            key_mapping=renamed,
+            **_downloading(adapter.where),
         )
     return model.get_base_model(), [
         f"the adapter '{adapter.name}' {what}: {first_few(sorted(names))}."
@@ -198,13 +203,11 @@ def _peft_config(adapter: Adapter) -> Any:
 
 def _fit_vocabulary(model: Any, adapter: Adapter) -> None:
     """Give the model as many embeddings as the adapter was trained with (it may add tokens)."""
-    embeddings = {model.get_input_embeddings(), model.get_output_embeddings()} - {None}
-    names = [name for name, module in model.named_modules() if module in embeddings]
+    own = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
     for weight, shape in adapter.shapes().items():
-        owner = weight.removesuffix(".weight").removesuffix(".base_layer")
-        if owner in names and weight.endswith(".weight"):
-            if shape[0] != model.get_input_embeddings().weight.shape[0]:
-                model.resize_token_embeddings(shape[0], mean_resizing=False)
+        there = own.get(weight.replace(".base_layer.", "."))
+        if there and shape and there[0] != shape[0] and there[1:] == shape[1:]:
+            model.resize_token_embeddings(shape[0], mean_resizing=False)
             return
 
 

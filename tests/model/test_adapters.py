@@ -101,6 +101,30 @@ def test_kinds(kind: str, llama: Path) -> None:
     np.testing.assert_allclose(document.tensor("lm_head"), logits.numpy(), atol=1e-4)
 
 
+FAMILIES = {
+    "gpt2": ("AutoModelForCausalLM", {"task_type": "CAUSAL_LM", "target_modules": ["c_attn"]}),
+    "bert": ("AutoModel", {"task_type": "FEATURE_EXTRACTION", "target_modules": ["query"]}),
+    "albert": ("AutoModelForMaskedLM", {"target_modules": ["query", "value"]}),
+    "t5": ("AutoModelForSeq2SeqLM", {"task_type": "SEQ_2_SEQ_LM", "target_modules": ["q", "v"]}),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families(family: str, checkpoints: Checkpoints, workplace: Path) -> None:
+    auto_class, options = FAMILIES[family]
+    model = trained(base(checkpoints(family), auto_class), peft.LoraConfig(**options), "adapter")
+    document = capture("adapter", TEXT, select="attn:weights", output="d.json")
+    names = ("input_ids", "decoder_input_ids")
+    ids = {name: document.header[name] for name in names if name in document.header}
+    with torch.no_grad():
+        truth = model(**{name: torch.tensor(i) for name, i in ids.items()}, output_attentions=True)
+    kinds = ("attentions", "encoder_attentions", "decoder_attentions", "cross_attentions")
+    weights = [tensor.numpy().tobytes() for kind in kinds for tensor in truth.get(kind) or ()]
+    entries = document.header["attention_weights"]
+    found = [document.tensor(e["module"], *e["element"]).tobytes() for e in entries]
+    assert sorted(found) == sorted(weights)
+
+
 def test_merged_it_gives_the_same(llama: Path) -> None:
     trained(base(llama), KINDS["LoRA"], "adapter").merge_and_unload().save_pretrained("merged")
     shutil.copy("base/tokenizer.json", "merged")
