@@ -198,6 +198,8 @@ def _peft_config(adapter: Adapter) -> Any:
             f"the model's modules and cannot be captured. Capture its base: --model {adapter.base}"
         )
     config.inference_mode = True
+    if hasattr(config, "megatron_config"):
+        config.megatron_config = None  # it would have a module imported
     return config
 
 

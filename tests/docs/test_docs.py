@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pages
+import peft
 import pytest
 import tiny_media
+import transformers
 from conftest import Run
 from pages import PAGES, ROOT
 
@@ -64,6 +66,11 @@ def clone(workplace: Path, checkpoints: Checkpoints) -> Callable[[str], None]:
                 (workplace / name).symlink_to(checkpoints(family))
         if "./remote" in text:
             _with_custom_code(shutil.copytree(checkpoints("llama"), workplace / "remote"))
+        if "./my-adapter" in text:
+            _with_adapter(checkpoints("llama"), workplace / "my-adapter")
+        if "model.gguf" in text:
+            (workplace / "model.gguf").write_bytes(b"GGUF")
+            shutil.copytree(checkpoints("llama"), workplace / "training" / "checkpoint-500")
         tiny_media.image(workplace / "cat.png")
         tiny_media.audio(workplace / "speech.wav")
         (workplace / "other.json").write_text(json.dumps(_without_batch_axis()))
@@ -76,6 +83,12 @@ def _with_custom_code(folder: Path) -> None:
     config |= {"model_type": "own", "auto_map": {"AutoConfig": "code.Config"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "code.py").write_text("")
+
+
+def _with_adapter(base: Path, folder: Path) -> None:
+    config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    peft.get_peft_model(model, config).save_pretrained(str(folder))
 
 
 def _without_batch_axis() -> dict[str, object]:

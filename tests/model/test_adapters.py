@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -320,13 +321,15 @@ def test_without_peft(llama: Path, capture: Run, monkeypatch: pytest.MonkeyPatch
 def test_no_code_runs(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever adapter_config.json names: modules to import, pickles to read, remote code."""
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "evil").mkdir()
-    (tmp_path / "evil" / "code.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
+    for module in ("evil/code.py", "megatron/core.py"):
+        (tmp_path / module).parent.mkdir()
+        (tmp_path / module).write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
     trained(base(llama), lora(), "adapter")
     named = {"base_model_class": "Model", "parent_library": "evil.code"}
     for fields in (
         {"auto_mapping": named, "task_type": None},
         {"megatron_config": {"a": 1}, "megatron_core": "evil.code"},
+        {"megatron_config": {"a": 1}, "megatron_core": "megatron.core"},
         {"trust_remote_code": True, "auto_map": {"AutoModel": "evil.code"}},
         {"init_lora_weights": "corda", "corda_config": {"cache_file": "evil/code.py"}},
     ):
@@ -338,4 +341,22 @@ def test_no_code_runs(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         except ToolkitError as error:
             assert "\n" not in str(error)
         assert not (tmp_path / "canary").exists()
-        assert "evil.code" not in sys.modules
+        assert not {"evil.code", "megatron.core"} & sys.modules.keys()
+
+
+class Touches:
+    """Unpickled, it makes a file."""
+
+    def __reduce__(self) -> Any:
+        return os.system, ("touch canary",)
+
+
+def test_a_pickle_that_runs_code(llama: Path) -> None:
+    trained(base(llama), lora(), "adapter")
+    Path("adapter/adapter_model.safetensors").unlink()
+    torch.save({"a": Touches()}, "adapter/adapter_model.bin")
+    with pytest.raises(ToolkitError, match="as it could run code, it is not read"):
+        capture("adapter", TEXT)
+    assert not Path("canary").exists()
+    torch.load("adapter/adapter_model.bin", weights_only=False)  # it would
+    assert Path("canary").exists()
