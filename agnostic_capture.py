@@ -30,7 +30,8 @@ from activations.document.format import FORMATS, document_size
 from activations.errors import ToolkitError, UsageError
 from activations.inputs.request import Request
 from activations.model.config_file import check_layers
-from activations.model.place import check_place, check_weights
+from activations.model.place import check_place
+from activations.model.weight_files import check_weights
 from activations.selection.answers import Selection, format_spec, parse_spec, select
 from activations.session.estimate import expected_size
 from activations.session.options import BACKENDS, DTYPES, Options, checkpoint_of

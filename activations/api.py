@@ -15,8 +15,9 @@ from activations.errors import UsageError
 from activations.inputs.media import read_audio, read_image
 from activations.inputs.request import Request
 from activations.model.config_file import check_layers
-from activations.model.place import check_place, check_weights
+from activations.model.place import check_place
 from activations.model.vocabulary import tokens_of
+from activations.model.weight_files import check_weights
 from activations.selection.answers import parse_spec
 from activations.selection.answers import select as choose
 from activations.session.options import Options, checkpoint_of

@@ -27,9 +27,9 @@ from activations.model.place import (
     ADAPTER_WEIGHTS,
     CONFIG,
     check_peft,
-    has_weights,
     is_adapter,
 )
+from activations.model.weight_files import has_weights
 from activations.system.signals import raise_interruption
 
 # What the base is loaded as, where the adapter was trained with another head than the base's own.

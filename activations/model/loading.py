@@ -7,7 +7,7 @@ import re
 import tempfile
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from activations.model.attn_implementation import check_attention
 from activations.model.checkpoint import Checkpoint
 from activations.model.devices import find_devices
 from activations.model.errors import loading_errors
-from activations.model.place import check_weights, variant_of
 from activations.model.state import fixed_seed
 from activations.model.trust import check_index
+from activations.model.weight_files import check_weights, variant_of
 
 
 def skeleton(checkpoint: Checkpoint, dtype: str = "auto") -> Any:
@@ -127,25 +127,19 @@ def _no_report() -> Iterator[None]:
 
 
 def _warnings(checkpoint: Checkpoint, model: Any, report: Any) -> list[str]:
-    """What the report of a loading means: weights that were made up, and weights left out.
-
-    Of those left out only what belongs to a layer matters: heads are left out often.
-    """
-    name, adapter = checkpoint.name, checkpoint.adapter
-    custom = getattr(checkpoint.config, "auto_map", None)
+    """What the report of a loading means: a head left out, weights made up, weights not used."""
+    name, config = checkpoint.name, checkpoint.config
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     missing = parameters.intersection(report.get("missing_keys") or ())
-    if adapter is not None:
-        missing -= adapter.shapes().keys()
-    unused = [
-        key for key in report.get("unexpected_keys") or () if re.search(r"\.\d+\.", f".{key}")
-    ]
+    if checkpoint.adapter is not None:
+        missing -= checkpoint.adapter.shapes().keys()
+    unused = _unused(model, report.get("unexpected_keys") or ())
+    class_name = str((getattr(config, "architectures", None) or [""])[0])
     lines = []
-    architectures = getattr(checkpoint.config, "architectures", None) or []
-    if architectures and not hasattr(transformers, str(architectures[0])) and not custom:
+    if class_name and not hasattr(transformers, class_name) and not hasattr(config, "auto_map"):
         lines.append(
-            f"transformers has no class '{architectures[0]}', which the config.json of '{name}' "
-            f"names. It is loaded as {type(model).__name__}, without its head."
+            f"transformers has no class '{class_name}', which the config.json of '{name}' names. "
+            f"It is loaded as {type(model).__name__}, without its head."
         )
     if missing:
         lines.append(
@@ -155,10 +149,28 @@ def _warnings(checkpoint: Checkpoint, model: Any, report: Any) -> list[str]:
     if unused:
         lines.append(
             f"'{name}' holds weights that {type(model).__name__} does not use: "
-            f"{first_few(sorted(unused))}. Check the class and the number of layers in its "
-            "config.json."
+            f"{first_few(unused)}. Check the class, the number of layers and the "
+            "quantization in its config.json."
         )
     return lines
+
+
+def _unused(model: Any, keys: Iterable[str]) -> list[str]:
+    """Those of a checkpoint's weights that the model should have used.
+
+    Of layers that it does not have, and of modules that have other weights (a bias, the scales of
+    quantized weights). Not heads, which are left out often, nor the masks of old checkpoints.
+    """
+    modules = dict(model.named_modules())
+    modules |= {f"{model.base_model_prefix}.{name}": module for name, module in modules.items()}
+    found = []
+    for key in sorted(keys):
+        layer = re.match(r".*?\.\d+(?=\.)", key)
+        if (layer and layer[0] not in modules) or (
+            layer and hasattr(modules.get(key.rpartition(".")[0]), "weight")
+        ):
+            found.append(key)
+    return found
 
 
 def _check_parts(checkpoint: Checkpoint, places: dict[str, Any]) -> None:

@@ -17,8 +17,7 @@ from activations.system.kinds import kind_of
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # and their indexes
-_SAVED = "Name a folder made by save_pretrained()."
+SAVED = "Name a folder made by save_pretrained()."
 # What other libraries save, by the names of their files.
 _FORMATS = {
     "*.gguf": "weights in GGUF (of llama.cpp)",
@@ -54,7 +53,7 @@ def check_place(name: str) -> None:
         read_fields(path / CONFIG)
     elif not (path / CONFIG).exists():  # a device may have no end
         link = (path / CONFIG).is_symlink()
-        raise ToolkitError(_broken_link(path / CONFIG) if link else _folder(path))
+        raise ToolkitError(broken_link(path / CONFIG) if link else _folder(path))
 
 
 def is_adapter(folder: Path) -> bool:
@@ -76,86 +75,28 @@ def check_peft(name: str) -> None:
         )
 
 
-def check_weights(name: str) -> None:
-    """Raise `ToolkitError` where a local checkpoint has no weights that transformers loads."""
-    folder = Path(name)
-    if not os.path.isdir(name) or not (folder / CONFIG).is_file() or is_adapter(folder):
-        return
-    for file in _needed(folder):
-        if not (folder / file).exists():
-            raise ToolkitError(_broken_link(folder / file))
-        if (kind := kind_of(folder / file)) and "Git LFS" in kind:
-            raise ToolkitError(
-                f"'{folder / file}' is {kind}, not the file itself. Fetch it: run git lfs pull in "
-                "its folder."
-            )
-    if isinstance(read_fields(folder / CONFIG).get("quantization"), dict):
-        raise ToolkitError(_other_format(folder, "weights that MLX quantized"))
-    if has_weights(folder) or variant_of(folder):
-        return
-    if (found := _format_of(folder)) is not None:
-        raise ToolkitError(_other_format(folder, found))
-    parts = [file for file in _names(folder) if re.search(r"-\d+-of-\d+\.", file)]
-    if parts:
-        raise ToolkitError(
-            f"the weights of '{name}' are in several files such as {parts[0]}, and their index is "
-            "missing, model.safetensors.index.json. Get it from where the files come from."
-        )
-    raise ToolkitError(
-        f"the weights of '{name}' are missing: there is no model.safetensors. {_SAVED}"
-    )
-
-
-def _needed(folder: Path) -> list[str]:
-    """The files that are read, as far as their names say; not pickles beside safetensors."""
-    names = _names(folder)
-    safe = any(name.endswith(".safetensors") for name in names)
-    endings = (".json", ".model", ".txt", ".safetensors" if safe else ".bin")
-    return [name for name in names if name.endswith(endings)]
-
-
-def variant_of(folder: Path) -> str | None:
-    """`fp16` where the weights are there as model.fp16.safetensors alone."""
-    if has_weights(folder):
-        return None
-    pattern = re.compile(
-        r"(?:model|pytorch_model)(?:\.safetensors\.index|\.bin\.index)?\.(\w+)"
-        r"(?:-\d+-of-\d+)?\.(?:safetensors|bin|json)"
-    )
-    found = (pattern.fullmatch(file) for file in _names(folder))
-    return next((match[1] for match in found if match and match[1] != "index"), None)
-
-
-def has_weights(folder: Path) -> bool:
-    """Whether a folder has weights under the names that transformers looks for."""
-    names = (name for file in _WEIGHTS for name in (file, f"{file}.index.json"))
-    return any(
-        os.path.lexists(folder / name) for name in names
-    )  # of a broken link, loading says so
-
-
 def _file(path: Path) -> str:
     kind = kind_of(path)
     named = (what for glob, what in _FORMATS.items() if path.match(glob))
     other = next(named, _FORMATS["*.gguf"] if kind and "GGUF" in kind else None)
     if other is not None:
-        return _other_format(path, other)
+        return other_format(path, other)
     if kind in ("a zip archive", "a tar archive", "a compressed file"):
         return f"'{path}' is {kind}. Unpack it, and name the folder with --model."
     beside = any((path.parent / name).exists() for name in (CONFIG, ADAPTER_CONFIG))
     if beside or kind is None:
         return f"'{path}' is a file. Name the checkpoint's folder with --model."
-    return f"'{path}' is a single file ({kind}), without the config.json it needs. {_SAVED}"
+    return f"'{path}' is a single file ({kind}), without the config.json it needs. {SAVED}"
 
 
-def _broken_link(path: Path) -> str:
+def broken_link(path: Path) -> str:
     return (
         f"'{path}' is a link that leads nowhere. Copy the files themselves (cp -rL), or get the "
         "checkpoint again."
     )
 
 
-def _other_format(path: Path, what: str) -> str:
+def other_format(path: Path, what: str) -> str:
     return (
         f"'{path}' holds {what}, which cannot be loaded here. Get the model in transformers' "
         "format, or convert it."
@@ -174,18 +115,18 @@ def _folder(path: Path) -> str:
     if len(parts) > 1:
         name_one += f" (there are also {first_few(parts[1:])})"
     if (path / "model_index.json").exists():
-        return f"'{path}' is a pipeline of diffusers, not one model. {name_one or _SAVED}"
-    what = _format_of(path)
+        return f"'{path}' is a pipeline of diffusers, not one model. {name_one or SAVED}"
+    what = format_of(path)
     if parts or what is None:
         return (
-            f"the folder '{path}' is not a checkpoint: it has no config.json. {name_one or _SAVED}"
+            f"the folder '{path}' is not a checkpoint: it has no config.json. {name_one or SAVED}"
         )
-    return _other_format(path, what)
+    return other_format(path, what)
 
 
 def _checkpoints_in(folder: Path) -> list[Path]:
     """The folders in this one that are checkpoints, the last ones first (checkpoint-500)."""
-    inside = [folder / name for name in _names(folder) if (folder / name).is_dir()]
+    inside = [folder / name for name in names_in(folder) if (folder / name).is_dir()]
     return sorted(filter(_is_checkpoint, inside), key=_by_number, reverse=True)
 
 
@@ -205,12 +146,12 @@ def _by_number(folder: Path) -> list[Any]:
     return [int(part) if part.isdigit() else part for part in parts]
 
 
-def _format_of(folder: Path) -> str | None:
+def format_of(folder: Path) -> str | None:
     found = (what for glob, what in _FORMATS.items() if next(folder.glob(glob), None))
     return next(found, None)
 
 
-def _names(folder: Path) -> list[str]:
+def names_in(folder: Path) -> list[str]:
     try:
         return sorted(path.name for path in folder.iterdir())
     except OSError:

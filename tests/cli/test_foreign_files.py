@@ -245,9 +245,13 @@ def test_models_of_other_formats(
 
 def test_a_broken_link(checkpoints: Callable[[str], Path], workplace: Path, capture: Run) -> None:
     """As in a snapshot that was copied out of the hub's cache without what its links lead to."""
-    for file in ("config.json", "model.safetensors"):
+    for file, target in {
+        "config.json": "../blobs/abc",
+        "model.safetensors": "../blobs/abc",
+        "tokenizer.json": "tokenizer.json",  # itself
+    }.items():
         Path("c").mkdir(exist_ok=True)
-        Path("c", file).symlink_to("../blobs/abc")
+        Path("c", file).symlink_to(target)
         done = capture("--model", "c", "--prompt", "x", "--auto-select", "attn:0")
         assert done.err == [
             f"error: 'c/{file}' is a link that leads nowhere. Copy the files themselves (cp -rL), "

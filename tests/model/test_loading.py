@@ -14,7 +14,7 @@ import pytest
 import torch
 import transformers
 from conftest import Run
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from activations import ToolkitError, capture, load
 
@@ -129,6 +129,14 @@ def without_a_weight(folder: Path) -> None:
     model.save_pretrained(folder, state_dict=weights)
 
 
+def with_more(*names: str) -> Change:
+    def change(folder: Path) -> None:
+        weights = load_file(folder / WEIGHTS) | {name: torch.ones(3) for name in names}
+        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+
+    return change
+
+
 def headless(folder: Path) -> None:
     config(architectures=["LlamaModel"])(folder)
 
@@ -146,8 +154,8 @@ TOLD: dict[str, tuple[Change, list[str]]] = {
         [
             "'model' holds weights that LlamaForCausalLM does not use: "
             "model.layers.2.input_layernorm.weight, model.layers.2.mlp.down_proj.weight, "
-            "model.layers.2.mlp.gate_proj.weight and 6 more. Check the class and the number of "
-            "layers in its config.json."
+            "model.layers.2.mlp.gate_proj.weight and 6 more. Check the class, the number of "
+            "layers and the quantization in its config.json."
         ],
     ),
     "a class that is not there": (
@@ -156,6 +164,18 @@ TOLD: dict[str, tuple[Change, list[str]]] = {
             "transformers has no class 'Llama9ForCausalLM', which the config.json of 'model' "
             "names. It is loaded as LlamaModel, without its head."
         ],
+    ),
+    "weights quantized in a way that is not said": (
+        with_more("model.layers.0.self_attn.q_proj.weight_scale"),
+        [
+            "'model' holds weights that LlamaForCausalLM does not use: "
+            "model.layers.0.self_attn.q_proj.weight_scale. Check the class, the number of "
+            "layers and the quantization in its config.json."
+        ],
+    ),
+    "masks of old checkpoints are nothing to tell": (
+        with_more("model.layers.0.self_attn.masked_bias", "model.layers.0.rope.inv_freq", "x.bias"),
+        [],
     ),
     "a head left out is nothing to tell": (headless, []),
 }
