@@ -166,9 +166,8 @@ def _unused(model: Any, keys: Iterable[str]) -> list[str]:
     found = []
     for key in sorted(keys):
         layer = re.match(r".*?\.\d+(?=\.)", key)
-        if (layer and layer[0] not in modules) or (
-            layer and hasattr(modules.get(key.rpartition(".")[0]), "weight")
-        ):
+        owner = modules.get(key.rpartition(".")[0])
+        if layer and (layer[0] not in modules or hasattr(owner, "weight")):
             found.append(key)
     return found
 
