@@ -33,6 +33,8 @@ from activations.errors import ToolkitError, UsageError
 from activations.inputs.conversation import read_conversation
 from activations.inputs.request import Request
 from activations.model.config_file import check_layers
+from activations.model.place import check_place
+from activations.model.weight_files import check_weights
 from activations.program import CAPTURE, VIEW, command_line
 from activations.selection.answers import Selection, format_spec, parse_spec, select
 from activations.session.estimate import expected_size
@@ -187,6 +189,9 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
     """
     answers = None if args.auto_select is None else parse_spec(args.auto_select)
     layers = None if args.layers is None else parse_layers(args.layers)
+    check_place(checkpoint_of(args.model))
+    if not args.list:
+        check_weights(checkpoint_of(args.model))
     check_layers(checkpoint_of(args.model), layers)
     check_new_tokens(args.max_new_tokens)
     options = Options(

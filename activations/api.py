@@ -16,7 +16,9 @@ from activations.inputs.conversation import Turn, checked_turns
 from activations.inputs.media import read_audio, read_image
 from activations.inputs.request import Request
 from activations.model.config_file import check_layers
+from activations.model.place import check_place
 from activations.model.vocabulary import tokens_of
+from activations.model.weight_files import check_weights
 from activations.selection.answers import parse_spec
 from activations.selection.answers import select as choose
 from activations.session.options import Options, checkpoint_of
@@ -145,6 +147,8 @@ def capture(
         check("a tokenizer of transformers, a name or a folder", str, tokenizer=tokenizer)
     named = model is None or isinstance(model, str)
     if named:
+        check_place(checkpoint_of(model))
+        check_weights(checkpoint_of(model))
         check_layers(checkpoint_of(model), chosen_layers)
     options = Options(
         str(dtype).removeprefix("torch."),

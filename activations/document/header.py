@@ -63,6 +63,10 @@ def _are_turns(value: Any) -> bool:
     )
 
 
+def _is_adapter(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
 _Rule = tuple[Callable[[Any], bool], str]
 _TOKENS: _Rule = (_are_texts, "a list of texts")
 _TEXT: _Rule = (_is_text, "a text")
@@ -76,6 +80,7 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("sentence_b_start", "continuation_start"), _POSITION),
     "tokens": _TOKENS,
     "conversation": (_are_turns, "a list of turns, each with a role and a content"),
+    "adapter": (_is_adapter, "texts by name"),
     "attention_weights": (lambda value: isinstance(value, list), "a list"),
     "selected_patterns": (_are_patterns, "a list of patterns for each category"),
 }

@@ -6,7 +6,7 @@ import json
 import mmap
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import simdjson
 
 from activations.errors import ToolkitError
 from activations.program import CAPTURE, command_line, program
+from activations.system.kinds import BEGINNING, kind_of_bytes
 
 _PIECE = 8_000_000  # bytes of a file that are searched at once
 _MAX_KEPT = 16_000_000  # bytes of text; simdjson holds up to fourteen times as much
@@ -132,9 +133,51 @@ def damaged(path: Path, name: str, why: str) -> ToolkitError:
     return ToolkitError(f"'{path}' is damaged at '{name}': {why}. Capture again.")
 
 
-def another_format(path: Path) -> ToolkitError:
+# What else is JSON and lies about where people look for documents, by a key that it has.
+_OTHER_JSON = {
+    "model_type": "a model's configuration",
+    "architectures": "a model's configuration",
+    "peft_type": "an adapter's configuration",
+    "weight_map": "an index of a model's weights",
+    "added_tokens": "a tokenizer",
+    "tokenizer_class": "a tokenizer's settings",
+    "log_history": "the record of a training",
+    "nbformat": "a notebook",
+}
+
+
+def another_format(path: Path, keys: Collection[str]) -> ToolkitError:
+    """The error for JSON with these keys that is no document."""
+    for key, what in _OTHER_JSON.items():
+        if key in keys:
+            return ToolkitError(f"'{path}' is {what}, not a captured document. {_advice(path)}")
     return ToolkitError(
         f"'{path}' is JSON but not a captured document: it has no 'captured' with "
         "'attention_outputs', 'mlp_outputs' or 'other_outputs'. Name a document that "
         f"{program(CAPTURE)} wrote."
     )
+
+
+def check_kind(path: Path, data: Any) -> None:
+    """Raise `ToolkitError` where a file begins as others do, such as a zip archive."""
+    kind = kind_of_bytes(data[:BEGINNING])
+    if kind is None:
+        return
+    if kind == "a safetensors file" and path.with_suffix(".json").is_file():
+        advice = f"Name the document that it belongs to, '{path.with_suffix('.json')}'."
+    elif kind in ("a zip archive", "a tar archive", "a compressed file"):
+        advice = "Unpack it, and name the document in it."
+    elif kind == "an HTML page":
+        advice = "Name the document that the page was made from."
+    elif kind == "a text in UTF-16":
+        advice = "Save it as UTF-8."
+    else:
+        advice = _advice(path)
+    raise ToolkitError(f"'{path}' is {kind}, not a captured document. {advice}")
+
+
+def _advice(path: Path) -> str:
+    """Beside a model's configuration, how to capture from it."""
+    if (path.parent / "config.json").is_file():
+        return f"Capture first: {command_line(CAPTURE)} --model {path.parent}"
+    return f"Name a document that {program(CAPTURE)} wrote."

@@ -33,6 +33,7 @@ from activations.document.json_arrays import (
 )
 from activations.document.json_file import (
     another_format,
+    check_kind,
     cut_short,
     damaged,
     line_ends,
@@ -241,15 +242,16 @@ class Document:
     def _parse_whole(self) -> dict[str, Any]:
         """Parse a document of another layout whole; arrays become numbers only when asked for."""
         self._lines.clear()
+        check_kind(self.path, self._bytes)
         header = members(parse_json(self.path, self._bytes)) or {}
         captured = members(header.pop("captured", None))
         if captured is None:
-            raise another_format(self.path)
+            raise another_format(self.path, header)
         self._parsed = {}
         for category, section in SECTIONS.items():
             outputs = members(captured.get(section, {}))
             if outputs is None:
-                raise another_format(self.path)
+                raise another_format(self.path, header)
             self._parsed |= outputs
             self._lines |= dict.fromkeys(outputs, _Line(category, 0, 0, 0))
         return {key: plain(value) for key, value in header.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -14,9 +14,11 @@ import transformers
 from transformers import AutoConfig
 from transformers.models.auto import modeling_auto
 
-from activations.errors import UsageError
+from activations.errors import ToolkitError, UsageError
+from activations.model.adapter import Adapter, find_adapter, has_tokenizer
 from activations.model.attn_implementation import implementations
 from activations.model.errors import loading_errors
+from activations.model.place import check_place
 from activations.model.signature import paired
 from activations.model.trust import check_counts, check_kernels
 
@@ -34,13 +36,21 @@ _TASKS = {
 class Checkpoint:
     """A model that can be loaded: its name or folder, configuration and the class that loads it.
 
-    `where` has the options of every loading call.
+    `where` has the options of every loading call. Of an adapter all this is its base model's;
+    `tokenizer` is the name and the options of the tokenizer's loading call where they are others.
     """
 
     name: str
     config: Any
     class_name: str
     where: dict[str, Any] = field(default_factory=dict)
+    adapter: Adapter | None = None
+    tokenizer: tuple[str, dict[str, Any]] | None = None
+
+    @property
+    def tokenizer_source(self) -> tuple[str, dict[str, Any]]:
+        """The arguments of `load_tokenizer`."""
+        return self.tokenizer or (self.name, self.where)
 
 
 def open_checkpoint(
@@ -52,13 +62,63 @@ def open_checkpoint(
     """
     if not name:
         raise UsageError("--model is empty. Give a hub name or a checkpoint folder.")
+    check_place(name)
     with loading_errors(name, "configuration"):
         where = loading_options(name, revision, trust_remote_code)
-        check_counts(name, transformers.PreTrainedConfig.get_config_dict(name, **where)[0])
-        config = AutoConfig.from_pretrained(name, **where)
-        if not trust_remote_code:
-            check_kernels(name, implementations(config))
-        return Checkpoint(name, config, _class_name(config), where)
+        adapter = find_adapter(name, where)
+        if adapter is None:
+            return _open(name, where)
+    checkpoint = _open_base(adapter, trust_remote_code)
+    with loading_errors(name, "weights"):
+        return _with_adapter(checkpoint, adapter)
+
+
+def _open(name: str, where: dict[str, Any]) -> Checkpoint:
+    fields = transformers.PreTrainedConfig.get_config_dict(name, **where)[0]
+    check_counts(name, fields)
+    only_class = "" if "model_type" in fields else _first(fields.get("architectures"))
+    if _is_model(only_class):  # an old configuration, which names only the class
+        config = getattr(transformers, only_class).config_class.from_pretrained(name, **where)
+    else:
+        config, only_class = AutoConfig.from_pretrained(name, **where), ""
+    if not where["trust_remote_code"]:
+        check_kernels(name, implementations(config))
+    return Checkpoint(name, config, only_class or _class_name(config), where)
+
+
+def _first(architectures: Any) -> str:
+    """The class that a configuration names; "" where it names none."""
+    names = architectures if isinstance(architectures, list) else []
+    return str(names[0]) if names else ""
+
+
+def _open_base(adapter: Adapter, trust_remote_code: bool) -> Checkpoint:
+    base, revision = adapter.base, adapter.fields.get("revision")
+    try:
+        with loading_errors(base, "configuration"):
+            known = revision if isinstance(revision, str) else None
+            where = loading_options(base, known, trust_remote_code)
+            return _open(base, where)
+    except ToolkitError as error:
+        raise ToolkitError(f"'{adapter.name}' is an adapter for '{base}': {error}") from error
+
+
+def _with_adapter(base: Checkpoint, adapter: Adapter) -> Checkpoint:
+    """The base model as it was when the adapter was trained: its class and number of labels."""
+    class_name = adapter.class_name or ""
+    if not (_is_model(class_name) or _has_auto_class(class_name, base.config)):
+        class_name = base.class_name
+    labels = adapter.labels()
+    if labels is not None:
+        base.config.num_labels = labels
+    tokenizer = (adapter.name, adapter.where) if has_tokenizer(adapter) else None
+    return replace(base, class_name=class_name, adapter=adapter, tokenizer=tokenizer)
+
+
+def _has_auto_class(name: str, config: Any) -> bool:
+    """Whether this is an auto class of transformers that knows the model."""
+    auto_class = getattr(transformers, name, None) if name.startswith("Auto") else None
+    return auto_class is not None and type(config) in auto_class._model_mapping
 
 
 def loading_options(
@@ -105,14 +165,14 @@ def _class_name(config: Any) -> str:
         return "AutoModelForSeq2SeqLM"
     # Any other class by its name: AutoModel would leave out a classifier, or add a decoder with
     # random weights to an encoder that was saved alone.
-    if architectures and "AutoModel" not in auto_map and _is_model(architectures[0]):
+    if architectures and "AutoModel" not in auto_map and _is_model(str(architectures[0])):
         return str(architectures[0])
     return "AutoModel"
 
 
-def _is_model(name: Any) -> bool:
+def _is_model(name: str) -> bool:
     """Whether transformers has a model class of this name."""
-    found = getattr(transformers, str(name), None)
+    found = getattr(transformers, name, None) if name else None
     return isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
 
 

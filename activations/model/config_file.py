@@ -11,10 +11,41 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from activations.errors import UsageError
+from activations.errors import ToolkitError, UsageError
 
 _COUNTS = {"num_hidden_layers", "num_layers", "n_layer", "n_layers"}
 _ANY_COUNT = re.compile(r"layer|block|depth|stage|conv")  # layer_types, num_conv_layers, depths
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """The JSON object in a checkpoint's file. Raises `ToolkitError` that says what it is instead.
+
+    Of a file that is no JSON, the line and column where that shows.
+    """
+    repair = "Fix it, or get the checkpoint again."
+    try:
+        raw = path.read_bytes()
+        fields = json.loads(raw.decode())
+    except OSError as error:
+        raise ToolkitError(f"'{path}' cannot be read: {error.strerror}. Check the path.") from None
+    except UnicodeDecodeError:
+        encoding = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "another encoding"
+        raise ToolkitError(
+            f"'{path}' is not text in UTF-8 but in {encoding}. Save it as UTF-8."
+        ) from None
+    except json.JSONDecodeError as error:
+        if raw.startswith(b"\xef\xbb\xbf"):
+            raise ToolkitError(
+                f"'{path}' begins with a byte order mark. Save it as UTF-8 without one."
+            ) from None
+        where = f"{error.msg} in line {error.lineno}, column {error.colno}"
+        why = where if raw.strip() else "it is empty"
+        raise ToolkitError(f"'{path}' is not JSON: {why}. {repair}") from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, endless nesting
+        raise ToolkitError(f"'{path}' is not JSON that can be read. {repair}") from None
+    if not isinstance(fields, dict):
+        raise ToolkitError(f"'{path}' holds no JSON object, which begins with {{. {repair}")
+    return fields
 
 
 def check_layers(folder: str, layers: Sequence[int] | None) -> None:

@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from activations.errors import ToolkitError, causes
 from activations.system.signals import raise_interruption
@@ -52,16 +51,13 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
                 f"'{name}' does not run with attention '{attn_implementation}'{why}. Use "
                 "--attn-implementation eager."
             )
-    if os.path.isfile(name):
-        flag = "--tokenizer" if part == "tokenizer" else "--model"
-        return f"'{name}' is a file. Name the checkpoint's folder with {flag}."
-    if part != "tokenizer" and os.path.isdir(name) and not (Path(name) / "config.json").exists():
-        return (
-            f"the folder '{name}' is not a checkpoint: it has no config.json. Name a folder made "
-            "by save_pretrained()."
-        )
     if part == "configuration" and not os.path.isdir(name):
         return _explain_missing(name, kinds, error)
+    if kinds & _OUT_OF_REACH and os.path.isdir(name):
+        return (
+            f"the {part} of '{name}' needs files that are not in this folder but on the Hugging "
+            "Face hub, which cannot be reached. Check the network."
+        )
     if kinds & _OUT_OF_REACH:
         return f"this machine does not have the {part} of '{name}', and {_NO_HUB}."
     if part == "tokenizer" and "ImportError" not in kinds:  # which says what it needs
@@ -104,11 +100,21 @@ def _known(error: Exception) -> tuple[str, str] | None:
         )
     if "ignore_mismatched_sizes" in text:
         return "their sizes are not those that its config.json says", ""
-    if "does not recognize this architecture" in text or "Unrecognized model in" in text:
+    if "does not recognize this architecture" in text:
+        unknown = re.search("(`.{1,80}?`)", text)
+        named = unknown[1].replace("`", "'") if unknown else ""
         return (
-            "this version of transformers does not know its model_type",
+            f"this version of transformers does not know its model_type {named}".rstrip(),
             "Check its config.json, or upgrade transformers.",
         )
+    if "Unrecognized model in" in text:
+        return "its config.json names no model_type", 'Add it, as in "model_type": "llama".'
+    if "has no `quant_method`" in text:
+        return "the quantization_config in its config.json names no quant_method", ""
+    if re.search("quanti[sz]", text) and re.search(r"\bGPU|\bCUDA|\bXPU", text):
+        return first_line(error), "Run it on a GPU, or get a checkpoint that is not quantized."
+    if absent := re.search(r"does not appear to have a file named (.{1,80}?)\.? ", text):
+        return f"it has no file '{absent[1]}'", ""
     field = re.search(r"alidation error for (?:field|validator) .*\n\s*(?:\w+: )?(.*)", text)
     return field and (field[1][:200].rstrip("."), "Fix its config.json.")
 

@@ -32,5 +32,4 @@ def tokens_of(model: str, ids: Sequence[object]) -> list[str]:
     from activations.model.checkpoint import open_checkpoint
     from activations.model.loading import load_tokenizer
 
-    checkpoint = open_checkpoint(model)
-    return spell(load_tokenizer(checkpoint.name, checkpoint.where), ids)
+    return spell(load_tokenizer(*open_checkpoint(model).tokenizer_source), ids)

@@ -39,6 +39,7 @@ def build_header(
     header = {
         "format": FORMAT,
         "model": opened.name,
+        "adapter": _adapter(opened),
         "tokenizer": opened.tokenizer_name,
         "prompt": encoded.prompt,
         "conversation": list(request.turns) if request.chat else None,
@@ -57,6 +58,14 @@ def build_header(
         "environment": environment,
     }
     return {key: value for key, value in header.items() if value is not None}
+
+
+def _adapter(opened: OpenedModel) -> dict[str, str] | None:
+    """What was loaded on which base model; None where the model is no adapter."""
+    if opened.checkpoint is None or opened.checkpoint.adapter is None:
+        return None
+    adapter = opened.checkpoint.adapter
+    return {"name": adapter.name, "base_model": adapter.base, "type": adapter.type}
 
 
 def _weights_entries(

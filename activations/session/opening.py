@@ -206,7 +206,7 @@ def _try(
         processor.tokenizer = tokenizer
     tokenizer = getattr(processor, "tokenizer", tokenizer)
     if tokenizer is None and has_decoder(model, request):
-        tokenizer = load_tokenizer(checkpoint.name, checkpoint.where)
+        tokenizer = load_tokenizer(*checkpoint.tokenizer_source)
     opened = _try_media(checkpoint.name, model, processor, tokenizer, request)
     opened.checkpoint = checkpoint
     return opened
@@ -259,7 +259,7 @@ def _with_own_tokenizer(
 ) -> OpenedModel:
     """The model with its checkpoint's tokenizer. Token ids can be read without one."""
     try:
-        return replace(opened, tokenizer=load_tokenizer(checkpoint.name, checkpoint.where))
+        return replace(opened, tokenizer=load_tokenizer(*checkpoint.tokenizer_source))
     except ToolkitError:
         if request.ids is None:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 def checkpoint_of(model: str | None) -> str:
     """The checkpoint's name or folder: the bundled one where no model is named."""
-    return str(DEMO_MODEL) if model is None else model
+    return str(DEMO_MODEL) if model is None else os.path.expanduser(model)  # noqa: PTH111  Path would change more
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,10 @@ def place(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) ->
         Path("latin.txt").write_bytes("é".encode("latin-1"))
         Path("half.txt").write_bytes(b"\xff\xfea")  # UTF-16 that ends within a character
         Path("nothing.txt").touch()
+        Path("m.gguf").write_bytes(b"GGUF")
+        Path("page.html").write_text("<!DOCTYPE html>")
+        Path("adapter").mkdir()
+        Path("adapter/adapter_config.json").write_text('{"base_model_name_or_path": "/gone"}')
         Path("agnostic_activations.json").write_text("old")
         Path("empty").mkdir()
         no_tokenizer = shutil.ignore_patterns("tokenizer*", "special*")

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pages
+import peft
 import pytest
 import tiny
 import tiny_media
 import tiny_translators
+import transformers
 from conftest import Run
 from pages import PAGES, ROOT
 
@@ -73,6 +75,11 @@ def clone(workplace: Path, checkpoints: Checkpoints) -> Callable[[str], None]:
             _with_chat_template(shutil.copytree(checkpoints("qwen2"), "Qwen/Qwen2.5-0.5B-Instruct"))
         if "./remote" in text:
             _with_custom_code(shutil.copytree(checkpoints("llama"), workplace / "remote"))
+        if "./my-adapter" in text:
+            _with_adapter(checkpoints("llama"), workplace / "my-adapter")
+        if "model.gguf" in text:
+            (workplace / "model.gguf").write_bytes(b"GGUF")
+            shutil.copytree(checkpoints("llama"), workplace / "training" / "checkpoint-500")
         tiny_media.image(workplace / "cat.png")
         tiny_media.audio(workplace / "speech.wav")
         (workplace / "other.json").write_text(json.dumps(_without_batch_axis()))
@@ -91,6 +98,12 @@ def _with_chat_template(folder: Path) -> None:
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}"
     tokenizer.save_pretrained(folder)
+
+
+def _with_adapter(base: Path, folder: Path) -> None:
+    config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    peft.get_peft_model(model, config).save_pretrained(str(folder))
 
 
 def _without_batch_axis() -> dict[str, object]:

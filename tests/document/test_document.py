@@ -259,9 +259,9 @@ def test_nan_literals_of_other_writers(tmp_path: Path) -> None:
         (b'{"captured": 3}', "is JSON but not a captured document"),
         (b'{"captured": {"attention_outputs": [1]}}', "is JSON but not a captured document"),
         (b'{"format": "other/9", "captured": {}}', "has the format 'other/9'"),
-        (b"\xff\xfe\x00", "is not JSON"),
+        (b"\xff\xfe\x00", "is a text in UTF-16, not a captured document"),
         (b"[" * 100_000, "is"),
-        (b"PK\x03\x04", "is not JSON"),
+        (b"PK\x03\x04", "is a zip archive, not a captured document"),
     ],
 )
 def test_files_that_are_no_document(tmp_path: Path, content: bytes, message: str) -> None:
