@@ -29,9 +29,11 @@ def hosts(model: nn.Module) -> dict[str, Any]:
     """The outermost Hugging Face models in a module, by name; a model itself is called ""."""
     from transformers import PreTrainedModel
 
+    if isinstance(model, PreTrainedModel):
+        return {"": model}
     found: dict[str, Any] = {}
     for name, module in model.named_modules():
-        inside = any(not outer or name.startswith(f"{outer}.") for outer in found)
+        inside = any(name.startswith(f"{outer}.") for outer in found)
         if isinstance(module, PreTrainedModel) and not inside:
             found[name] = module
     return found

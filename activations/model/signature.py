@@ -42,10 +42,11 @@ def accepts(model: nn.Module, name: str) -> bool:
     if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return False
     inside = hosts(model)
-    if "" in inside or not inside:
+    if "" in inside:
         # These reach the decorated forwards of transformers 5 through **kwargs.
         return name in ("input_ids", "output_attentions", "return_dict", "use_cache")
-    return any(accepts(host, name) for host in inside.values())  # a wrapper hands them on
+    # A wrapper hands them on.
+    return name == "input_ids" or any(accepts(host, name) for host in inside.values())
 
 
 def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:

@@ -137,17 +137,15 @@ def open_loaded(
     request, model = request or Request(), unwrapped(model)
     if is_offloaded(model) and not any(hasattr(part, "_hf_hook") for part in model.modules()):
         raise UsageError("this model is on the meta device, without weights. Load them first.")
-    own = tokenizer
     if needed_processor(model, request) is None:
         processor = None
-        own = getattr(model, "tokenizer", None) if tokenizer is None else tokenizer
-        if own is None and request.ids is None:
-            raise UsageError(
-                "a loaded model needs its tokenizer too: capture(model, tokenizer=...)."
-            )
     elif processor is None:
         raise UsageError("a loaded model needs its processor too: capture(model, processor=...).")
-    own = getattr(processor, "tokenizer", None) if own is None else _tokenizer_of(own)
+    own = _tokenizer_of(tokenizer)
+    if own is None:  # a SentenceTransformer has one
+        own = getattr(model if processor is None else processor, "tokenizer", None)
+    if own is None and processor is None and request.ids is None:
+        raise UsageError("a loaded model needs its tokenizer too: capture(model, tokenizer=...).")
     with restored(model), attention_implementation(model, "eager"), forward_errors():
         if processor is None:
             opened = OpenedModel(name_of(model), _try_text(model), request, tokenizer=own)
