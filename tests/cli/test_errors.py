@@ -201,7 +201,7 @@ def test_lines_of_a_shell(row: Row, unbuffered: str, place: Path) -> None:
         timeout=120,
     )
     out, err = (text.decode().removesuffix("\n") for text in (done.stdout, done.stderr))
-    line = row.line.replace("{version}", __version__)
+    line = row.line.replace("{version}", __version__).replace("{clone}", str(ROOT))
     new = {row.leaving, str(Path(row.leaving).parent)} - {"", "."}
     try:
         assert done.returncode == row.code
