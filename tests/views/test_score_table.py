@@ -143,6 +143,18 @@ def test_heads_without_sound_rows(workplace: Path, view: Run) -> None:
     assert view("x.json", "--summary").out[2].split() == ["Self", "0", "1", *"-----"]
 
 
+def test_the_document_as_an_argument(both_sides: Path, view: Run) -> None:
+    """Before and after the options; of `--summary FILE`, FILE is no format."""
+    expected = view("--input", "x.json", "--summary").out
+    for argv in (
+        ["x.json", "--summary"],
+        ["--summary", "x.json"],
+        ["--summary", "table", "x.json"],
+    ):
+        done = view(*argv)
+        assert (done.code, done.out) == (0, expected)
+
+
 def test_only_these_layers_and_heads(both_sides: Path, view: Run) -> None:
     done = view("--input", "x.json", "--summary", "csv", "--layers", "0", "--heads", "1")
     rows = [line.split(",")[:3] for line in done.out[1:]]
