@@ -62,10 +62,16 @@ def build_header(
 
 def _adapter(opened: OpenedModel) -> dict[str, str] | None:
     """What was loaded on which base model; None where the model is no adapter."""
-    if opened.checkpoint is None or opened.checkpoint.adapter is None:
+    adapter = None if opened.checkpoint is None else opened.checkpoint.adapter
+    if adapter is not None:
+        return {"name": adapter.name, "base_model": adapter.base, "type": adapter.type}
+    configs = getattr(opened.model, "peft_config", None)  # of a model that the user loaded
+    if not configs:
         return None
-    adapter = opened.checkpoint.adapter
-    return {"name": adapter.name, "base_model": adapter.base, "type": adapter.type}
+    active = opened.model.active_adapters  # peft's is a list, transformers' a method
+    name = (active() if callable(active) else active)[0]
+    base = configs[name].base_model_name_or_path or opened.name
+    return {"name": name, "base_model": str(base), "type": str(configs[name].peft_type.value)}
 
 
 def _weights_entries(

@@ -11,6 +11,7 @@ from typing import Any
 
 import accelerate
 import numpy as np
+import peft
 import pytest
 import tiny
 import torch
@@ -18,6 +19,7 @@ from oracle import own_attentions
 from torch import nn
 
 from activations import ToolkitError, UsageError, capture
+from activations.attention.weights import read_attention
 from activations.model.hosts import hosts
 
 TEXT = "The cat sat on the mat"
@@ -224,3 +226,43 @@ def test_offloaded_weights_that_are_read_past_their_modules(workplace: Path) -> 
     accelerate.cpu_offload(model, execution_device=CPU)
     with pytest.raises(ToolkitError, match="reads weights past their modules"):
         capture(model, TEXT, tokenizer=tiny.tokenizer(), output="a.json")
+
+
+# ---------------------------------------------------------------------------------------- adapters
+
+
+@pytest.mark.parametrize("how", ["peft", "transformers"])
+def test_an_adapter_that_the_user_loaded(how: str, workplace: Path) -> None:
+    """The document tells it from its base model."""
+    config = peft.LoraConfig(target_modules=["q_proj"], base_model_name_or_path="some/base")
+    model = tiny.model("llama")
+    if how == "peft":
+        model = peft.get_peft_model(model, config)
+    else:
+        model.add_adapter(config)
+    document = capture(model, TEXT, tokenizer=tiny.tokenizer(), output="a.json")
+    adapter = document.header["adapter"]
+    assert (adapter["name"], adapter["type"]) == ("default", "LORA")
+    assert (
+        "adapter"
+        not in capture(
+            tiny.model("llama"), TEXT, tokenizer=tiny.tokenizer(), output="b.json"
+        ).header
+    )
+
+
+def test_prefix_tuning(workplace: Path) -> None:
+    """Keys before the text: rows are its tokens, and what they attend to is more."""
+    model = peft.get_peft_model(
+        tiny.model("llama"),
+        peft.PrefixTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM"),
+    )
+    document = capture(model, TEXT, tokenizer=tiny.tokenizer(), output="a.json")
+    tokens = len(document.header["tokens"])
+    (stack,) = read_attention(document)
+    assert stack.weights[0].shape == (4, tokens, 4 + tokens)
+    assert stack.columns[3:5] == ("prefix 3", document.header["tokens"][0])
+    ids = {"input_ids": torch.tensor(document.header["input_ids"])}
+    with torch.no_grad():
+        own = model.eval()(**ids, output_attentions=True).attentions
+    np.testing.assert_array_equal(stack.weights[2], own[2][0].numpy())
