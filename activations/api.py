@@ -203,5 +203,5 @@ def _conversation(prompt: Any) -> tuple[Turn, ...] | None:
     """A prompt that is a list of turns."""
     if prompt is None or isinstance(prompt, str):
         return None
-    check("a text, or a list of turns", Sequence, prompt=prompt)
+    check("a text, or a list of turns", list, tuple, prompt=prompt)
     return checked_turns(prompt, "the conversation")

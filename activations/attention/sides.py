@@ -7,13 +7,14 @@ columns before the text (prefix tuning).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from activations.errors import Warn
 
 _READS_TOKENS = ("self", "encoder", "text")  # other kinds have tokens only under their own name
+STEPS, PREFIX = "steps", "prefix"  # why there are fewer rows than columns
 Header = Mapping[str, Any]
 
 
@@ -33,23 +34,24 @@ class Sides:
 
 
 def find_sides(
-    header: Header, kind: str, shape: tuple[int, int], in_steps: Collection[str], warn: Warn
+    header: Header, kind: str, shape: tuple[int, int], fewer_rows: Mapping[str, str], warn: Warn
 ) -> Sides:
     """The sides of weights of this kind and shape (rows, columns).
 
-    `in_steps` is what `read_in_steps` found. `warn` gets a line where tokens do not fit.
+    `fewer_rows` is what `why_fewer_rows` found. `warn` gets a line where tokens do not fit.
     """
     if kind.endswith("cross"):
-        return _sides_of_two_texts(header, kind, shape, in_steps, warn)
+        return _sides_of_two_texts(header, kind, shape, fewer_rows, warn)
     rows, columns = shape
     before = columns - rows
     tokens = tokens_of(header, kind)
     if tokens is None:
         names = _positions(columns)
         return Sides(names[before:], names, knows_tokens=False)
-    if len(tokens) == columns and (not before or kind in in_steps):
+    why = fewer_rows.get(kind) if before else None
+    if len(tokens) == columns and (not before or why == STEPS):
         return Sides(tuple(tokens[before:]), tuple(tokens))
-    if len(tokens) == rows:
+    if len(tokens) == rows and why == PREFIX:
         prefix = (f"prefix {i}" for i in range(before))
         return Sides(tuple(tokens), (*prefix, *tokens), start=-before)
     _warn_of_positions(len(tokens), f"{rows} x {columns}" if before else f"{rows}", warn)
@@ -63,12 +65,12 @@ def find_sides(
 
 
 def _sides_of_two_texts(
-    header: Header, kind: str, shape: tuple[int, int], in_steps: Collection[str], warn: Warn
+    header: Header, kind: str, shape: tuple[int, int], fewer_rows: Mapping[str, str], warn: Warn
 ) -> Sides:
     """Rows of the decoder's text, columns of the encoder's."""
     texts = ("decoder", "encoder") if kind == "cross" else (kind, kind)
     attending, attended = (tokens_of(header, text) for text in texts)
-    if attending is not None and texts[0] in in_steps:
+    if attending is not None and fewer_rows.get(texts[0]) == STEPS:
         attending = attending[-shape[0] :]
     names = []
     for tokens, count in zip((attending, attended), shape, strict=True):
@@ -92,26 +94,30 @@ def _warn_of_positions(tokens: int, places: str, warn: Warn) -> None:
     warn(f"the document has {tokens} tokens for {places} positions; positions are shown by number.")
 
 
-def read_in_steps(header: Header, sizes: Iterable[tuple[str, int, int]]) -> set[str]:
-    """The kinds whose rows are the last tokens of a text, its others being in a cache.
+def why_fewer_rows(header: Header, sizes: Iterable[tuple[str, int, int]]) -> dict[str, str]:
+    """Why there are fewer rows than columns, by kind of attention, where that is known.
 
-    `sizes` are the kind, the rows and the columns of every layer. All layers of such a kind have as
+    `STEPS`: the rows are the last tokens of a text, its others being in a cache. All layers have as
     many rows; where only some have fewer than tokens, these are pooled (Funnel). This toolkit reads
     a whole text in one pass, so in its own documents fewer rows are always pooled ones.
+    `PREFIX`: the rows are all tokens, and columns stand before them. All layers have as many; where
+    only some do, these are keys of several tokens (DeepSeek-V4). `sizes` are the kind, the rows and
+    the columns of every layer.
     """
     environment = header.get("environment")
-    if isinstance(environment, dict) and "toolkit" in environment:
-        return set()
+    is_ours = isinstance(environment, dict) and "toolkit" in environment
     shapes: dict[str, set[tuple[int, int]]] = {}
     for kind, rows, columns in sizes:
         if not kind.endswith("cross"):
             shapes.setdefault(kind, set()).add((rows, columns))
-    found = set()
+    found: dict[str, str] = {}
     for kind, of_kind in shapes.items():
         count = len(tokens_of(header, kind) or ())
-        alike = len({rows for rows, _ in of_kind}) == 1
-        if alike and any(rows < columns == count for rows, columns in of_kind):
-            found.add(kind)
+        as_many_rows = len({rows for rows, _ in of_kind}) == 1
+        if as_many_rows and any(rows < columns == count for rows, columns in of_kind):
+            found |= {} if is_ours else {kind: STEPS}
+        elif len(of_kind) == 1 and any(columns > rows == count for rows, columns in of_kind):
+            found[kind] = PREFIX
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,8 @@ from activations.attention.sides import (
     Header,
     column_of,
     find_sides,
-    read_in_steps,
     tokens_of,
+    why_fewer_rows,
 )
 from activations.attention.stack import Stack, are_probabilities
 from activations.document.header import is_count
@@ -252,7 +252,8 @@ def _stacked(header: Header, found: list[tuple[Place, np.ndarray]], warn: Warn) 
     for place, weights in found:
         alike.setdefault((place.kind, weights.shape), []).append((place, weights))
     in_order = sorted(alike.items(), key=lambda item: _rank(item[0][0]))
-    in_steps = read_in_steps(header, ((place.kind, *weights.shape[1:]) for place, weights in found))
+    sizes = ((place.kind, *weights.shape[1:]) for place, weights in found)
+    fewer_rows = why_fewer_rows(header, sizes)
     stacks = []
     shapes = Counter(kind for kind, _ in alike)
     for (kind, shape), members in in_order:
@@ -261,7 +262,7 @@ def _stacked(header: Header, found: list[tuple[Place, np.ndarray]], warn: Warn) 
             if shapes[kind] > 1:
                 layers = numbered("layer", matrices)
                 name += f", {layers}, {shape[0]} heads of {shape[1]} x {shape[2]}"
-            stacks.append(_stack(header, name + module, kind, matrices, in_steps, warn))
+            stacks.append(_stack(header, name + module, kind, matrices, fewer_rows, warn))
     return stacks
 
 
@@ -290,12 +291,12 @@ def _stack(
     name: str,
     kind: str,
     layers: dict[int, np.ndarray],
-    in_steps: Collection[str],
+    fewer_rows: Mapping[str, str],
     warn: Warn,
 ) -> Stack:
     order = tuple(sorted(layers))
     heads, rows, columns = layers[order[0]].shape
-    sides = find_sides(header, kind, (rows, columns), in_steps, warn)
+    sides = find_sides(header, kind, (rows, columns), fewer_rows, warn)
     return Stack(
         name=name,
         kind=kind,

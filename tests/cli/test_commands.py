@@ -832,8 +832,9 @@ def test_documents_without_our_additions(take: Take, view: Run) -> None:
     del data["attention_weights"], data["format"], data["environment"]
     for entry in data["captured"]["attention_outputs"].values():
         del entry["shape"], entry["dtype"]
-    Path("other.json").write_text(json.dumps(data, indent=1))
-    assert view("--input", "other.json", "--output-dir", "theirs").code == 0
+    Path("other").mkdir()  # under the usual name, which its pages do not carry
+    Path("other", DOCUMENT).write_text(json.dumps(data, indent=1))
+    assert view(Path("other", DOCUMENT), "--output-dir", "theirs").code == 0
     for page in os.listdir("ours"):
         assert (Path("ours") / page).read_bytes() == (Path("theirs") / page).read_bytes()
 
@@ -975,8 +976,9 @@ MORE = "--max-new-tokens takes a number of at least 1."
         ({"max_new_tokens": -2}, MORE),
         ({"max_new_tokens": 2.5}, "max_new_tokens takes a number, as in max_new_tokens=12, not 2."),
         ({"max_new_tokens": True}, "max_new_tokens takes a number, as in max_new_tokens=12, not T"),
-        ({"prompt": ["The cat"]}, "prompt takes a text, not ['The cat']."),
-        ({"prompt": b"The cat"}, "prompt takes a text, not b'The cat'."),
+        ({"prompt": ["The cat"]}, "turn 1 of the conversation has no role and content. Write a"),
+        ({"prompt": b"The cat"}, "prompt takes a text, or a list of turns, not b'The cat'."),
+        ({"prompt": "a", "ids": [1]}, "prompt and ids cannot be combined. Give one of them."),
         ({"target": 3}, "target takes a text, not 3."),
         ({"select": ["attn:0"]}, "select takes a text, not ['attn:0']."),
         ({"select": None}, "select takes a text, not None."),

@@ -77,7 +77,10 @@ def test_both_files_have_the_permissions_of_new_files(tmp_path: Path) -> None:
 
 
 def test_the_same_is_read_as_from_json(tmp_path: Path) -> None:
-    files = [write(tmp_path / f"{f}.json", format=f) for f in ("json", "safetensors")]
+    folders = [tmp_path / format for format in ("json", "safetensors")]
+    for folder in folders:
+        folder.mkdir()
+    files = [write(f / "agnostic_activations.json", format=f.name) for f in folders]
     a, b = map(load, files)
     for x, y in zip(a[NAME], b[NAME], strict=True):
         np.testing.assert_array_equal(x, y)

@@ -269,12 +269,12 @@ REFUSED: dict[str, tuple[Any, Callable[[Path], Any], str]] = {
     "tokens of its own": (
         peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2),
         lambda folder: None,
-        "of the type PROMPT_TUNING, which is not a part of the model's modules and cannot",
+        "of the type PROMPT_TUNING, which is not a part of the model's modules. Load it with peft",
     ),
     "a prefix": (
         peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2),
         lambda folder: None,
-        "of the type PREFIX_TUNING, which is not a part of the model's modules and cannot",
+        "of the type PREFIX_TUNING, which is not a part of the model's modules. Load it with peft",
     ),
 }
 

@@ -124,6 +124,7 @@ def test_rows_without_numbers(tmp_path: Path, open_page: Open) -> None:
         (path,) = tab.attributes(hatched, "d")
         assert (path[0] or "").count("M") == rows
         tab.page.get_by_label("Hide the first token").check()
+        tab.drawn()
     tab.page.locator("#vis #left [role=option]").nth(3).hover()
     assert tab.read("#readout li") == "Head 1 no numbers"
     tab = open_page(make_pages(tmp_path, [Layer(0, weights)])["head"], "#layer=0&head=0")
