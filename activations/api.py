@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType
 from typing import Any
@@ -122,8 +123,9 @@ def capture(
     `target_language` are codes of the tokenizer (NLLB, M2M100, mBART). `image` and `audio` are
     files, for models that read them; a loaded model then needs its `processor`.
 
-    Returns the `Document` at `output`. Raises `ToolkitError`, whose text is one line for the user
-    (`UsageError` where an argument is wrong); the model is left as it was in any case.
+    Returns the `Document` at `output`; what the command warns of is a `UserWarning`. Raises
+    `ToolkitError`, whose text is one line for the user (`UsageError` where an argument is wrong);
+    the model is left as it was in any case.
     """
     check("a text", str, select=select, format=format, backend=backend)
     check("a text", str, NoneType, text_pair=text_pair, target=target)
@@ -195,7 +197,10 @@ def capture(
     observation = opened.catalog.observation
     size = expected_size(observation, selection.counts(observation), opened.lengths, format)
     check_room(output, size.bytes)
-    run(opened, selection, options).save(output, format=format, release=True)
+    made = run(opened, selection, options)
+    for line in made.warnings:
+        warnings.warn(line, stacklevel=2)
+    made.save(output, format=format, release=True)
     return load(output)
 
 

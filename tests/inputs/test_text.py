@@ -256,6 +256,11 @@ def test_marks_that_stand_twice(
         )
 
 
+def test_python_callers_are_warned_too(workplace: Path) -> None:
+    with pytest.warns(UserWarning, match="begins with '<s>', and the tokenizer adds another"):
+        captured(tiny.model("llama"), "<s>cat", tokenizer=tiny.tokenizer(template="<s> $A"))
+
+
 # ------------------------------------------------------------------------------------- languages
 
 CODES = {
