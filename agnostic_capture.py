@@ -28,7 +28,7 @@ from activations.arguments import check_new_tokens, parse_ids, parse_layers
 from activations.cli.command import Console, Parser, exit_on_signal, run_command
 from activations.cli.messages import chosen_lines, modules_and_calls, tokens_in_words, tokens_read
 from activations.document.destination import prepare_output
-from activations.document.format import FORMATS, document_size
+from activations.document.format import DOCUMENT, FORMATS, document_size
 from activations.errors import ToolkitError, UsageError
 from activations.inputs.conversation import read_conversation
 from activations.inputs.request import Request
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from activations.session.opening import OpenedModel
     from activations.session.run import Capture
 
-DOCUMENT = "agnostic_activations.json"
 _MARKS = (  # of UTF-32 first: it begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -72,7 +71,7 @@ def build_parser() -> Parser:
     text.add_argument(
         "--tokenizer",
         metavar="NAME_OR_FOLDER",
-        help="a tokenizer, for a checkpoint without one (default: the checkpoint's own)",
+        help="the tokenizer, where it is not the checkpoint's own",
     )
     prompt = text.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", metavar="TEXT", help="the text the model reads")
@@ -98,7 +97,9 @@ def build_parser() -> Parser:
     text.add_argument(
         "--source-language", metavar="CODE", help="the prompt's language (NLLB, M2M100, mBART)"
     )
-    text.add_argument("--target-language", metavar="CODE", help="the language the decoder writes")
+    text.add_argument(
+        "--target-language", metavar="CODE", help="the language of the decoder's text"
+    )
     what = parser.add_argument_group("what is captured")
     choice = what.add_mutually_exclusive_group()
     choice.add_argument(

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from activations.arguments import parse_layers, parse_numbers
 from activations.attention.heads import HeadName, parse_heads
 from activations.cli.command import Console, Parser, run_command
+from activations.document.format import DOCUMENT
 from activations.errors import UsageError, unknown_value
 from activations.model.vocabulary import tokens_of
 from activations.program import VIEW
@@ -49,7 +50,7 @@ def build_parser() -> Parser:
         "file",
         metavar="FILE",
         nargs="?",
-        help="the captured document (default: agnostic_activations.json)",
+        help=f"the captured document (default: {DOCUMENT})",
     )
     add("--input", metavar="FILE", help="the same as FILE")
     add(
@@ -189,7 +190,12 @@ def _document_and_summary(args: argparse.Namespace) -> tuple[str, str | None]:
         file, summary = summary, "table"  # of `--summary FILE`, argparse takes FILE for the format
     if file is not None and args.input is not None:
         raise UsageError("FILE and --input cannot be combined. Give one of them.")
-    return file or args.input or "agnostic_activations.json", summary
+    if file is not None and not file.endswith(".json") and not os.path.lexists(file):
+        raise UsageError(
+            f"there is no file '{file}'. Several values of an option have commas between them, as "
+            "in --view head,model."
+        )
+    return file or args.input or DOCUMENT, summary
 
 
 def _refuse_unused_options(args: argparse.Namespace, wanted: Wanted) -> None:

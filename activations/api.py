@@ -12,6 +12,7 @@ from typing import Any
 from activations.arguments import check, check_new_tokens, number, numbers
 from activations.document import reader
 from activations.document.destination import prepare_output
+from activations.document.format import DOCUMENT
 from activations.errors import UsageError
 from activations.inputs.conversation import Turn, checked_turns
 from activations.inputs.media import read_audio, read_image
@@ -88,7 +89,7 @@ def capture(
     *,
     ids: Iterable[int] | None = None,
     select: str = "attn:weights",
-    output: str | os.PathLike[str] = "agnostic_activations.json",
+    output: str | os.PathLike[str] = DOCUMENT,
     format: str = "json",
     tokenizer: Any = None,
     processor: Any = None,

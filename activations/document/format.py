@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+DOCUMENT = "agnostic_activations.json"  # a document's name, unless the user gives another
 FORMAT = "agnostic-activations/1"
 FORMATS = ("json", "safetensors")  # of a document
 SECTIONS = {

@@ -56,31 +56,17 @@ def _are_patterns(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_are_texts, value.values()))
 
 
-def _are_turns(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(turn, dict) and all(_is_text(turn.get(key)) for key in ("role", "content"))
-        for turn in value
-    )
-
-
-def _is_adapter(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_text, value.values()))
-
-
 _Rule = tuple[Callable[[Any], bool], str]
 _TOKENS: _Rule = (_are_texts, "a list of texts")
 _TEXT: _Rule = (_is_text, "a text")
 _IDS: _Rule = (_are_ids, "a list of token ids, or a list of such lists")
 _POSITION: _Rule = (is_count, "a position, counted from 0")
-_TEXTS = "format model tokenizer prompt text_pair source_language target_language target written "
-_TEXTS += "image audio tensors"
+_TEXTS = "format model prompt text_pair target written image audio tensors"
 _RULES: dict[str, _Rule] = {
     **dict.fromkeys(_TEXTS.split(), _TEXT),
     **dict.fromkeys(("input_ids", "decoder_input_ids"), _IDS),
     **dict.fromkeys(("sentence_b_start", "continuation_start"), _POSITION),
     "tokens": _TOKENS,
-    "conversation": (_are_turns, "a list of turns, each with a role and a content"),
-    "adapter": (_is_adapter, "texts by name"),
     "attention_weights": (lambda value: isinstance(value, list), "a list"),
     "selected_patterns": (_are_patterns, "a list of patterns for each category"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import shlex
 import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -31,7 +32,8 @@ def map_file(path: Path) -> Any:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         raise ToolkitError(
-            f"there is no file '{path}'. Capture first: {command_line(CAPTURE)} --output {path}"
+            f"there is no file '{path}'. Capture first: {command_line(CAPTURE)} --output "
+            f"{shlex.quote(str(path))}"
         ) from None
     except IsADirectoryError:
         raise ToolkitError(f"'{path}' is a folder. Name the document's file.") from None
@@ -179,5 +181,5 @@ def check_kind(path: Path, data: Any) -> None:
 def _advice(path: Path) -> str:
     """Beside a model's configuration, how to capture from it."""
     if (path.parent / "config.json").is_file():
-        return f"Capture first: {command_line(CAPTURE)} --model {path.parent}"
+        return f"Capture first: {command_line(CAPTURE)} --model {shlex.quote(str(path.parent))}"
     return f"Name a document that {program(CAPTURE)} wrote."

@@ -44,12 +44,18 @@ def _asking(host: Any, name: str, returned: dict[str, Any]) -> Callable[..., Any
     own = host.forward
     flags = {flag: True for flag in ("output_attentions", "return_dict") if accepts(host, flag)}
 
+    def expected(flag: str, kwargs: dict[str, Any]) -> bool:
+        """What the caller expects; None leaves it to the configuration."""
+        asked = kwargs.get(flag)
+        return bool(getattr(host.config, flag, False) if asked is None else asked)
+
     @wraps(own)
     def forward(*args: Any, **kwargs: Any) -> Any:
         output = own(*args, **{**kwargs, **flags})
         returned.setdefault(name, output)
-        if "return_dict" not in flags or kwargs.get("return_dict", host.config.return_dict):
+        if "return_dict" not in flags or expected("return_dict", kwargs):
             return output
-        return tuple(value for key, value in output.items() if not key.endswith("attentions"))
+        all_of_it = expected("output_attentions", kwargs)
+        return tuple(v for key, v in output.items() if all_of_it or not key.endswith("attentions"))
 
     return forward

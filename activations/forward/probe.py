@@ -283,7 +283,18 @@ def _of_towers(returned: Mapping[str, Any]) -> Any:
     """What one model returned; of several in one module, each under its own name."""
     if len(returned) == 1:
         return next(iter(returned.values()))
-    return {re.sub(r"\W", "_", name).lower(): output for name, output in returned.items()}
+    found: dict[str, Any] = {}
+    for name, output in returned.items():
+        kind = _as_kind(name)
+        while f"{kind}_output" in found:
+            kind += "_"
+        found[f"{kind}_output"] = output
+    return found
+
+
+def _as_kind(name: str) -> str:
+    """A module's name in the letters and the length that a kind of attention may have."""
+    return re.sub(r"[^a-z0-9]", "_", name.lower())[-40:].strip("_") or "model"
 
 
 def _attentions(returned: Any) -> Iterator[tuple[str, list[torch.Tensor]]]:

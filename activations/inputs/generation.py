@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from activations.inputs.request import Encoded, Inputs, Request, count_to_write
+from activations.inputs.request import Encoded, Inputs, Request, count_to_generate
 from activations.model.errors import tokenizer_errors
 from activations.model.hosts import can_generate, config_of
 from activations.model.signature import accepts, input_device
@@ -26,9 +26,8 @@ def add_decoder(
         labels = encoded.labels.to(input_device(model))
         ids = _shifted_right(model, tokenizer, labels, encoded.labels_end)
     elif can_generate(model):
-        ids = _generate(
-            model, inputs.tensors, count_to_write(model, request), **_begun(model, encoded)
-        )
+        count = count_to_generate(model, request, encoded)
+        ids = _generate(model, inputs.tensors, count, **_begun(model, encoded))
         inputs.written = _text_of(tokenizer, ids[0, 1:])
     elif "input_ids" in inputs.tensors:  # a classifier's decoder reads what its encoder does (BART)
         ids = _with_start(model, inputs.tensors["input_ids"][:, :-1])

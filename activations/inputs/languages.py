@@ -34,7 +34,7 @@ def languages(tokenizer: Any, request: Request) -> Iterator[None]:
             setattr(tokenizer, _SIDES[side], code)
 
 
-def writes_language(tokenizer: Any) -> bool:
+def generates_language(tokenizer: Any) -> bool:
     """Whether the tokenizer marks the decoder's text with its language, and knows which."""
     return getattr(tokenizer, "tgt_lang", None) is not None
 
@@ -54,8 +54,8 @@ def check_target_language(model: Any, tokenizer: Any, request: Request) -> None:
     if request.target is not None or not own.intersection(codes):
         some = next((code for code in codes if code.startswith("fr")), "fr")
         raise UsageError(
-            "this model writes several languages. Name one with --target-language, as in "
-            f"--target-language {some}."
+            "this model generates text in several languages. Name one with --target-language, as "
+            f"in --target-language {some}."
         )
 
 

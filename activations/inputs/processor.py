@@ -15,6 +15,7 @@ import torch
 
 from activations.errors import ToolkitError, UsageError
 from activations.inputs.chat_template import in_parts
+from activations.inputs.languages import languages
 from activations.inputs.media import Audio, blank_image, frame_names, patch_names, silence
 from activations.inputs.request import (
     Encoded,
@@ -118,7 +119,8 @@ def encode_media(model: Any, processor: Any, tokenizer: Any, request: Request) -
         {name: value for name, value in made.items() if isinstance(value, torch.Tensor)},
         prompt=(text if request.conversation else request.prompt) or "",
     )
-    encode_target(encoded, tokenizer, request.target)
+    with languages(tokenizer, request):
+        encode_target(encoded, tokenizer, request.target)
     check_lengths(model, request, encoded)
     _warn_of_a_cut(encoded, processor, request.audio)
     return encoded

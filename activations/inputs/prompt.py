@@ -10,7 +10,7 @@ import torch
 from activations.errors import UsageError
 from activations.inputs.chat_template import in_form
 from activations.inputs.generation import add_continuation, add_decoder, decoder_prefix
-from activations.inputs.languages import check_target_language, languages, writes_language
+from activations.inputs.languages import check_target_language, generates_language, languages
 from activations.inputs.request import (
     NO_DECODER,
     Encoded,
@@ -18,7 +18,7 @@ from activations.inputs.request import (
     Request,
     check_lengths,
     check_request,
-    count_to_write,
+    count_to_generate,
     encode_target,
 )
 from activations.inputs.text_warnings import text_warnings
@@ -54,7 +54,7 @@ def encode_text(model: Any, tokenizer: Any, request: Request) -> Encoded:
             encoded = _encoded_ids(model, tokenizer, request.ids)
         if has_decoder(model, request) and (request.target is not None or can_generate(model)):
             check_target_language(model, tokenizer, request)
-            if request.target is None and writes_language(tokenizer):
+            if request.target is None and generates_language(tokenizer):
                 encoded.decoder_prefix = decoder_prefix(model, tokenizer)
         encode_target(encoded, tokenizer, request.target)
     check_lengths(model, request, encoded)
@@ -148,8 +148,8 @@ def lengths(model: Any, request: Request, encoded: Encoded) -> Lengths:
         if encoded.target_tokens is not None:
             return Lengths(read, encoded.target_tokens)
         if can_generate(model):
-            start = 1 if encoded.decoder_prefix is None else encoded.decoder_prefix.shape[-1]
-            return Lengths(read, start + count_to_write(model, request), at_most=True)
+            most = encoded.decoder_begins + count_to_generate(model, request, encoded)
+            return Lengths(read, most, at_most=True)
         return Lengths(read, read or 1)
     if request.max_new_tokens:
         return Lengths((read or 0) + request.max_new_tokens, at_most=True)

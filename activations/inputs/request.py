@@ -78,6 +78,11 @@ class Encoded:
         return None if ids is None else ids.shape[-1]
 
     @property
+    def decoder_begins(self) -> int:
+        """How many tokens stand before those that a decoder generates: a start, a language."""
+        return 1 if self.decoder_prefix is None else self.decoder_prefix.shape[-1]
+
+    @property
     def target_tokens(self) -> int | None:
         """How many tokens of the target the decoder reads: a start, and not the end."""
         return None if self.labels is None else self.labels.shape[-1] + (not self.labels_end)
@@ -138,6 +143,7 @@ def check_request(model: Any, request: Request) -> None:
         "--ids": request.ids is not None,
         "--chat": request.chat,
         "--text-pair": request.text_pair is not None,
+        "--source-language": request.source_language is not None,
         "--target": request.target is not None,
         "--max-new-tokens": request.max_new_tokens is not None,
     }
@@ -152,14 +158,16 @@ _APART = (
     ("--chat", "--text-pair"),
     ("--ids", "--chat"),
     ("--ids", "--text-pair"),
+    ("--ids", "--source-language"),
 )
 NO_DECODER = "--target needs an encoder-decoder model. Leave it out."
 _DEFAULT_NEW_TOKENS = 16  # that an encoder-decoder model generates as its target
 
 
-def count_to_write(model: Any, request: Request) -> int:
-    """How many tokens a decoder may generate after its start."""
-    room = (longest(model, "decoder") or _DEFAULT_NEW_TOKENS + 1) - 1
+def count_to_generate(model: Any, request: Request, encoded: Encoded) -> int:
+    """How many tokens a decoder may generate after what its text begins with."""
+    begins = encoded.decoder_begins
+    room = (longest(model, "decoder") or _DEFAULT_NEW_TOKENS + begins) - begins
     return request.max_new_tokens or min(_DEFAULT_NEW_TOKENS, room)
 
 
@@ -177,7 +185,9 @@ def check_lengths(model: Any, request: Request, encoded: Encoded) -> None:
     if encoded.target_tokens is not None:
         _check_length("the target (--target) is", encoded.target_tokens, model, "decoder")
     if request.max_new_tokens is not None:
-        before, side = (1, "decoder") if paired(config_of(model)) else (prompt, "prompt")
+        before, side = (
+            (encoded.decoder_begins, "decoder") if paired(config_of(model)) else (prompt, "prompt")
+        )
         what = f"with --max-new-tokens {request.max_new_tokens} the text is"
         _check_length(what, before + request.max_new_tokens, model, side)
 

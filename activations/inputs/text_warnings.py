@@ -17,6 +17,8 @@ def text_warnings(tokenizer: Any, text: str, ids: Sequence[int]) -> list[str]:
 
 def _unknown_tokens(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     unknown: Any = getattr(tokenizer, "unk_token_id", None)
+    if unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id):  # GPT-2: a mark, or a word
+        return []
     marks = set(tokenizer.all_special_ids) - {unknown}
     words = [i for i in ids if i not in marks]
     count = words.count(unknown)

@@ -44,9 +44,13 @@ def accepts(model: nn.Module, name: str) -> bool:
     inside = hosts(model)
     if "" in inside:
         # These reach the decorated forwards of transformers 5 through **kwargs.
-        return name in ("input_ids", "output_attentions", "return_dict", "use_cache")
-    # A wrapper hands them on.
-    return name == "input_ids" or any(accepts(host, name) for host in inside.values())
+        return name in ("input_ids", *_OPTIONS)
+    # A wrapper hands inputs on. Options it would not expect.
+    handed_on = any(accepts(host, name) for host in inside.values())
+    return name == "input_ids" or (handed_on and name not in _OPTIONS)
+
+
+_OPTIONS = ("output_attentions", "return_dict", "use_cache", "logits_to_keep")
 
 
 def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -103,6 +105,12 @@ def _tokenizer_of(given: Any, options: Options | None = None) -> Any:
         return given
     if not given:
         raise UsageError("--tokenizer is empty. Give a hub name or a folder.")
+    given = os.path.expanduser(given)  # noqa: PTH111  Path would change more
+    if os.path.isfile(given):
+        folder = shlex.quote(os.path.dirname(given) or ".")  # noqa: PTH120
+        raise ToolkitError(f"'{given}' is a file. Name its folder: --tokenizer {folder}")
+    if given.startswith((".", "/")) and not os.path.isdir(given):
+        raise ToolkitError(f"there is no folder '{given}'. Check --tokenizer.")
     trusted = options is not None and options.trust_remote_code
     return load_tokenizer(given, loading_options(given, trust_remote_code=trusted))
 
@@ -261,5 +269,5 @@ def _with_own_tokenizer(
     except ToolkitError:
         if request.ids is None:
             raise
-        line = f"'{opened.name}' has no tokenizer, so tokens are shown by their ids."
+        line = f"no tokenizer of '{opened.name}' can be loaded, so tokens are shown by their ids."
         return replace(opened, warnings=[*opened.warnings, line])

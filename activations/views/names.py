@@ -6,10 +6,11 @@ import hashlib
 import os
 import re
 
+from activations.document.format import DOCUMENT
 from activations.system.files import safe_name
 
 _LONGEST = 90  # characters of each, where model and document name a file: it takes at most 255
-_DEFAULT = "agnostic_activations"
+_DEFAULT = DOCUMENT.removesuffix(".json")
 _FOLDER = re.compile(r"(/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\)")  # a path starts so
 
 

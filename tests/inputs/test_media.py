@@ -295,6 +295,13 @@ def test_list_without_a_processor(checkpoints: Checkpoints, capture: Run) -> Non
         ("whisper", [], 2, "this model reads audio. Give a file with --audio FILE."),
         ("clip", [], 2, "this model reads images. Give one with --image FILE."),
         (
+            "whisper",
+            ["--audio", "speech.wav", "--target-language", "fr"],
+            2,
+            "--target-language is for tokenizers that mark the language of a text (NLLB, M2M100, "
+            "mBART). Leave it out.",
+        ),
+        (
             "clip",
             ["--image", "cat.png"],
             2,

@@ -114,6 +114,12 @@ def test_mostly_unknown_tokens_are_counted(workplace: Path, capture: Run) -> Non
     )
     assert line in capture(*argv, "--prompt", "the cat sits over there").err
     assert capture(*argv, "--prompt", "the cat sits there").err == []
+    # GPT-2's unknown token is the end of a text, which is a word where it is given.
+    inner.add_special_tokens(["[UNK]"])
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="[UNK]", eos_token="[UNK]"
+    ).save_pretrained("bert")
+    assert capture(*argv, "--prompt", "[UNK]").err == []
 
 
 # ------------------------------------------------------------------------------------- token ids
@@ -143,7 +149,9 @@ def test_ids_from_the_shell(checkpoints: Checkpoints, workplace: Path, capture: 
     shutil.copytree(checkpoints("llama"), "bare", ignore=shutil.ignore_patterns("tokenizer*"))
     done = capture("--model", "bare", "--ids", "5, 6,7", *ATTENTION, "--max-new-tokens", 2)
     assert done.code == 0
-    assert done.err == ["warning: 'bare' has no tokenizer, so tokens are shown by their ids."]
+    assert done.err == [
+        "warning: no tokenizer of 'bare' can be loaded, so tokens are shown by their ids."
+    ]
     header = json.loads(Path("a.json").read_text())
     assert header["input_ids"][0][:3] == [5, 6, 7]
     assert (header["continuation_start"], "written" in header) == (3, False)
@@ -188,6 +196,11 @@ def test_a_conversation_from_a_file(workplace: Path, capture: Run) -> None:
     assert capture(*argv, "messages.json").code == 0
     header = json.loads(Path("a.json").read_text())
     assert header["conversation"] == TURNS
+    # As the body of a request, with contents in parts.
+    in_parts = [{**t, "content": [{"type": "text", "text": t["content"]}]} for t in TURNS]
+    Path("body.jsn").write_text(json.dumps({"model": "x", "messages": in_parts}))
+    assert capture(*argv, "body.jsn").code == 0
+    assert json.loads(Path("a.json").read_text()) == header
     # A text is one turn, whatever it begins with.
     Path("text.txt").write_text("[a] cat")
     assert capture(*argv, "text.txt").code == 0
@@ -204,9 +217,15 @@ def test_a_conversation_from_a_file(workplace: Path, capture: Run) -> None:
             "'m.json' is not JSON: Expecting ':' delimiter in line 2, column 11. Fix it.",
         ),
         ("[]", "'m.json' has no turns. Write"),
+        ("3", "'m.json' is not a conversation. Write"),
+        ('{"turns": []}', "'m.json' is not a conversation. Write"),
         ('[{"role": "user"}]', "turn 1 of 'm.json' has no role and content. Write"),
         ('[{"role": "user", "content": "a"}, "b"]', "turn 2 of 'm.json' has no role and content."),
-        ('[{"role": "user", "content": ["a"]}]', "turn 1 of 'm.json' has no role and content."),
+        ('[{"role": "user", "content": null}]', "the content of turn 1 of 'm.json' is not a text."),
+        (
+            '[{"role": "user", "content": [{"type": "image"}]}]',
+            "the content of turn 1 of 'm.json' is not a text.",
+        ),
     ],
 )
 def test_conversations_that_are_none(text: str, line: str, workplace: Path, capture: Run) -> None:
@@ -313,7 +332,7 @@ def test_without_a_target_language(kind: str, target: str | None, workplace: Pat
     with pytest.raises(UsageError) as caught:
         captured(model, "the cat", tokenizer=tokenizer, target=target)
     assert str(caught.value) == (
-        "this model writes several languages. Name one with --target-language, as in "
+        "this model generates text in several languages. Name one with --target-language, as in "
         f"--target-language {CODES[kind][1]}."
     )
 
@@ -364,6 +383,19 @@ def test_languages_that_are_not_there(
     with pytest.raises(UsageError) as caught:
         captured(model, "the cat", tokenizer=tokenizer, **asked)
     assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize("count", [None, 7])
+def test_a_language_takes_a_position(count: int | None, workplace: Path) -> None:
+    """Of 8 positions, mBART-50's start and language take two."""
+    model, tokenizer = translator("mbart50", tgt_lang="fr_XX")
+    model.config.max_position_embeddings = 8
+    asked = {"tokenizer": tokenizer, "max_new_tokens": count}
+    if count is None:
+        assert len(captured(model, "the cat", **asked).header["decoder_tokens"]) <= 8
+    else:
+        with pytest.raises(UsageError, match="the text is 9 tokens long, and this model takes 8"):
+            captured(model, "the cat", **asked)
 
 
 # --------------------------------------------------------------------- few positions, and choices

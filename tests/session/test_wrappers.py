@@ -68,12 +68,36 @@ class Past(Named):
         return logits
 
 
+class Undecided(Named):
+    """Leaves the form of the output to the configuration, as the classes of transformers do."""
+
+    def forward(self, input_ids: Any, return_dict: Any = None) -> Any:
+        return self.head(self.backbone(input_ids, return_dict=return_dict).logits)
+
+
+class WantsAttentions(Named):
+    def forward(self, input_ids: Any) -> Any:
+        *_, attentions = self.backbone(input_ids, output_attentions=True, return_dict=False)
+        return attentions[-1]
+
+
+class KeepsOptions(Named):
+    """What comes by name goes elsewhere than to the model."""
+
+    def forward(self, input_ids: Any, **options: Any) -> Any:
+        return self.finish(self.backbone(input_ids).logits, **options)
+
+    def finish(self, logits: Any, attention_mask: Any = None) -> Any:
+        return self.head(logits)
+
+
 class HandsOn(Named):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.backbone(*args, **kwargs)
 
 
-WRAPPERS = [Named, Configured, WithADict, Positional, Batch, Past, HandsOn]
+WRAPPERS = [Named, Configured, WithADict, Positional, Batch, Past, Undecided, WantsAttentions]
+WRAPPERS += [KeepsOptions, HandsOn]
 # What only distributes or compiles is taken off: modules keep their names.
 TAKEN_OFF: list[Callable[[Any], Any]] = [nn.DataParallel, torch.compile]
 
@@ -105,7 +129,7 @@ def test_wrapped(wrap: Callable[[Any], Any], family: str, workplace: Path) -> No
 def test_everything_in_a_wrapper(workplace: Path) -> None:
     """Each module of it, not only those of the model inside; and which model that is."""
     model = Named(tiny.model("llama")).eval()
-    model.backbone.config._name_or_path = "some/llama"
+    model.backbone.name_or_path = "some/llama"
     seen: list[Any] = []
     model.head.register_forward_hook(lambda module, args, output: seen.append(output.detach()))
     document = capture(
@@ -113,6 +137,7 @@ def test_everything_in_a_wrapper(workplace: Path) -> None:
     )
     np.testing.assert_array_equal(document.tensor("head"), seen[-1].numpy())
     assert document.header["environment"]["attn_implementation"] == "eager"
+    assert document.model == "some/llama"
 
 
 def test_two_models_in_one(workplace: Path) -> None:

@@ -21,9 +21,11 @@ function button(label, act, attributes = {}) {
   return made;
 }
 
-// Cut between what a person takes for characters: an emoji of a family is one.
-const segmenter = new Intl.Segmenter("en");
-const charactersOf = (text) => Array.from(segmenter.segment(text), ({ segment }) => segment);
+// Cut between what a person takes for characters: an emoji of a family is one. (Firefox knows that
+// from 125 on.)
+const segmenter = Intl.Segmenter && new Intl.Segmenter("en");
+const charactersOf = (text) =>
+  segmenter ? Array.from(segmenter.segment(text), ({ segment }) => segment) : Array.from(text);
 const shorten = (text, length) => {
   if (text.length <= length) return text;
   const characters = charactersOf(text);
