@@ -188,14 +188,19 @@ def _document_and_summary(args: argparse.Namespace) -> tuple[str, str | None]:
         if not is_document or file or args.input:
             raise unknown_value("--summary", summary, SUMMARY_FORMATS)
         file, summary = summary, "table"  # of `--summary FILE`, argparse takes FILE for the format
-    if file is not None and args.input is not None:
-        raise UsageError("FILE and --input cannot be combined. Give one of them.")
-    if file is not None and not file.endswith(".json") and not os.path.lexists(file):
+    if file is not None:
+        _check_file(file, args.input)
+    return file or args.input or DOCUMENT, summary
+
+
+def _check_file(file: str, other: str | None) -> None:
+    if file and not file.endswith(".json") and not os.path.lexists(file):
         raise UsageError(
             f"there is no file '{file}'. Several values of an option have commas between them, as "
             "in --view head,model."
         )
-    return file or args.input or DOCUMENT, summary
+    if other is not None:
+        raise UsageError("FILE and --input cannot be combined. Give one of them.")
 
 
 def _refuse_unused_options(args: argparse.Namespace, wanted: Wanted) -> None:
