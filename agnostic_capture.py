@@ -74,7 +74,7 @@ def build_parser() -> Parser:
         help="the tokenizer, where it is not the checkpoint's own",
     )
     prompt = text.add_mutually_exclusive_group()
-    prompt.add_argument("--prompt", metavar="TEXT", help="the text the model reads")
+    prompt.add_argument("--prompt", metavar="TEXT", help="the text the model reads (a short story)")
     prompt.add_argument("--prompt-file", metavar="FILE", help="read it from a file; - is stdin")
     prompt.add_argument("--ids", metavar="LIST", help="token ids in its place, as in 50256,12,7")
     text.add_argument(

@@ -115,12 +115,12 @@ def capture(
     `model` is a hub name, a checkpoint folder, or a loaded model together with its `tokenizer`
     (None: the bundled demo model). A loaded model may be any module that takes `input_ids`, such as
     a classifier around a Hugging Face model. `tokenizer` is a tokenizer, a name or a folder.
-    `prompt` is a text, or a conversation: a list of {"role": ..., "content": ...}; `ids` are token
-    ids in its place. `select` is what `--auto-select` takes, `layers` one number or several.
-    `format` is "json", or "safetensors" for the numbers in a second file next to the document.
-    `dtype` and `device` may be torch's own. `target` is the decoder's text of an encoder-decoder
-    model; without it the model generates up to `max_new_tokens` (16) tokens, greedily. A
-    decoder-only model first generates `max_new_tokens`, if given. `source_language` and
+    `prompt` is a text (None: a short story), or a conversation: a list of {"role": ..., "content":
+    ...}; `ids` are token ids in its place. `select` is what `--auto-select` takes, `layers` one
+    number or several. `format` is "json", or "safetensors" for the numbers in a second file next to
+    the document. `dtype` and `device` may be torch's own. `target` is the decoder's text of an
+    encoder-decoder model; without it the model generates up to `max_new_tokens` (16) tokens,
+    greedily. A decoder-only model first generates `max_new_tokens`, if given. `source_language` and
     `target_language` are codes of the tokenizer (NLLB, M2M100, mBART). `image` and `audio` are
     files, for models that read them; a loaded model then needs its `processor`.
 
@@ -173,7 +173,7 @@ def capture(
         chat=chat or conversation is not None,
         image=None if image is None else read_image(os.fspath(image)),
         audio=None if audio is None else read_audio(os.fspath(audio)),
-        ids=None if ids is None else tuple(numbers(ids, "ids") or ()),
+        ids=None if ids is None else _token_ids(ids),
         conversation=conversation,
         source_language=source_language,
         target_language=target_language,
@@ -205,9 +205,18 @@ def capture(
     return load(output)
 
 
+def _token_ids(ids: Any) -> tuple[int, ...]:
+    """Token ids; also a batch of one text, as tokenizers return them."""
+    rows = ids.tolist() if hasattr(ids, "tolist") else ids
+    one = rows[0] if isinstance(rows, list) and len(rows) == 1 else None
+    return tuple(numbers(one if isinstance(one, list) else rows, "ids") or ())
+
+
 def _conversation(prompt: Any) -> tuple[Turn, ...] | None:
     """A prompt that is a list of turns."""
     if prompt is None or isinstance(prompt, str):
         return None
     check("a text, or a list of turns", list, tuple, prompt=prompt)
+    if prompt and all(isinstance(text, str) for text in prompt):
+        raise UsageError("prompt takes one text, not several. Capture one at a time.")
     return checked_turns(prompt, "the conversation")

@@ -93,7 +93,7 @@ def read_attention(
         raise ToolkitError(f"{problem.title}{wheres[0]} {problem.fact}. {problem.advice}")
     odd = sum(weights.size - np.count_nonzero(np.isfinite(weights)) for _, weights in found)
     if odd:
-        warn(f"{odd} attention weights are not finite; they are not drawn.")
+        warn(f"{odd} attention weights are not finite: neither drawn nor scored.")
     for problem, wheres in problems.items():
         more = f" (and {len(wheres) - 1} more)" if len(wheres) > 1 else ""
         warn(f"{problem.title}{wheres[0]}{more} {problem.fact}. Left out.")

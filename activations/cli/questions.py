@@ -71,6 +71,9 @@ def ask(catalog: Catalog) -> dict[str, str]:
         else:
             answers[asked[at]] = answer
             at += 1
+        if at == len(asked) and not any(answers.values()):
+            _say("Nothing is selected. Choose at least one pattern.")
+            at = 0
     return {category: answers.get(category, "") for category in CATEGORIES}
 
 

@@ -273,7 +273,11 @@ class Document:
         return entry
 
     def _check_file(self) -> None:
-        """Refuse a file that another program cut: reading past its end would kill the process."""
+        """Refuse a file that is closed, or that another program cut: reading past its end would
+        kill the process.
+        """
+        if isinstance(self._bytes, mmap.mmap) and self._bytes.closed:
+            raise ToolkitError(f"'{self.path}' is closed. Load it again.")
         if isinstance(self._bytes, mmap.mmap) and self._bytes.size() != len(self._bytes):
             raise ToolkitError(f"'{self.path}' was changed after it was opened. Load it again.")
 

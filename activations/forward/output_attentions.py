@@ -15,14 +15,14 @@ from activations.system.signals import signals_deferred
 
 
 @contextmanager
-def attentions_asked(model: nn.Module) -> Iterator[Mapping[str, Any]]:
+def attentions_asked(model: nn.Module) -> Iterator[Mapping[str, list[Any]]]:
     """Inside the block, the Hugging Face models in a module compute and return their attentions.
 
-    Yields what each of them returned in its first call, by name, filled as they are called. The
+    Yields what each of them returned in each of its calls, by name, filled as they are called. The
     modules around them get what they expect: a tuple without attentions where they ask for one.
     Their `forward` is replaced, as accelerate does: a SentenceTransformer calls it past the hooks.
     """
-    returned: dict[str, Any] = {}
+    returned: dict[str, list[Any]] = {}
     found = hosts(model)
     before = {name: vars(host).get("forward") for name, host in found.items()}
     with signals_deferred() as gate:
@@ -39,7 +39,7 @@ def attentions_asked(model: nn.Module) -> Iterator[Mapping[str, Any]]:
                     host.forward = before[name]
 
 
-def _asking(host: Any, name: str, returned: dict[str, Any]) -> Callable[..., Any]:
+def _asking(host: Any, name: str, returned: dict[str, list[Any]]) -> Callable[..., Any]:
     """The model's `forward`, which asks for attentions and keeps what the first call returns."""
     own = host.forward
     flags = {flag: True for flag in ("output_attentions", "return_dict") if accepts(host, flag)}
@@ -52,7 +52,7 @@ def _asking(host: Any, name: str, returned: dict[str, Any]) -> Callable[..., Any
     @wraps(own)
     def forward(*args: Any, **kwargs: Any) -> Any:
         output = own(*args, **{**kwargs, **flags})
-        returned.setdefault(name, output)
+        returned.setdefault(name, []).append(output)
         if "return_dict" not in flags or expected("return_dict", kwargs):
             return output
         all_of_it = expected("output_attentions", kwargs)

@@ -279,15 +279,16 @@ def _axes_of(seen: torch.Tensor, tensor: torch.Tensor) -> tuple[int, ...] | None
     return tuple(axes)
 
 
-def _of_towers(returned: Mapping[str, Any]) -> Any:
-    """What one model returned; of several in one module, each under its own name."""
-    if len(returned) == 1:
-        return next(iter(returned.values()))
+def _of_towers(returned: Mapping[str, list[Any]]) -> Any:
+    """What one model returned; of several in one module, or several calls, each by its own name."""
+    calls = [(name, output) for name, outputs in returned.items() for output in outputs]
+    if len(calls) == 1:
+        return calls[0][1]
     found: dict[str, Any] = {}
-    for name, output in returned.items():
-        kind = _as_kind(name)
+    for name, output in calls:
+        kind, again = _as_kind(name), 2
         while f"{kind}_output" in found:
-            kind += "_"
+            kind, again = f"{_as_kind(name)}_{again}", again + 1
         found[f"{kind}_output"] = output
     return found
 

@@ -119,6 +119,8 @@ def resolve_answer(answer: str, category: str, catalog: Catalog) -> tuple[Patter
 
 def _resolve_item(item: str, category: str, catalog: Catalog) -> Sequence[Pattern]:
     available = catalog.of(category)
+    if item.lower() == "none":
+        return ()
     if item.lower() == "all":
         return available  # even if there is none: one script for every model
     if not available:

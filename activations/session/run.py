@@ -29,6 +29,7 @@ from activations.session.header import build_header, capture_warnings, describe_
 from activations.session.opening import OpenedModel
 from activations.session.options import Options
 
+_KINDS_OF_ONE = ("self", "encoder", "decoder", "cross")  # of attention, in one model
 BACKENDS = {"hooks": hooks.record, "pyvene": pyvene_backend.record}
 
 
@@ -147,8 +148,12 @@ def _inputs(opened: OpenedModel) -> Inputs:
     """What was encoded when the model was opened, on its device, with the decoder's text."""
     assert opened.encoded is not None, "a model that is only listed is not run"
     inputs = complete(opened.model, opened.tokenizer, opened.request, opened.encoded)
+    observation = opened.catalog.observation
     if opened.processor is not None:
-        name_positions(inputs, opened.model, opened.processor, opened.catalog.observation)
+        name_positions(inputs, opened.model, opened.processor, observation)
+    else:  # several models in one module read the same text, each under its own name
+        towers = {source.kind for source in observation.weights} - set(_KINDS_OF_ONE)
+        inputs.tower_tokens |= {f"{kind}_tokens": inputs.tokens for kind in sorted(towers)}
     return inputs
 
 

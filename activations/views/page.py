@@ -125,7 +125,7 @@ def _title(view: str, caption: Caption) -> str:
 
 def _text_row(name: str, text: str) -> str:
     whole = (
-        f'<div id="{html_text(name.lower())}" class="text" tabindex="0" '
+        f'<div id="{html_text(name.lower())}" class="text" dir="auto" tabindex="0" '
         f'role="region" aria-label="{html_text(name)}">{html_text(text)}</div>'
     )
     if len(text) > _LONG_TEXT or text.count("\n") > _LONG_TEXT // 40:

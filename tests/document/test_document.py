@@ -431,3 +431,10 @@ def test_tensors_that_are_held_while_others_are_read(tmp_path: Path) -> None:
         document.tensor("b", 1)
     held += [document.tensor(name, 1) for name in "ca"]
     assert [values.tolist() for values in held] == [[[i + 0.5] * 3] for i in (0, 2, 0)]
+
+
+def test_a_closed_document(tmp_path: Path) -> None:
+    document = load(write(tmp_path / "a.json", {"m": tensor([1.0])}))
+    document.close()
+    with pytest.raises(ToolkitError, match=r"is closed\. Load it again\.$"):
+        document["m"]

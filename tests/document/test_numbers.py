@@ -279,7 +279,7 @@ def test_weights_that_are_not_finite(tmp_path: Path, format: str, dtype: torch.d
     told: list[str] = []
     with load(attention(format, tmp_path, dtype)) as document:
         shown = read_content(document, tokens_of, warn=told.append)
-    assert told == ["3 attention weights are not finite; they are not drawn."]
+    assert told == ["3 attention weights are not finite: neither drawn nor scored."]
     (stack,) = shown.stacks
     assert not np.isfinite(stack.weights[0][0, 0]).any()
     assert stack.scores is not None
@@ -306,7 +306,7 @@ def test_pages_summary_and_figure_of_weights_that_are_not_finite(
     workplace: Path, view: Run, format: str
 ) -> None:
     attention(format, workplace)
-    warning = "warning: 3 attention weights are not finite; they are not drawn."
+    warning = "warning: 3 attention weights are not finite: neither drawn nor scored."
     pages = view("--input", "x.json", "--output-dir", ".")
     assert (pages.code, pages.err) == (0, [warning])
     assert "3 attention weights are not finite" in Path(pages.out[0]).read_text()

@@ -144,6 +144,12 @@ def test_ids_as_the_prompt(family: str, tokenizer: Any, workplace: Path) -> None
         np.testing.assert_array_equal(found, weights.numpy())
 
 
+@pytest.mark.parametrize("form", [torch.tensor, list, np.array])
+def test_ids_as_a_tokenizer_returns_them(form: Any, workplace: Path) -> None:
+    document = captured(tiny.model("llama"), ids=form([[5, 6, 7]]), tokenizer=None)
+    assert document.header["input_ids"] == [[5, 6, 7]]
+
+
 def test_ids_from_the_shell(checkpoints: Checkpoints, workplace: Path, capture: Run) -> None:
     """Also where there is no tokenizer, which is said; and text is generated after them."""
     shutil.copytree(checkpoints("llama"), "bare", ignore=shutil.ignore_patterns("tokenizer*"))

@@ -158,6 +158,25 @@ def test_two_models_in_one(workplace: Path) -> None:
     found = [document.tensor(entry["module"], 1) for entry in document.header["attention_weights"]]
     for one, other in zip(found, expected("bert", ids) + expected("gpt2", ids), strict=True):
         np.testing.assert_array_equal(one, other)
+    for stack in read_attention(document):
+        assert stack.rows == stack.columns == tuple(document.header["tokens"])
+
+
+def test_a_model_that_is_called_twice(workplace: Path) -> None:
+    """Each call has its attention, as of two models."""
+
+    class Twice(Named):
+        def forward(self, input_ids: Any) -> Any:
+            return self.backbone(input_ids).logits + self.backbone(input_ids.flip(1)).logits
+
+    document = capture(Twice(tiny.model("bert")), TEXT, tokenizer=tiny.tokenizer(), output="a.json")
+    entries = document.header["attention_weights"]
+    assert [entry["kind"] for entry in entries] == ["backbone"] * 3 + ["backbone_2"] * 3
+    (ids,) = document.header["input_ids"]
+    truth = expected("bert", [ids]) + expected("bert", [ids[::-1]])
+    for entry, weights in zip(entries, truth, strict=True):
+        found = document.tensor(entry["module"], *entry["element"])
+        np.testing.assert_array_equal(found, weights)
 
 
 def test_modules_without_a_hugging_face_model(workplace: Path) -> None:

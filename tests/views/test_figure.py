@@ -234,7 +234,7 @@ def test_what_is_no_number_is_left_hatched(workplace: Path, view: Run) -> None:
     assert len(read.cells) == 35
     assert b"<pattern" in content
     assert b"<pattern" not in figure_of(stack_of(random_weights(5, 1, 6)))
-    assert done.err == ["warning: 1 attention weights are not finite; they are not drawn."]
+    assert done.err == ["warning: 1 attention weights are not finite: neither drawn nor scored."]
     read = read_svg(figure_of(stack_of(np.full((1, 3, 3), np.nan))))  # still a figure
     assert (read.cells, read.texts[0]) == ([], "t0")
 
