@@ -71,7 +71,7 @@ def ask(catalog: Catalog) -> dict[str, str]:
         else:
             answers[asked[at]] = answer
             at += 1
-        if at == len(asked) and not any(answers.values()):
+        if at == len(asked) and not any(resolve_answer(answers[c], c, catalog) for c in asked):
             _say("Nothing is selected. Choose at least one pattern.")
             at = 0
     return {category: answers.get(category, "") for category in CATEGORIES}

@@ -591,10 +591,12 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_weights")
 def test_nothing_selected_is_told_before_the_weights_are_loaded(answer: Answer) -> None:
-    for answers in ("\n\n\n", ",\n , \n\n"):
+    """And asked again, until standard input ends."""
+    for answers in ("\n\n\n", ",\n , \nnone\n"):
         done = answer(answers)
         assert (done.code, done.out) == (2, [])
-        assert done.err[-1].startswith("error: nothing selected. Choose at least one pattern")
+        assert "Nothing is selected. Choose at least one pattern." in done.err
+        assert done.err[-1].startswith("error: standard input ended before all questions were")
         assert not any(line.startswith("The same") for line in done.err)
 
 
