@@ -6,7 +6,6 @@ its magnitudes stay as they were made) and does not find `adapter_model.bin`.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,19 +16,20 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from transformers.utils import cached_file
-from transformers.utils.peft_utils import find_adapter_config_file
 
 from activations.errors import ToolkitError, first_few
 from activations.model.config_file import read_fields
 from activations.model.errors import first_line
+from activations.model.hosts import embeddings
 from activations.model.place import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     CONFIG,
     check_peft,
+    holds_adapter,
     is_adapter,
 )
-from activations.model.weight_files import has_weights
+from activations.model.weight_files import weights_file
 from activations.system.signals import raise_interruption
 
 # What the base is loaded as, where the adapter was trained with another head than the base's own.
@@ -87,12 +87,15 @@ class Adapter:
     def labels(self) -> int | None:
         """How many labels its classifier has; None where it has none of its own."""
         heads = set(self.fields.get("modules_to_save") or ())
-        rows = [
-            shape[0]
+        saved = [
+            shape
             for name, shape in self.shapes().items()
             if heads.intersection(name.split(".")) and len(shape) == 2
         ]
-        return rows[-1] if rows and self.class_name in list(_HEADS.values())[:2] else None
+        # Of several layers the last one counts: the one whose outputs no other reads.
+        inputs = {shape[1] for shape in saved}
+        classifies = saved and "Classification" in (self.class_name or "")
+        return max(saved, key=lambda shape: shape[0] not in inputs)[0] if classifies else None
 
 
 def find_adapter(name: str, where: dict[str, Any]) -> Adapter | None:
@@ -100,11 +103,8 @@ def find_adapter(name: str, where: dict[str, Any]) -> Adapter | None:
 
     Raises `ToolkitError` where it names no base model, or peft is not installed.
     """
-    if os.path.isdir(name):
-        file = str(Path(name, ADAPTER_CONFIG)) if is_adapter(Path(name)) else None
-    else:
-        file = find_adapter_config_file(name, **_downloading(where))
-    if file is None:
+    file = _file(name, ADAPTER_CONFIG, where)
+    if file is None or not holds_adapter(lambda other: _file(name, other, where) is not None):
         return None
     fields = read_fields(Path(file))
     check_peft(name)
@@ -120,11 +120,11 @@ def find_adapter(name: str, where: dict[str, Any]) -> Adapter | None:
 def _find_base(name: str, base: str) -> str:
     """The base model's folder: the adapter's own, as it says, in it or beside it; else its name."""
     folder = Path(name)
-    if (folder / CONFIG).is_file() and has_weights(folder):
+    if (folder / CONFIG).is_file() and weights_file(folder) is not None:
         return name
-    last = Path(base).name
-    places = [Path(base), folder / base, folder.parent / base, folder / last, folder.parent / last]
-    for place in places:
+    names = [base, Path(base).name] if _is_path(base) else [base]  # the hub's names are not cut
+    places = [place / part for part in names for place in (folder, folder.parent)]
+    for place in [Path(base), *places]:
         if place != folder and (place / CONFIG).is_file():
             return str(place)
         if place != folder and is_adapter(place):
@@ -132,12 +132,18 @@ def _find_base(name: str, base: str) -> str:
                 f"'{name}' is an adapter for '{place}', which is an adapter too. Merge that one "
                 "into its base model first (merge_and_unload of peft)."
             )
-    if Path(base).is_absolute() or base.startswith(".") or base.count("/") > 1 or "\\" in base:
+    if _is_path(base):
         raise ToolkitError(
             f"'{name}' is an adapter for the model '{base}', which is not there. Put it beside the "
             'adapter, or correct "base_model_name_or_path" in its adapter_config.json.'
         )
     return base
+
+
+def _is_path(base: str) -> bool:
+    """Whether this can be no name on the hub, which is `name` or `owner/name`."""
+    path = Path(base)
+    return path.is_absolute() or base.startswith(".") or base.count("/") > 1 or "\\" in base
 
 
 def has_tokenizer(adapter: Adapter) -> bool:
@@ -206,10 +212,13 @@ def _peft_config(adapter: Adapter) -> Any:
 
 def _fit_vocabulary(model: Any, adapter: Adapter) -> None:
     """Give the model as many embeddings as the adapter was trained with (it may add tokens)."""
-    own = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
+    tables = (embeddings(model), model.get_output_embeddings())
+    own = {id(table.weight) for table in tables if table is not None}
+    parameters = model.named_parameters(remove_duplicate=False)
+    rows = {name: len(parameter) for name, parameter in parameters if id(parameter) in own}
     for weight, shape in adapter.shapes().items():
-        there = own.get(weight.replace(".base_layer.", "."))
-        if there and shape and there[0] != shape[0] and there[1:] == shape[1:]:
+        there = rows.get(weight.replace(".base_layer.", "."))
+        if there is not None and there != shape[0]:
             model.resize_token_embeddings(shape[0], mean_resizing=False)
             return
 

@@ -161,8 +161,9 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """The error's class, and the start of what it says."""
-    text = str(error).strip().partition("\n")[0][:200].rstrip(". ")
+    """The error's class, and the start of what it says, without a heading ("Error(s) in x:")."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    text = next((line for line in lines if not line.endswith(":")), lines[0])[:200].rstrip(". ")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ _FORMATS = {
     "weights.npz": "weights of MLX",
     "*.npz": "an archive of NumPy arrays",
     "*.nemo": "a model of NeMo",
-    "consolidated.*": "weights in their first authors' format",
+    "consolidated.*": "weights in the original format (consolidated.*), not transformers'",
 }
 
 
@@ -61,9 +63,12 @@ def is_adapter(folder: Path) -> bool:
 
     A whole model that only mentions one is none.
     """
-    return (folder / ADAPTER_CONFIG).is_file() and (
-        not (folder / CONFIG).exists() or any((folder / name).exists() for name in ADAPTER_WEIGHTS)
-    )
+    return holds_adapter(lambda name: (folder / name).is_file())
+
+
+def holds_adapter(has: Callable[[str], bool]) -> bool:
+    """The same of any place, local or on the hub, by which files it has."""
+    return has(ADAPTER_CONFIG) and (not has(CONFIG) or any(map(has, ADAPTER_WEIGHTS)))
 
 
 def check_peft(name: str) -> None:
@@ -110,7 +115,7 @@ def _folder(path: Path) -> str:
         hub_name = cached[1].replace("--", "/", 1)
         inside = "".join(f", or {folder}" for folder in _checkpoints_in(path / "snapshots")[:1])
         return f"'{path}' is the hub's cache of '{hub_name}'. Write --model {hub_name}{inside}"
-    parts = [str(folder) for folder in _checkpoints_in(path)]
+    parts = _checkpoints_in(path)
     name_one = f"Name one of its folders: --model {parts[0]}" if parts else ""
     if len(parts) > 1:
         name_one += f" (there are also {first_few(parts[1:])})"
@@ -124,10 +129,14 @@ def _folder(path: Path) -> str:
     return other_format(path, what)
 
 
-def _checkpoints_in(folder: Path) -> list[Path]:
-    """The folders in this one that are checkpoints, the last ones first (checkpoint-500)."""
+def _checkpoints_in(folder: Path) -> list[str]:
+    """The folders in this one that are checkpoints, the last ones first (checkpoint-500).
+
+    Quoted where a shell needs it.
+    """
     inside = [folder / name for name in names_in(folder) if (folder / name).is_dir()]
-    return sorted(filter(_is_checkpoint, inside), key=_by_number, reverse=True)
+    found = sorted(filter(_is_checkpoint, inside), key=_by_number, reverse=True)
+    return [shlex.quote(str(path)) for path in found]
 
 
 def _is_checkpoint(folder: Path) -> bool:

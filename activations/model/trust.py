@@ -7,20 +7,19 @@ or for weights outside its folder.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 from activations.errors import ToolkitError
+from activations.model.weight_files import indexed, weights_file
 
 # The most of what is made one by one, much of it as soon as the configuration is read.
 _COUNTED = {
     re.compile(r"(layers?|experts|blocks?|depths?)$"): 10_000,
     re.compile(r"labels$"): 1_000_000,
 }
-_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 def check_counts(name: str, fields: Mapping[str, Any]) -> None:
@@ -58,17 +57,11 @@ def check_index(folder: str) -> None:
 
     (Of a checkpoint on the hub, huggingface_hub refuses them.) Raises `ToolkitError`.
     """
-    for index in (Path(folder, name) for name in _INDEXES):
-        try:
-            if not index.is_file():  # a device may have no end
-                continue
-            found = json.loads(index.read_bytes())["weight_map"].values()
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            continue  # broken: then loading says so
-        for file in found:
-            path = PurePath(str(file))
-            if path.is_absolute() or ".." in path.parts:
-                raise ToolkitError(
-                    f"'{index}' names weights outside its folder, '{str(file)[:200]}', which are "
-                    "not loaded. Fix it, or get the checkpoint again."
-                )
+    index = weights_file(Path(folder))
+    for file in () if index is None else indexed(index):
+        path = PurePath(file)
+        if path.is_absolute() or ".." in path.parts:
+            raise ToolkitError(
+                f"'{index}' names weights outside its folder, '{file[:200]}', which are not "
+                "loaded. Fix it, or get the checkpoint again."
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -21,6 +22,7 @@ from activations.system.kinds import kind_of
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # and their indexes
 _INDEXES = tuple(f"{name}.index.json" for name in _WEIGHTS)
+_IN_ORDER = (_WEIGHTS[0], _INDEXES[0], _WEIGHTS[1], _INDEXES[1])  # as transformers looks for them
 _VARIANT = re.compile(
     r"(?:model|pytorch_model)(?:\.(?:safetensors|bin)\.index)?\.(\w+)"
     r"(?:-\d+-of-\d+)?\.(?:safetensors|bin|json)"
@@ -32,20 +34,22 @@ def check_weights(name: str) -> None:
     folder = Path(name)
     if not os.path.isdir(name) or not (folder / CONFIG).is_file() or is_adapter(folder):
         return
-    for file in _needed(folder):
+    for file in _read(folder):
         _check_there(file)
     if isinstance(read_fields(folder / CONFIG).get("quantization"), dict):
         raise ToolkitError(other_format(folder, "weights that MLX quantized"))
-    if not has_weights(folder) and variant_of(folder) is None:
+    if weights_file(folder) is None:
         raise ToolkitError(_missing(folder))
 
 
-def _needed(folder: Path) -> list[Path]:
-    """The files that are read, as far as their names say; not pickles beside safetensors."""
-    names = names_in(folder)
-    safe = any(name.endswith(".safetensors") for name in names)
-    endings = (".json", ".model", ".txt", ".safetensors" if safe else ".bin")
-    return [folder / name for name in names if name.endswith(endings)]
+def _read(folder: Path) -> list[Path]:
+    """The files that are read, as far as their names say; of the weights only what is loaded."""
+    there = names_in(folder)
+    others = [folder / name for name in there if name.endswith((".json", ".model", ".txt"))]
+    file = weights_file(folder)
+    if file is None:
+        return others
+    return [*others, file, *(folder / name for name in indexed(file) if name in there)]
 
 
 def _check_there(file: Path) -> None:
@@ -60,6 +64,11 @@ def _check_there(file: Path) -> None:
 
 
 def _missing(folder: Path) -> str:
+    if named := _named(folder):
+        return (
+            f"the weights of '{folder}' are missing: there is no {named}, which its config.json "
+            "names. Get it from where the files come from."
+        )
     found = format_of(folder)
     if found is not None:
         return other_format(folder, found)
@@ -72,14 +81,42 @@ def _missing(folder: Path) -> str:
     return f"the weights of '{folder}' are missing: there is no {_WEIGHTS[0]}. {SAVED}"
 
 
-def has_weights(folder: Path) -> bool:
-    """Whether a folder has weights under the names that transformers looks for."""
-    return any((folder / name).exists() for name in (*_WEIGHTS, *_INDEXES))
+def weights_file(folder: Path) -> Path | None:
+    """The file of weights that transformers reads, or their index; None where there is none.
+
+    A link counts, wherever it leads.
+    """
+    named, variant = _named(folder), variant_of(folder)
+    names = [named] if named else [_as_variant(name, variant) for name in _IN_ORDER]
+    return next((folder / name for name in names if os.path.lexists(folder / name)), None)
+
+
+def _named(folder: Path) -> str | None:
+    """The file of weights that config.json itself names."""
+    fields = read_fields(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    named = fields.get("transformers_weights")
+    return named if isinstance(named, str) else None
+
+
+def _as_variant(name: str, variant: str | None) -> str:
+    stem, _, ending = name.rpartition(".")
+    return name if variant is None else f"{stem}.{variant}.{ending}"
+
+
+def indexed(weights: Path) -> list[str]:
+    """The files that an index names; none for a single file, or where it is broken."""
+    try:
+        if weights.suffix != ".json" or not weights.is_file():  # a device may have no end
+            return []
+        return [str(name) for name in json.loads(weights.read_bytes())["weight_map"].values()]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return []  # then loading says so
 
 
 def variant_of(folder: Path) -> str | None:
     """`fp16` where the weights are there as model.fp16.safetensors alone."""
-    if has_weights(folder):
+    there = names_in(folder)
+    if set(there) & set(_IN_ORDER):
         return None
-    found = (match[1] for match in map(_VARIANT.fullmatch, names_in(folder)) if match)
+    found = (match[1] for match in map(_VARIANT.fullmatch, there) if match)
     return next((name for name in found if name != "index"), None)

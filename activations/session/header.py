@@ -10,6 +10,7 @@ from activations.document.writer import NonFinite
 from activations.errors import ToolkitError, first_few
 from activations.forward.hooks import Recording
 from activations.inputs.request import Inputs
+from activations.model.active_adapter import active_adapter
 from activations.model.hosts import dtype_of, hosts
 from activations.model.loading import versions
 from activations.model.signature import input_device
@@ -65,13 +66,7 @@ def _adapter(opened: OpenedModel) -> dict[str, str] | None:
     adapter = None if opened.checkpoint is None else opened.checkpoint.adapter
     if adapter is not None:
         return {"name": adapter.name, "base_model": adapter.base, "type": adapter.type}
-    configs = getattr(opened.model, "peft_config", None)  # of a model that the user loaded
-    if not configs:
-        return None
-    active = opened.model.active_adapters  # peft's is a list, transformers' a method
-    name = (active() if callable(active) else active)[0]
-    base = configs[name].base_model_name_or_path or opened.name
-    return {"name": name, "base_model": str(base), "type": str(configs[name].peft_type.value)}
+    return active_adapter(opened.model, opened.name)  # of a model that the user loaded
 
 
 def _weights_entries(

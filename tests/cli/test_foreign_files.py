@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -20,6 +21,7 @@ import pytest
 import torch
 from conftest import GOOD, HIDDEN, Run, document_with
 from safetensors.numpy import save_file
+from safetensors.torch import load_file
 
 from activations import capture as capture_python
 from activations import load
@@ -107,6 +109,8 @@ GET = "which cannot be loaded here. Get the model in transformers' format, or co
 SAVED = "Name a folder made by save_pretrained()."
 NO_CHECKPOINT = "is not a checkpoint: it has no config.json. Name one of its folders: --model"
 CONFIG = {"c/config.json": ANYWHERE}
+NAMED = ANYWHERE | {"transformers_weights": "mine.safetensors"}
+POINTER = "a pointer of Git LFS, not the file itself. Fetch it: run git lfs pull in its folder."
 # What is in the folder c, its name as a model, and the line.
 MODELS: dict[str, tuple[dict[str, Any], str, str]] = {
     "GGUF": ({"c/a.gguf": ""}, "c", f"'c' {LLAMA_CPP} {GET}"),
@@ -131,7 +135,7 @@ MODELS: dict[str, tuple[dict[str, Any], str, str]] = {
     "original": (
         {"c/consolidated.00.pth": "", "c/params.json": {}},
         "c",
-        f"'c' holds weights in their first authors' format, {GET}",
+        f"'c' holds weights in the original format (consolidated.*), not transformers', {GET}",
     ),
     "diffusers": (
         {
@@ -152,6 +156,11 @@ MODELS: dict[str, tuple[dict[str, Any], str, str]] = {
         {f"c/checkpoint-{steps}/config.json": ANYWHERE for steps in (90, 500)},
         "c",
         f"the folder 'c' {NO_CHECKPOINT} c/checkpoint-500 (there are also c/checkpoint-90)",
+    ),
+    "a Trainer's output, with a space": (
+        {"c/my run/config.json": ANYWHERE},
+        "c",
+        f"the folder 'c' {NO_CHECKPOINT} 'c/my run'",
     ),
     "a Trainer's output of adapters": (
         {"c/checkpoint-5/adapter_config.json": {}},
@@ -194,8 +203,32 @@ MODELS: dict[str, tuple[dict[str, Any], str, str]] = {
     "not fetched": (
         CONFIG | {"c/model.safetensors": LFS},
         "c",
-        "'c/model.safetensors' is a pointer of Git LFS, not the file itself. Fetch it: run git lfs "
-        "pull in its folder.",
+        f"'c/model.safetensors' is {POINTER}",
+    ),
+    "one part not fetched": (
+        CONFIG
+        | {
+            "c/model.safetensors.index.json": {"weight_map": {"a": "a.safetensors"}},
+            "c/a.safetensors": LFS,
+        },
+        "c",
+        f"'c/a.safetensors' is {POINTER}",
+    ),
+    "variant not fetched": (
+        CONFIG | {"c/model.fp16.safetensors": LFS},
+        "c",
+        f"'c/model.fp16.safetensors' is {POINTER}",
+    ),
+    "named in config.json, not fetched": (
+        {"c/config.json": NAMED, "c/mine.safetensors": LFS, "c/model.safetensors": ""},
+        "c",
+        f"'c/mine.safetensors' is {POINTER}",
+    ),
+    "named in config.json, not there": (
+        {"c/config.json": NAMED, "c/model.safetensors": ""},
+        "c",
+        "the weights of 'c' are missing: there is no mine.safetensors, which its config.json "
+        "names. Get it from where the files come from.",
     ),
     "config: empty": (
         {"c/config.json": ""},
@@ -259,6 +292,41 @@ def test_a_broken_link(checkpoints: Callable[[str], Path], workplace: Path, capt
         ]
         Path("c", file).unlink()
         write(f"c/{file}", ANYWHERE)
+
+
+def named_in_config(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "mine.safetensors")
+    fields = json.loads((folder / "config.json").read_text())
+    write("c/config.json", fields | {"transformers_weights": "mine.safetensors"})
+
+
+def in_pickles(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    write("c/consolidated.safetensors", LFS)
+
+
+def in_parts(folder: Path) -> None:
+    names = list(load_file(folder / "model.safetensors"))
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "a.safetensors")}
+    write("c/model.safetensors.index.json", index)
+
+
+@pytest.mark.parametrize("change", [lambda folder: None, named_in_config, in_pickles, in_parts])
+def test_pointers_that_are_not_needed(
+    change: Callable[[Path], Any], checkpoints: Callable[[str], Path], workplace: Path
+) -> None:
+    """Only the weights that transformers reads need to be there."""
+    change(Path(shutil.copytree(checkpoints("llama"), "c")))
+    for name in ("consolidated.safetensors", "optimizer.bin", "model.fp16.safetensors"):
+        write(f"c/{name}", LFS)
+    given, truth = (
+        capture_python(name, "The cat sat", select="mlp:0", output=f"{number}.json")
+        for number, name in enumerate(("c", str(checkpoints("llama"))))
+    )
+    for name in truth.names:
+        np.testing.assert_array_equal(given.tensor(name), truth.tensor(name))
 
 
 ASKED = """

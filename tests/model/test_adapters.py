@@ -19,6 +19,7 @@ import transformers
 from conftest import Run
 
 from activations import ToolkitError, capture, load
+from activations.model.adapter import add_empty, find_adapter
 
 Checkpoints = Callable[[str], Path]
 PROJECTIONS = ["q_proj", "v_proj"]
@@ -173,19 +174,46 @@ def test_tokens_added(llama: Path) -> None:
     assert "cat sat" in document.header["tokens"]
 
 
-def test_a_classifier(checkpoints: Checkpoints, workplace: Path) -> None:
+@pytest.mark.parametrize("task_type", ["SEQ_CLS", None])
+def test_a_classifier(task_type: str | None, workplace: Path) -> None:
     """On a base without one: its class and the number of its labels are the adapter's."""
-    config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"])
-    bert = shutil.copytree(checkpoints("bert"), "bert")
-    model = base(bert, "AutoModelForSequenceClassification", num_labels=5)
-    model.bert.pooler = None  # random, so no two loaded models would agree
-    config.modules_to_save = ["classifier"]
+    tiny.checkpoint(Path("bert"), "bert", auto_class="AutoModel")
+    config = peft.LoraConfig(
+        task_type=task_type, r=2, target_modules=["query"], modules_to_save=["classifier"]
+    )
+    model = base(Path("bert"), "AutoModelForSequenceClassification", num_labels=5)
+    made = trained(model, config, "adapter")
+    assert check("adapter", made, "classifier").shape("classifier") == [1, 5]
+
+
+def test_a_classifier_that_does_not_fit(workplace: Path) -> None:
+    """Other labels than its base has, and nothing says so: its own sizes are what is told."""
+    auto_class = "AutoModelForSequenceClassification"
+    tiny.checkpoint(Path("bert"), "bert", auto_class=auto_class)
+    config = lora(task_type=None, target_modules=["query"], modules_to_save=["classifier"])
+    model = base(Path("bert"), auto_class, num_labels=5, ignore_mismatched_sizes=True)
     trained(model, config, "adapter")
-    document = capture("adapter", TEXT, select="attn:weights;other:classifier", output="d.json")
-    assert document.shape("classifier") == [1, 5]
-    saved = peft.utils.load_peft_weights("adapter", device="cpu")
-    module = "base_model.model.classifier"
-    assert saved[f"{module}.weight"].shape == (5, 32)
+    says(auto_mapping=None)(Path("adapter"))
+    with pytest.raises(ToolkitError, match="RuntimeError: size mismatch for .*classifier"):
+        capture("adapter", TEXT)
+    adapter = find_adapter("adapter", {})
+    assert adapter is not None
+    plain = base(Path("bert"), auto_class)
+    rows = plain.get_input_embeddings().num_embeddings
+    assert add_empty(plain, adapter).get_input_embeddings().num_embeddings == rows
+
+
+@pytest.mark.parametrize(("family", "kind"), [("roberta", "Sequence"), ("wav2vec2", "Audio")])
+def test_labels_are_counted_in_the_last_layer(family: str, kind: str, workplace: Path) -> None:
+    """Some classifiers have a layer before it that is trained too, inside or beside them."""
+    config = lora(task_type=None, target_modules=["query", "q_proj"])
+    config.modules_to_save = ["classifier", "projector"]
+    model = tiny.model(family, f"AutoModelFor{kind}Classification", num_labels=5)
+    trained(model, config, "adapter")
+    says(base_model_name_or_path="base")(Path("adapter"))
+    adapter = find_adapter("adapter", {})
+    assert adapter is not None
+    assert adapter.labels() == 5
 
 
 def move(place: str) -> Callable[[Path], Any]:
@@ -212,7 +240,7 @@ WHERE_THE_BASE_IS: dict[str, list[Callable[[Path], Any]]] = {
         move("out/base"),
         says(base_model_name_or_path="/home/a/b/base"),
     ],
-    "by its hub name's last part": [move("out/base"), says(base_model_name_or_path="o/base")],
+    "by its hub name, beside": [move("out/o/base"), says(base_model_name_or_path="o/base")],
     "as it says": [move("far/away"), says(base_model_name_or_path="far/away")],
     "the adapter's own folder": [
         move("moved"),
@@ -232,14 +260,33 @@ def test_where_the_base_is(where: str, llama: Path) -> None:
     np.testing.assert_allclose(document.tensor("lm_head"), logits, atol=1e-4)
 
 
+def test_a_model_on_the_hub_that_only_mentions_an_adapter(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Merged, with the adapter's configuration left beside it: a model, as it is in a folder."""
+    merged = trained(base(llama), lora(), "adapter").merge_and_unload()
+    merged.save_pretrained("base")
+    shutil.copy("adapter/adapter_config.json", "base")
+    there = Path("cache/models--o--merged")
+    shutil.copytree("base", there / "snapshots/abc")
+    (there / "refs").mkdir()
+    (there / "refs/main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(Path("cache").absolute()))
+    for name in ("base", "o/merged"):
+        document = check(name, merged)
+        assert "adapter" not in document.header
+    shutil.copy("adapter/adapter_model.safetensors", there / "snapshots/abc")
+    assert find_adapter("o/merged", {}) is not None
+
+
 HOME = {"base_model_name_or_path": "/home/b/gone"}
 REFUSED: dict[str, tuple[Any, Callable[[Path], Any], str]] = {
     "no base": (lora(), says(base_model_name_or_path=None), "does not name the base model"),
     "a base that is gone": (lora(), says(**HOME), "'/home/b/gone', which is not there. Put it"),
     "a base on no hub": (
         lora(),
-        says(base_model_name_or_path="o/m"),
-        "'adapter' is an adapter for 'o/m': model not found: 'o/m' is not on this machine",
+        says(base_model_name_or_path="o/base"),  # not the folder beside it
+        "'adapter' is an adapter for 'o/base': model not found: 'o/base' is not on this machine",
     ),
     "an adapter of an adapter": (
         lora(),

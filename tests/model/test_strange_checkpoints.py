@@ -326,14 +326,14 @@ OUTSIDE = ["../../../../etc/passwd", "/etc/passwd", "../good/model.safetensors",
 
 
 @pytest.mark.parametrize("target", OUTSIDE)
-@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+@pytest.mark.parametrize("ending", ["safetensors", "bin", "fp16"])
 def test_an_index_stays_in_its_folder(
     target: str, ending: str, folder: Path, checkpoints: Callable[[str], Path], tries: Tries
 ) -> None:
     shutil.copytree(checkpoints("llama"), folder.parent / "good")  # one that could be loaded
-    index(target.replace("safetensors", ending))(folder)
-    name = WEIGHTS if ending == "safetensors" else "pytorch_model.bin"
-    (folder / INDEX).rename(folder / f"{name}.index.json")
+    index(target.replace("safetensors", "bin") if ending == "bin" else target)(folder)
+    names = {"bin": "pytorch_model.bin.index.json", "fp16": "model.safetensors.index.fp16.json"}
+    (folder / INDEX).rename(folder / names.get(ending, INDEX))
     refused(tries(ATTENTION, MLP), "names weights outside its folder")
 
 

@@ -275,24 +275,75 @@ def test_offloaded_weights_that_are_read_past_their_modules(workplace: Path) -> 
 # ---------------------------------------------------------------------------------------- adapters
 
 
-@pytest.mark.parametrize("how", ["peft", "transformers"])
+LORA = peft.LoraConfig(target_modules=["q_proj"], base_model_name_or_path="some/base")
+PROMPT = peft.PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM")
+
+
+def added(model: Any) -> Any:
+    model.add_adapter(LORA)
+    return model
+
+
+def switched_off(model: Any) -> Any:
+    """By transformers."""
+    added(model).disable_adapters()
+    return model
+
+
+def second(model: Any) -> Any:
+    made = peft.get_peft_model(model, LORA)
+    made.add_adapter("other", LORA)
+    made.set_adapter("other")
+    return made
+
+
+class Holds(Named):
+    """Its own attribute of peft's name is no peft model's."""
+
+    peft_config = LORA
+
+
+# How a model gets an adapter, and what the document says of it: a name and a type.
+LOADED: dict[str, tuple[Callable[[Any], Any], tuple[str, str] | None]] = {
+    "peft": (lambda model: peft.get_peft_model(model, LORA), ("default", "LORA")),
+    "transformers": (added, ("default", "LORA")),
+    "the base model of peft's": (
+        lambda model: peft.get_peft_model(model, LORA).get_base_model(),
+        ("default", "LORA"),
+    ),
+    "injected": (lambda model: peft.inject_adapter_in_model(LORA, model), ("default", "LORA")),
+    "the second": (second, ("other", "LORA")),
+    "in an own module": (
+        lambda model: Named(peft.get_peft_model(model, LORA)),
+        ("default", "LORA"),
+    ),
+    "a prompt": (lambda model: peft.get_peft_model(model, PROMPT), ("default", "PROMPT_TUNING")),
+    "switched off": (switched_off, None),
+    "merged": (lambda model: peft.get_peft_model(model, LORA).merge_and_unload(), None),
+    "another attribute": (Holds, None),
+    "none": (lambda model: model, None),
+}
+
+
+@pytest.mark.parametrize("how", LOADED)
 def test_an_adapter_that_the_user_loaded(how: str, workplace: Path) -> None:
     """The document tells it from its base model."""
-    config = peft.LoraConfig(target_modules=["q_proj"], base_model_name_or_path="some/base")
-    model = tiny.model("llama")
-    if how == "peft":
-        model = peft.get_peft_model(model, config)
-    else:
-        model.add_adapter(config)
+    load, expected = LOADED[how]
+    model = load(tiny.model("llama"))
     document = capture(model, TEXT, tokenizer=tiny.tokenizer(), output="a.json")
-    adapter = document.header["adapter"]
-    assert (adapter["name"], adapter["type"]) == ("default", "LORA")
-    assert (
-        "adapter"
-        not in capture(
-            tiny.model("llama"), TEXT, tokenizer=tiny.tokenizer(), output="b.json"
-        ).header
-    )
+    adapter = document.header.get("adapter")
+    assert (adapter and (adapter["name"], adapter["type"])) == expected
+
+
+@pytest.mark.parametrize("config", [LORA, PROMPT], ids=["LoRA", "a prompt"])
+def test_an_adapter_that_is_disabled(config: Any, workplace: Path) -> None:
+    model = peft.get_peft_model(tiny.model("llama"), config)
+    options: Any = {"tokenizer": tiny.tokenizer(), "select": "mlp:0"}
+    with model.disable_adapter():
+        off = capture(model, TEXT, output="a.json", **options)
+    assert "adapter" not in off.header
+    on = capture(model, TEXT, output="b.json", **options)
+    assert on.header["adapter"]["name"] == "default"
 
 
 def test_prefix_tuning(workplace: Path) -> None:
