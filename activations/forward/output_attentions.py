@@ -40,7 +40,7 @@ def attentions_asked(model: nn.Module) -> Iterator[Mapping[str, list[Any]]]:
 
 
 def _asking(host: Any, name: str, returned: dict[str, list[Any]]) -> Callable[..., Any]:
-    """The model's `forward`, which asks for attentions and keeps what the first call returns."""
+    """The model's `forward`, which asks for attentions and keeps what each call returns."""
     own = host.forward
     flags = {flag: True for flag in ("output_attentions", "return_dict") if accepts(host, flag)}
 

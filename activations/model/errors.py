@@ -60,8 +60,9 @@ def _explain(name: str, part: str, error: Exception, attn_implementation: str | 
         )
     if kinds & _OUT_OF_REACH:
         return f"this machine does not have the {part} of '{name}', and {_NO_HUB}."
-    if part == "tokenizer" and "ImportError" not in kinds:  # which says what it needs
-        return str(no_tokenizer(name))
+    is_there = os.path.isfile(os.path.join(name, "tokenizer.json"))  # noqa: PTH118
+    if part == "tokenizer" and "ImportError" not in kinds and not is_there:
+        return str(no_tokenizer(name))  # an ImportError says what it needs
     # Other errors come out of a processor that is there; an ImportError says what it needs.
     if part == "processor" and type(error).__name__ in ("OSError", "ValueError"):
         return (
