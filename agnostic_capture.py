@@ -37,7 +37,7 @@ from activations.model.place import check_place
 from activations.model.weight_files import check_weights
 from activations.program import CAPTURE, VIEW, command_line
 from activations.selection.answers import Selection, format_spec, parse_spec, select
-from activations.session.estimate import expected_size
+from activations.session.estimate import forecast
 from activations.session.options import BACKENDS, DTYPES, Options, checkpoint_of
 from activations.system.files import check_room
 from activations.system.streams import standard_output
@@ -112,6 +112,12 @@ def build_parser() -> Parser:
         "--layers", metavar="LIST", help="only these layers, as in 0,4-7,-1; -1 is the last"
     )
     what.add_argument(
+        "--keep-above",
+        metavar="W",
+        type=float,
+        help="of attention weights only those above W, and what the others sum to: for long texts",
+    )
+    what.add_argument(
         "--output",
         metavar="FILE",
         default=DOCUMENT,
@@ -178,7 +184,7 @@ def capture_activations(args: argparse.Namespace, console: Console) -> None:
         return
     opened = _open(args, console, wanted)
     selection = _choose(console, opened, wanted)
-    _announce(args, console, opened, selection)
+    _announce(args, console, opened, selection, wanted.options)
     made = _run(console, opened, selection, wanted.options)
     _write(args, console, made)
 
@@ -203,6 +209,7 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
         backend=args.backend,
         revision=args.revision,
         trust_remote_code=args.trust_remote_code,
+        keep_above=args.keep_above,
     )
     prompt, (image, audio) = _prompt(args), _media(args.image, args.audio)
     conversation = None
@@ -300,20 +307,28 @@ def _choose(console: Console, opened: OpenedModel, wanted: Wanted) -> Selection:
 
 
 def _announce(
-    args: argparse.Namespace, console: Console, opened: OpenedModel, selection: Selection
+    args: argparse.Namespace,
+    console: Console,
+    opened: OpenedModel,
+    selection: Selection,
+    options: Options,
 ) -> None:
-    """Say what will be captured. Raises `ToolkitError` where the disk has no room for it."""
+    """Say what will be captured. Raises `ToolkitError` where there is no room for it."""
     observation = opened.catalog.observation
     counts = selection.counts(observation)
-    size = expected_size(observation, counts, opened.lengths, args.format)
+    warnings: list[str] = []
+    size = forecast(opened, selection, options, args.format, warnings.append)
     parts = [
         f"{modules_and_calls(counts.values())} of {opened.name}",
         tokens_in_words(opened.lengths, observation.positions),
         "" if args.backend == "hooks" else f"through {args.backend}",
         f"{args.attn_implementation} attention" if args.attn_implementation else "",
         "" if args.dtype == "auto" else args.dtype,
+        "" if args.keep_above is None else f"weights above {args.keep_above:g}",
     ]
     console.note(f"Capturing {', '.join(filter(None, parts))}: {size}.")
+    for line in warnings:
+        console.warn(line)
     check_room(args.output, size.bytes)
 
 

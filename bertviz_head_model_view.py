@@ -27,7 +27,7 @@ from activations.document.format import DOCUMENT
 from activations.errors import UsageError, unknown_value
 from activations.model.vocabulary import tokens_of
 from activations.program import VIEW
-from activations.system.atomic import write_together
+from activations.system.atomic import Pieces, write_together
 from activations.system.files import check_output_folder
 from activations.system.streams import standard_output
 from activations.views.choices import FIGURE_FORMATS, SUMMARY_FORMATS, VIEWS
@@ -117,7 +117,8 @@ def show_attention(args: argparse.Namespace, console: Console) -> None:
         content = read_content(
             document, tokens_of, wanted.layers, wanted.heads, wanted.tokens, console.warn
         )
-    files = {**make_pages(wanted, content), **make_figures(wanted, content, console)}
+        # The weights are read as they are needed, a layer at a time.
+        files = {**make_pages(wanted, content), **make_figures(wanted, content, console)}
     paths = write_together(Path(args.output_dir), files) if files else []
     if wanted.summary:
         from activations.views.score_table import show_summary
@@ -130,7 +131,7 @@ def show_attention(args: argparse.Namespace, console: Console) -> None:
             _open(path, console)
 
 
-def make_pages(wanted: Wanted, content: Content) -> dict[str, bytes]:
+def make_pages(wanted: Wanted, content: Content) -> dict[str, Pieces]:
     """{file name: its content} of the pages that are wanted."""
     if not wanted.views:
         return {}
@@ -141,15 +142,16 @@ def make_pages(wanted: Wanted, content: Content) -> dict[str, bytes]:
     return {page_name(v, caption.model, caption.document): page for v, page in pages.items()}
 
 
-def make_figures(wanted: Wanted, content: Content, console: Console) -> dict[str, bytes]:
+def make_figures(wanted: Wanted, content: Content, console: Console) -> dict[str, Pieces]:
     """{file name: its content} of the figures that are wanted."""
     if not wanted.figures:
         return {}
     from activations.views.figure import build_figures
 
-    return build_figures(
+    figures = build_figures(
         wanted.figures, content.caption, content.stacks, wanted.output_format, console.warn
     )
+    return {name: [figure] for name, figure in figures.items()}
 
 
 # ------------------------------------------------------------------------------ the command line

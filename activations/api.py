@@ -105,6 +105,7 @@ def capture(
     dtype: str = "auto",
     device: str = "auto",
     device_map: str | None = None,
+    keep_above: float | None = None,
     attn_implementation: str | None = None,
     backend: str = "hooks",
     revision: str | None = None,
@@ -117,12 +118,14 @@ def capture(
     a classifier around a Hugging Face model. `tokenizer` is a tokenizer, a name or a folder.
     `prompt` is a text (None: a short story), or a conversation: a list of {"role": ..., "content":
     ...}; `ids` are token ids in its place. `select` is what `--auto-select` takes, `layers` one
-    number or several. `format` is "json", or "safetensors" for the numbers in a second file next to
-    the document. `dtype` and `device` may be torch's own. `target` is the decoder's text of an
-    encoder-decoder model; without it the model generates up to `max_new_tokens` (16) tokens,
-    greedily. A decoder-only model first generates `max_new_tokens`, if given. `source_language` and
-    `target_language` are codes of the tokenizer (NLLB, M2M100, mBART). `image` and `audio` are
-    files, for models that read them; a loaded model then needs its `processor`.
+    number or several. Of attention weights, only those above `keep_above` are kept, with the sum of
+    the others of each row: for long texts. `format` is "json", or "safetensors" for the numbers in
+    a second file next to the document. `dtype` and `device` may be torch's own. `target` is the
+    decoder's text of an encoder-decoder model; without it the model generates up to
+    `max_new_tokens` (16) tokens, greedily. A decoder-only model first generates `max_new_tokens`,
+    if given. `source_language` and `target_language` are codes of the tokenizer (NLLB, M2M100,
+    mBART). `image` and `audio` are files, for models that read them; a loaded model then needs its
+    `processor`.
 
     Returns the `Document` at `output`; what the command warns of is a `UserWarning`. Raises
     `ToolkitError`, whose text is one line for the user (`UsageError` where an argument is wrong);
@@ -161,6 +164,7 @@ def capture(
         backend,
         revision,
         trust_remote_code,
+        None if keep_above is None else float(number(keep_above, "keep_above", float, "0.01")),
     )
     conversation = _conversation(prompt)
     if ids is not None and prompt is not None:
@@ -179,14 +183,17 @@ def capture(
         target_language=target_language,
     )
     # Not at the top, as these import torch. All that can be refused without it has been refused.
-    from activations.session.estimate import expected_size
+    from activations.session.estimate import forecast
     from activations.session.opening import open_loaded, open_model
     from activations.session.run import run
 
     if named:
         opened = open_model(model, options, request, tokenizer=tokenizer)
     else:
-        if options != Options(attn_implementation=attn_implementation, backend=backend):
+        own = Options(
+            attn_implementation=attn_implementation, backend=backend, keep_above=options.keep_above
+        )
+        if options != own:
             raise UsageError(
                 "dtype, device, device_map, revision and trust_remote_code are for models that are "
                 "loaded here, and this one is loaded already. Leave them out."
@@ -195,8 +202,9 @@ def capture(
             check("a name, a folder or a loaded model", str, os.PathLike, model=model)
         opened = open_loaded(model, tokenizer, processor, request)
     selection = choose(opened.catalog, answers, chosen_layers)
-    observation = opened.catalog.observation
-    size = expected_size(observation, selection.counts(observation), opened.lengths, format)
+    size = forecast(
+        opened, selection, options, format, lambda line: warnings.warn(line, stacklevel=4)
+    )
     check_room(output, size.bytes)
     made = run(opened, selection, options)
     for line in made.warnings:

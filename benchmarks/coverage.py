@@ -235,7 +235,7 @@ def view(row: Row, capture: Capture) -> None:
         told: list[str] = []
         stacks = weights.read_attention(load(path), told.append)
         pages = build_pages(VIEWS, Caption(row.entry, PROMPT), stacks)
-        if all(page.endswith(b"</html>\n") for page in pages.values()):
+        if all(page[-1].endswith(b"</html>\n") for page in pages.values()):
             row.shown = sum(len(stack.layers) for stack in stacks)
         if row.shown < row.returned:
             row.why += [f"not viewable: {phrase(line)}" for line in told[:1]]

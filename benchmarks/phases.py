@@ -260,6 +260,7 @@ def pages(folder: Path, layers: int, heads: int, tokens: int) -> dict[str, Any]:
     import torch
 
     import bertviz
+    from activations.attention.layer import Layer
     from activations.attention.stack import Stack
     from activations.views.content import Caption
     from activations.views.page import build_pages
@@ -270,10 +271,16 @@ def pages(folder: Path, layers: int, heads: int, tokens: int) -> dict[str, Any]:
     weights /= weights.sum(-1, keepdims=True)
     names = tuple(f"t{i}" for i in range(tokens))
     stack = Stack(
-        "Self", "self", tuple(range(layers)), tuple(range(heads)), tuple(weights), names, names
+        "Self",
+        "self",
+        tuple(range(layers)),
+        tuple(range(heads)),
+        tuple(map(Layer.of, weights)),
+        names,
+        names,
     )
     for view, page in build_pages(["head", "model"], Caption("m", "p"), [stack]).items():
-        (folder / f"{view}_{tokens}.html").write_bytes(page)
+        (folder / f"{view}_{tokens}.html").write_bytes(b"".join(page))
     if tokens <= 64:
         attention = [torch.from_numpy(layer)[None] for layer in weights]
         html = bertviz.model_view(attention, list(names), html_action="return").data

@@ -21,94 +21,190 @@ before the text (prefix tuning) are no tokens of it; they count for the entropy 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from activations.attention.layer import Head, look
 from activations.attention.stack import Stack
+from activations.outputs.sparse import chunk_of, row_sums
 
 SCORES = ("previous_token", "induction", "same_token", "first_token", "entropy")
 LOWEST_FIRST = "entropy"  # of the others, the highest is the strongest
+_KEPT = 8  # chunks of rows whose same tokens are remembered
+_CACHED = 2**16  # numbers whose logarithms stay in a processor's cache
 _TINY = np.float32(1e-30)  # added to a weight, so that 0 ln 0 is 0; it changes no other
 
 
 def with_scores(stacks: Sequence[Stack]) -> list[Stack]:
-    """The stacks, each with the scores of its heads: (layers, heads, 5), in the order of `SCORES`.
+    """The stacks, read once, each with the scores of its heads: (layers, heads, 5), in the order of
+    `SCORES`, and the facts of its layers.
 
     NaN where a score is not defined, and for values that are not probabilities. Scores are of the
-    whole text; take a part of it afterwards.
+    whole text; take a part of it afterwards. Those that the document has are taken from there: of
+    weights of which small ones were left out they could not be computed.
     """
-    return [replace(stack, scores=_score(stack)) for stack in stacks]
+    return [_scored(stack) for stack in stacks]
 
 
-def _score(stack: Stack) -> np.ndarray:
-    masks = _masks(stack)
+def _scored(stack: Stack) -> Stack:
     scores = np.full((len(stack.layers), len(stack.heads), len(SCORES)), np.nan)
-    for i, (weights, are_probabilities) in enumerate(
-        zip(stack.weights, stack.probabilities, strict=True)
-    ):
-        if not are_probabilities:
-            continue
-        if weights.dtype.kind != "f":  # only 0 and 1
-            weights = weights.astype(np.float32)
-        sound = np.isfinite(weights).all(axis=-1)  # (heads, rows)
+    layers = []
+    for i, layer in enumerate(stack.weights):
+        found = row_scores(stack)
+
+        def add(place: int, head: Head, found: RowScores = found) -> None:
+            if isinstance(head, np.ndarray):
+                for first in range(0, len(head), step := chunk_of(head.shape[1])):
+                    found.add(place, first, head[first : first + step])
+
+        facts = look(layer, None if layer.known_scores is not None else add)
+        layers.append(replace(layer, facts=facts))
+        if layer.known_scores is not None:
+            scores[i] = layer.known_scores[list(layer.heads)]
+        elif facts.probabilities and not facts.above:
+            scores[i] = found.means()
+    return replace(stack, weights=tuple(layers), scores=scores)
+
+
+def row_scores(stack: Stack) -> RowScores:
+    """What adds up the scores of one layer of a stack."""
+    rows, columns = (stack.rows, stack.columns) if stack.knows_tokens else (None, None)
+    return RowScores(len(stack.heads), rows, columns, stack.offset, stack.prefix)
+
+
+class RowScores:
+    """The scores of heads whose weights come a few rows at a time.
+
+    `rows` and `columns` are tokens, or None where only positions are known. Row i is the token of
+    column i + `offset`; None where rows are no tokens of the columns. `prefix` counts the virtual
+    tokens before the text. The heads may come from different threads.
+    """
+
+    def __init__(
+        self,
+        heads: int,
+        rows: Sequence[str] | None,
+        columns: Sequence[str] | None,
+        offset: int | None,
+        prefix: int = 0,
+    ) -> None:
+        self._codes = None if rows is None or columns is None else _coded(rows, columns, prefix)
+        self._alike: dict[tuple[int, int, int], np.ndarray] = {}
+        self._offset, self._prefix = offset, prefix
+        self._totals = np.zeros((heads, len(SCORES)))
+        self._counts = np.zeros((heads, len(SCORES)), np.int64)
+
+    def add(
+        self,
+        head: int,
+        first_row: int,
+        rows: np.ndarray,
+        sums: np.ndarray | None = None,
+    ) -> None:
+        """Take rows `first_row` and following of a head, (rows, columns), all between 0 and 1.
+
+        There may be fewer columns than in all: the rest of these rows is 0. `sums` are the
+        rows', where they are known.
+        """
+        sums = row_sums(rows) if sums is None else sums
+        sound = np.isfinite(sums)
         if not sound.all():
-            weights = np.where(sound[..., None], weights, 0)
-        means = [_mean(weights, mask, sound) for mask in masks]
-        scores[i] = np.stack([*means, _entropy(weights)], axis=-1)
-    return scores
+            rows, sums = np.where(sound[:, None], rows, 0), np.where(sound, sums, 0)
+        for i, (values, counted) in enumerate(self._values(first_row, rows, sums)):
+            self._totals[head, i] += values[counted & sound].sum(dtype=np.float64)
+            self._counts[head, i] += np.count_nonzero(counted & sound)
+
+    def means(self) -> np.ndarray:
+        """(heads, 5), in the order of `SCORES`; NaN where a score is not defined."""
+        nan = np.full(self._totals.shape, np.nan)
+        means = np.divide(self._totals, self._counts, out=nan, where=self._counts > 0)
+        found: np.ndarray = np.maximum(means, 0)  # rounding may leave an entropy of -0.0000001
+        return found
+
+    def _values(
+        self,
+        first_row: int,
+        rows: np.ndarray,
+        sums: np.ndarray,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For each of `SCORES`, the value of each row, and where it counts."""
+        count, width = rows.shape
+        flat = np.ascontiguousarray(rows).reshape(-1)
+        line = np.arange(count) * width  # where each row begins in `flat`
+        own = None if self._offset is None else np.arange(count) + first_row + self._offset
+        alike = self._same_tokens(first_row, count, width), line, line + width
+        if own is None:
+            yield np.zeros(count), np.zeros(count, bool)
+            yield _added(flat, alike[0], line, line)
+        else:
+            yield _at(rows, own - 1, self._prefix)
+            # Not what followed the token just before: that is the attending token itself.
+            yield _added(flat[1:], alike[0], line, line + np.maximum(own - 1, 0))
+        yield _added(flat, *alike)
+        values, counted = _at(rows, np.full(count, self._prefix), 0)
+        yield values, counted if own is None else counted & (own != self._prefix)
+        yield _entropies(rows, sums)
+
+    def _same_tokens(self, first_row: int, count: int, width: int) -> np.ndarray:
+        """Where in these rows tokens are spelled as the attending one: places in (rows, columns).
+
+        Kept for a while: all heads have the same rows.
+        """
+        if self._codes is None:
+            return np.zeros(0, np.int64)
+        key = first_row, count, width
+        found = self._alike.get(key)
+        if found is None:
+            rows, columns = self._codes[0][first_row : first_row + count], self._codes[1][:width]
+            found = np.flatnonzero(rows[:, None] == columns)
+            while len(self._alike) > _KEPT:
+                self._alike.pop(next(iter(self._alike)), None)
+            self._alike[key] = found
+        return found
 
 
-def _masks(stack: Stack) -> tuple[np.ndarray, ...]:
-    """The weights that count for previous token, induction, same token and first token.
+def _coded(
+    rows: Sequence[str], columns: Sequence[str], prefix: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A number for each spelling, of the rows and of the columns."""
+    code = {token: i for i, token in enumerate(dict.fromkeys((*rows, *columns)))}
+    of_rows, of_columns = (np.array([code[t] for t in side], np.int32) for side in (rows, columns))
+    of_columns[:prefix] = -1  # no token of the text
+    return of_rows, of_columns
 
-    Each is (rows, columns) of True and False.
+
+def _at(rows: np.ndarray, columns: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
+    """The weight of one column in each row, and whether it is there (not below `least`)."""
+    there = (columns >= least) & (columns < rows.shape[1])
+    values = rows[np.arange(len(rows)), np.where(there, columns, 0)]
+    return values, there
+
+
+def _added(
+    flat: np.ndarray, places: np.ndarray, first: np.ndarray, end: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each row, the sum of the numbers at those of `places` that are in its first:end, and
+    whether there are any. `places` are in order.
     """
-    same = _same_tokens(stack)
-    previous, induction, first = (np.zeros_like(same) for _ in range(3))
-    first[:, stack.prefix] = True
-    if stack.offset is not None:
-        is_own = np.eye(same.shape[0], same.shape[1], stack.offset, dtype=bool)
-        previous[:, stack.prefix : -1] = is_own[:, stack.prefix + 1 :]
-        # Not what followed the token just before: that is the attending token itself.
-        induction[:, 1:] = np.tril(same, stack.offset - 2)[:, :-1]
-        first[is_own[:, stack.prefix]] = False
-    return previous, induction, same, first
+    bounds = np.searchsorted(places, first), np.searchsorted(places, end)
+    sums = np.zeros(len(places) + 1)
+    reached = places[: bounds[1][-1]]  # beyond, there may be no number
+    np.cumsum(flat[reached], out=sums[1 : len(reached) + 1])
+    return sums[bounds[1]] - sums[bounds[0]], bounds[1] > bounds[0]
 
 
-def _same_tokens(stack: Stack) -> np.ndarray:
-    """(rows, columns): whether two tokens are spelled the same."""
-    if not stack.knows_tokens:
-        return np.zeros((len(stack.rows), len(stack.columns)), dtype=bool)
-    code = {token: i for i, token in enumerate(dict.fromkeys((*stack.rows, *stack.columns)))}
-    rows, columns = (np.array([code[t] for t in side]) for side in (stack.rows, stack.columns))
-    same: np.ndarray = rows[:, None] == columns
-    same[:, : stack.prefix] = False
-    return same
-
-
-def _mean(weights: np.ndarray, mask: np.ndarray, sound: np.ndarray) -> np.ndarray:
-    """(heads, rows, columns) -> (heads,): the mean over sound rows in which a weight counts.
-
-    NaN for a head that has none. Rows that are not sound hold zeros.
-    """
-    count = (sound & mask.any(axis=1)).sum(axis=1)
-    total = weights[:, mask].sum(axis=1, dtype=np.float64)
-    mean: np.ndarray = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
-    return mean
-
-
-def _entropy(weights: np.ndarray) -> np.ndarray:
-    """(heads, rows, columns) -> (heads,): mean entropy of the rows in nats; NaN without rows."""
-    sums = weights.sum(axis=-1)
-    unscaled = -np.einsum("hij,hij->hi", weights, np.log(weights + _TINY))
+def _entropies(rows: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The entropy of each row in nats; it counts where anything is attended to."""
+    unscaled, step = np.empty_like(sums), max(_CACHED // rows.shape[1], 1)
+    for first in range(0, len(rows), step):
+        part = rows[first : first + step]
+        logs = part + _TINY
+        np.log(logs, out=logs)
+        unscaled[first : first + step] = -np.vecdot(part, logs)
     filled = sums > 0
     # H(w / s) = H(w) / s + ln s
-    rows = np.divide(unscaled, sums, out=np.zeros_like(sums), where=filled)
-    rows += np.log(sums, out=np.zeros_like(sums), where=filled)
-    count = filled.sum(axis=-1)
-    total = rows.sum(axis=-1, dtype=np.float64)
-    mean = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
-    found: np.ndarray = np.maximum(mean, 0)  # rounding may leave -0.0000001
-    return found
+    found = np.divide(unscaled, sums, out=np.zeros_like(sums), where=filled)
+    found += np.log(sums, out=np.zeros_like(sums), where=filled)
+    return found, filled

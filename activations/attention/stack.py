@@ -9,10 +9,10 @@ from functools import cached_property
 import numpy as np
 
 from activations.arguments import numbered
+from activations.attention.layer import Layer
 from activations.errors import UsageError, ignore
 from activations.text import printable
 
-_NEARLY_NONE = 1e-3  # of a row's attention
 _MASKED = -1e4  # raw scores are far above; masks are the smallest float16 or below
 
 
@@ -20,14 +20,13 @@ _MASKED = -1e4  # raw scores are far above; masks are the smallest float16 or be
 class Stack:
     """Attention of one kind over layers of one shape, as one view can show it.
 
-    `weights` holds an array (heads, rows, columns) for each of `layers`; rows are the tokens that
-    attend (queries), columns those attended to (keys). `heads` are the heads' real numbers.
+    `weights` holds for each of `layers` what reads its (heads, rows, columns); rows are the tokens
+    that attend (queries), columns those attended to (keys). `heads` are the heads' real numbers.
     There may be fewer rows than columns: rows are the last tokens of the columns' text, unless
     `is_aligned` is False (pooled rows). `start` is the position in the text of the first column,
     negative where virtual tokens stand before the text (prefix tuning). A second sentence starts at
-    column `split`, the text that the model generated at `written`. `has_whole_rows` says that
-    almost no attention went to tokens that were left out. `knows_tokens` is False where the
-    document lacks tokens, so that positions stand for them. `scores` is what
+    column `split`, the text that the model generated at `written`. `knows_tokens` is False where
+    the document lacks tokens, so that positions stand for them. `scores` is what
     `activations.attention.scores` computes, (layers, heads, scores).
     """
 
@@ -35,21 +34,25 @@ class Stack:
     kind: str
     layers: tuple[int, ...]
     heads: tuple[int, ...]
-    weights: tuple[np.ndarray, ...]
+    weights: tuple[Layer, ...]
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     split: int | None = None
     written: int | None = None
     start: int = 0
     is_aligned: bool = True
-    has_whole_rows: bool = True
     knows_tokens: bool = True
     scores: np.ndarray | None = None
 
     @cached_property
     def probabilities(self) -> tuple[bool, ...]:
         """For each layer, whether its values are probabilities; else they are raw scores."""
-        return tuple(map(are_probabilities, self.weights))
+        return tuple(layer.probabilities for layer in self.weights)
+
+    @cached_property
+    def has_whole_rows(self) -> bool:
+        """Whether almost no attention goes to tokens that are not among the columns."""
+        return all(layer.has_whole_rows for layer in self.weights)
 
     @cached_property
     def title(self) -> str:
@@ -78,9 +81,9 @@ class Stack:
 
     @property
     def size(self) -> str:
-        """How many tokens: `24`, or `3 x 24` where rows and columns differ."""
+        """How many tokens: `24`, or `13 x 1,500` where rows and columns differ."""
         rows, columns = len(self.rows), len(self.columns)
-        return str(rows) if rows == columns else f"{rows} x {columns}"
+        return f"{rows:,}" if rows == columns else f"{rows:,} x {columns:,}"
 
     @property
     def end(self) -> int:
@@ -187,16 +190,16 @@ def _take_heads(stack: Stack, heads: Sequence[int]) -> Stack:
     return replace(
         stack,
         heads=tuple(stack.heads[i] for i in kept),
-        weights=tuple(weights[kept] for weights in stack.weights),
+        weights=tuple(_with_heads(layer, kept) for layer in stack.weights),
         scores=None if stack.scores is None else stack.scores[:, kept],
     )
 
 
-def _stays_inside(weights: np.ndarray, columns: slice) -> bool:
-    """Whether these rows attend only to these columns."""
-    size = np.abs(weights)
-    outside = size[..., : columns.start].sum(axis=-1) + size[..., columns.stop :].sum(axis=-1)
-    return bool((outside < _NEARLY_NONE).all())
+def _with_heads(layer: Layer, kept: Sequence[int]) -> Layer:
+    facts = layer.facts
+    if facts is not None:
+        facts = replace(facts, sums=facts.sums[kept], left=facts.left[kept])
+    return replace(layer, heads=tuple(layer.heads[i] for i in kept), facts=facts)
 
 
 def _take_tokens(stack: Stack, first: int, end: int) -> Stack:
@@ -207,21 +210,16 @@ def _take_tokens(stack: Stack, first: int, end: int) -> Stack:
     )
     return replace(
         stack,
-        has_whole_rows=all(_stays_inside(weights[:, rows], columns) for weights in stack.weights),
-        weights=tuple(weights[:, rows, columns] for weights in stack.weights),
+        weights=tuple(
+            replace(layer, rows=layer.rows[rows], columns=layer.columns[columns])
+            for layer in stack.weights
+        ),
         rows=stack.rows[rows],
         columns=kept,
         start=stack.start + columns.start,
         split=split if split is not None and 0 < split < len(kept) else None,
         written=max(written, 0) if written is not None and written < len(kept) else None,
     )
-
-
-def are_probabilities(values: np.ndarray) -> bool:
-    """Whether all finite values are between 0 and 1, except for rounding."""
-    if not np.isfinite(values).all():
-        values = values[np.isfinite(values)]
-    return values.size == 0 or bool(values.min() >= 0 and values.max() <= 1.001)
 
 
 def showable(weights: np.ndarray) -> np.ndarray:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from activations.arguments import numbered
+from activations.attention.layer import Layer, Opened, as_dense
+from activations.attention.scores import SCORES
 from activations.attention.sides import (
     Header,
     column_of,
@@ -18,11 +22,12 @@ from activations.attention.sides import (
     tokens_of,
     why_fewer_rows,
 )
-from activations.attention.stack import Stack, are_probabilities
+from activations.attention.stack import Stack
 from activations.document.header import is_count
 from activations.document.json_file import damaged
 from activations.document.reader import Document
 from activations.errors import ToolkitError, Warn, ignore
+from activations.outputs.sparse import Sparse, are_probabilities, row_sums
 from activations.outputs.tree import Element
 from activations.program import CAPTURE, command_line
 
@@ -77,41 +82,114 @@ def read_attention(
             f"shows more than {_MAX_PLACES}. Capture fewer modules."
         )
     header = {**document.header, **(tokens or {})}
-    found: list[tuple[Place, np.ndarray]] = []
+    found: list[_Found] = []
     problems: dict[_Problem, list[str]] = {}
     for place in places:
-        weights = document.tensor(place.module, *place.element)
-        if place.axes and sorted(place.axes) == list(range(weights.ndim)):
-            weights = weights.transpose(place.axes)
-        problem = _problem(place, weights, len(tokens_of(header, place.kind) or ()))
+        one = _Found(document, place)
+        problem = _problem(one, len(tokens_of(header, place.kind) or ()))
         if problem is None:
-            found.append((place, weights[0]))
+            found.append(one)
         else:
             problems.setdefault(problem, []).append(place.where)
     if not found:
         problem, wheres = next(iter(problems.items()))
         raise ToolkitError(f"{problem.title}{wheres[0]} {problem.fact}. {problem.advice}")
-    odd = sum(weights.size - np.count_nonzero(np.isfinite(weights)) for _, weights in found)
-    if odd:
-        warn(f"{odd} attention weights are not finite: neither drawn nor scored.")
     for problem, wheres in problems.items():
         more = f" (and {len(wheres) - 1} more)" if len(wheres) > 1 else ""
         warn(f"{problem.title}{wheres[0]}{more} {problem.fact}. Left out.")
     return _stacked(header, _without_duplicates(found), warn)
 
 
-def _without_duplicates(found: list[tuple[Place, np.ndarray]]) -> list[tuple[Place, np.ndarray]]:
+class _Found:
+    """Attention weights in a document: where, and of what shape. Nothing is read yet."""
+
+    def __init__(self, document: Document, place: Place) -> None:
+        self._document, self.place = document, place
+        self.shape = _shape(document, place)
+        # What a document says of a shape is believed where it has room for so many numbers.
+        if len(self.shape) == 4 and math.prod(self.shape) > document.text_size(place.module):
+            self._open()
+
+    @cached_property
+    def layer(self) -> Layer:
+        heads, rows, columns = self.shape[1:]
+        known = scores_in(self._document.header, self.place.module, self.place.element)
+        fits = known is not None and len(known) == heads
+        return replace(
+            Layer.whole(self._open, heads, rows, columns), known_scores=known if fits else None
+        )
+
+    def _open(self) -> Opened:
+        document, place = self._document, self.place
+        sparse = document.sparse(place.module, *place.element)
+        if sparse is None:
+            return document.matrices(place.module, place.element, place.axes)
+        if sparse.shape != self.shape:
+            raise damaged(document.path, place.module, "two shapes of one tensor differ")
+        return sparse.part
+
+    @property
+    def sums_to_one(self) -> bool:
+        """Whether these are attention weights: rows sum to 1, or to less where there are sinks."""
+        most, finite = 0.0, False
+        for head in self.layer.each_head():
+            if isinstance(head, np.ndarray) and not are_probabilities(head):
+                return False
+            sums = row_sums(as_dense(head)) + (head.rest[0, 0] if isinstance(head, Sparse) else 0)
+            finite = finite or bool(np.isfinite(sums).any())
+            most = max(most, float(sums.max(initial=0, where=np.isfinite(sums))))
+        return 0 < most <= 1.05 or not finite
+
+    def same_as(self, other: _Found) -> bool:
+        """Whether two tensors hold the same numbers."""
+        return self.shape == other.shape and all(
+            np.array_equal(as_dense(a), as_dense(b), equal_nan=True)
+            for a, b in zip(self.layer.each_head(), other.layer.each_head(), strict=True)
+        )
+
+
+def _shape(document: Document, place: Place) -> tuple[int, ...]:
+    """The tensor's (batch, heads, rows, columns), where it has four dimensions."""
+    sizes = None
+    if document.shape(place.module) is not None:
+        sizes = document.element_shapes(place.module).get(place.element)
+    if sizes is None:  # by another program, or it is not there
+        sizes = document.tensor(place.module, *place.element).shape
+    if place.axes and sorted(place.axes) == list(range(len(sizes))):
+        return tuple(sizes[axis] for axis in place.axes)
+    return sizes
+
+
+def scores_in(header: Header, module: str, element: Element) -> np.ndarray | None:
+    """The scores that a document has of a tensor's heads: (heads, scores), NaN where it has none.
+
+    They were computed before small weights were left out.
+    """
+    for entry in header.get("scores", ()):
+        if entry["module"] == module and tuple(entry["element"]) == element:
+            numbers = [v for k, v in entry.items() if k not in ("module", "element")]
+            heads = max(map(len, numbers), default=0)
+            found = np.full((heads, len(SCORES)), np.nan)
+            for i, name in enumerate(SCORES):
+                known = entry.get(name) or []
+                found[: len(known), i] = [np.nan if value is None else value for value in known]
+            return found
+    return None
+
+
+def _without_duplicates(found: list[_Found]) -> list[_Found]:
     """Drop duplicates: an outer module returns the inner one's weights again (BERT's attention)."""
-    seen: dict[tuple[str, str], list[np.ndarray]] = {}
-    for place, weights in found:
-        seen.setdefault((place.kind, place.module), []).append(weights)
+    seen: dict[tuple[str, str], list[_Found]] = {}
+    for one in found:
+        seen.setdefault((one.place.kind, one.place.module), []).append(one)
 
-    def is_own(place: Place, weights: np.ndarray) -> bool:
-        ends = [dot.start() for dot in re.finditer(r"\.", place.module)]
-        outer = [seen.get((place.kind, place.module[:end]), []) for end in ends]
-        return not any(np.array_equal(weights, o, equal_nan=True) for some in outer for o in some)
+    def is_own(one: _Found) -> bool:
+        kind, module = one.place.kind, one.place.module
+        ends = [dot.start() for dot in re.finditer(r"\.", module)]
+        outer = [seen.get((kind, module[:end]), []) for end in ends]
+        return not any(one.same_as(other) for some in outer for other in some)
 
-    return [(place, weights) for place, weights in found if is_own(place, weights)]
+    return [one for one in found if is_own(one)]
 
 
 # --------------------------------------------------------------------------------- where they are
@@ -160,7 +238,9 @@ def _guessed(document: Document, name: str) -> Place | None:
     kind = _kind_of(document, name)
     matrices = [e for e in candidates if len(sizes[e]) == 4]
     fitting = [e for e in matrices if sizes[e][2] == sizes[e][3]] or [
-        e for e in matrices if _fits(kind, sizes[e]) and _holds_weights(document, name, e)
+        e
+        for e in matrices
+        if _fits(kind, sizes[e]) and _holds_weights(document, Place(name, e, 0, kind))
     ]
     # The user meant an element 1 of another shape: let the error name it.
     meant = [(1,)] if len(sizes.get((1,), ())) > 1 else []
@@ -186,19 +266,12 @@ def _fits(kind: str, shape: tuple[int, ...]) -> bool:
     return len(shape) == 4 and 0 not in shape and (kind.endswith("cross") or shape[2] <= shape[3])
 
 
-def _holds_weights(document: Document, name: str, element: Element) -> bool:
+def _holds_weights(document: Document, place: Place) -> bool:
     """Whether a tensor's numbers are attention weights: keys and values are oblong too."""
     try:
-        return _sum_to_one(document.tensor(name, *element))
+        return _Found(document, place).sums_to_one
     except ToolkitError:  # no tensor: its shape is a guess by its first rows
         return False
-
-
-def _sum_to_one(weights: np.ndarray) -> bool:
-    """Whether these are attention weights: rows sum to 1, or to less where there are sinks."""
-    finite = np.isfinite(weights)
-    most = weights.sum(axis=-1, where=finite).max(initial=0)
-    return are_probabilities(weights) and bool(0 < most <= 1.05 or not finite.any())
 
 
 @dataclass(frozen=True)
@@ -210,10 +283,10 @@ class _Problem:
     title: str = ""
 
 
-def _problem(place: Place, weights: np.ndarray, tokens: int) -> _Problem | None:
-    shape = weights.shape
+def _problem(found: _Found, tokens: int) -> _Problem | None:
+    place, shape = found.place, found.shape
     is_square = place.kind.endswith("cross") or shape[-2:-1] == shape[-1:]
-    if not _fits(place.kind, shape) or not (is_square or _sum_to_one(weights)):
+    if not _fits(place.kind, shape) or (shape[0] == 1 and not is_square and not found.sums_to_one):
         return _Problem(
             f"has the shape {shape}, expected (batch, heads, seq_len, seq_len)",
             "Choose other --layers, or capture modules that return attention weights.",
@@ -225,7 +298,7 @@ def _problem(place: Place, weights: np.ndarray, tokens: int) -> _Problem | None:
             "Capture one prompt at a time.",
         )
     # Linear attention returns its state, (batch, heads, width, width), in the same place.
-    if tokens and shape[-2] != tokens and not are_probabilities(weights):
+    if tokens and shape[-2] != tokens and not found.layer.probabilities:
         return _Problem(
             f"has the shape {shape} for {tokens} tokens, and its values are not attention weights",
             "Choose other --layers.",
@@ -246,13 +319,13 @@ def _nothing_there(document: Document) -> str:
 # ------------------------------------------------------------------------------------- in stacks
 
 
-def _stacked(header: Header, found: list[tuple[Place, np.ndarray]], warn: Warn) -> list[Stack]:
+def _stacked(header: Header, found: list[_Found], warn: Warn) -> list[Stack]:
     """Group by kind and shape, layers in order; several modules of one layer apart."""
-    alike: dict[tuple[str, tuple[int, ...]], list[tuple[Place, np.ndarray]]] = {}
-    for place, weights in found:
-        alike.setdefault((place.kind, weights.shape), []).append((place, weights))
+    alike: dict[tuple[str, tuple[int, ...]], list[tuple[Place, Layer]]] = {}
+    for one in found:
+        alike.setdefault((one.place.kind, one.shape[1:]), []).append((one.place, one.layer))
     in_order = sorted(alike.items(), key=lambda item: _rank(item[0][0]))
-    sizes = ((place.kind, *weights.shape[1:]) for place, weights in found)
+    sizes = ((one.place.kind, one.shape[2], one.shape[3]) for one in found)
     fewer_rows = why_fewer_rows(header, sizes)
     stacks = []
     shapes = Counter(kind for kind, _ in alike)
@@ -271,12 +344,12 @@ def _rank(kind: str) -> int:
 
 
 def _once_a_layer(
-    members: list[tuple[Place, np.ndarray]],
-) -> dict[str, dict[int, np.ndarray]]:
+    members: list[tuple[Place, Layer]],
+) -> dict[str, dict[int, Layer]]:
     """{what to add to the name: {layer: weights}}, so that each has a layer once."""
     if len({place.layer for place, _ in members}) == len(members):
         return {"": {place.layer: weights for place, weights in members}}
-    groups: dict[str, dict[int, np.ndarray]] = {}
+    groups: dict[str, dict[int, Layer]] = {}
     times: Counter[tuple[str, int]] = Counter()
     for place, weights in members:
         name, layer = place.pattern, place.layer
@@ -290,7 +363,7 @@ def _stack(
     header: Header,
     name: str,
     kind: str,
-    layers: dict[int, np.ndarray],
+    layers: dict[int, Layer],
     fewer_rows: Mapping[str, str],
     warn: Warn,
 ) -> Stack:

@@ -47,7 +47,7 @@ _TEXT |= {"complex64": 26, "complex128": 44}
 _TEXT_OTHER = 5  # whole numbers, mostly small ones; 8-bit floats
 _TEXT_ZERO = 4  # `0.0,`
 # And in their own dtype. 8-bit floats are widened to float32.
-_BINARY = {"bool": 1, "int8": 1, "uint8": 1, "int16": 2, "float16": 2, "bfloat16": 2}
+_BINARY = {"bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2}
 _BINARY |= {"int64": 8, "float64": 8, "complex64": 8, "complex128": 16}
 _BINARY_OTHER = 4
 _TENSOR_NAME = 200

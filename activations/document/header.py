@@ -56,6 +56,29 @@ def _are_patterns(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_are_texts, value.values()))
 
 
+def _is_threshold(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
+
+
+def _are_scores(value: Any) -> bool:
+    """A list of {"module", "element", and for each score a number a head, or null}."""
+
+    def is_number(item: Any) -> bool:
+        return item is None or (isinstance(item, (int, float)) and not isinstance(item, bool))
+
+    return isinstance(value, list) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("module"), str)
+        and isinstance(entry.get("element"), list)
+        and all(
+            isinstance(numbers, list) and all(map(is_number, numbers))
+            for key, numbers in entry.items()
+            if key not in ("module", "element")
+        )
+        for entry in value
+    )
+
+
 _Rule = tuple[Callable[[Any], bool], str]
 _TOKENS: _Rule = (_are_texts, "a list of texts")
 _TEXT: _Rule = (_is_text, "a text")
@@ -68,5 +91,7 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("sentence_b_start", "continuation_start"), _POSITION),
     "tokens": _TOKENS,
     "attention_weights": (lambda value: isinstance(value, list), "a list"),
+    "keep_above": (_is_threshold, "a number of at least 0 and less than 1"),
+    "scores": (_are_scores, "a list of the scores of heads"),
     "selected_patterns": (_are_patterns, "a list of patterns for each category"),
 }

@@ -12,7 +12,11 @@ import numpy as np
 import simdjson
 
 from activations.document.json_file import members, plain
+from activations.document.sparse_form import ARRAYS, is_sparse_form, read_sparse
+from activations.errors import ToolkitError
+from activations.outputs.sparse import Sparse
 from activations.outputs.tree import Element, at
+from activations.system.memory import free_memory
 
 _MAX_DEPTH = 100  # levels of lists and objects in a module's output
 _MAX_PARTS = 100_000  # tensors, lists, objects and nulls in it
@@ -42,6 +46,31 @@ def reference(node: Any) -> str | None:
     return None
 
 
+def stands_for_tensor(node: Any) -> bool:
+    """Whether an object stands for a tensor: one in the file of tensors, or a sparse one."""
+    return reference(node) is not None or is_sparse_form(members(node))
+
+
+def to_sparse(node: Any, dtype: Any, fetch: Fetch, path: Element = ()) -> Sparse | None:
+    """What was kept of a tensor; None where all of it is there. Raises `ValueError`."""
+    inside = members(node)
+    facts = members(inside["sparse"]) if inside is not None and is_sparse_form(inside) else None
+    if facts is None:
+        return None
+
+    def numbers(name: str, wanted: str) -> np.ndarray:
+        part = facts.get(name)
+        key = reference(part)
+        if key is not None:
+            return fetch(key, (*path, name))
+        found = _buffer(part, np.dtype(wanted)) if isinstance(part, simdjson.Array) else None
+        return _from_lists(plain(part), np.dtype(wanted)) if found is None else found
+
+    return read_sparse(
+        {key: plain(value) for key, value in facts.items() if key not in ARRAYS}, dtype, numbers
+    )
+
+
 def to_tree(node: Any, shape: Any, dtype: Any, fetch: Fetch) -> Any:
     """An output's JSON -> arrays nested as the module nested them.
 
@@ -59,7 +88,7 @@ def _tree(
         raise ValueError("it is nested too deeply")
     if next(places, None) is None:
         raise ValueError(f"it has more than {_MAX_PARTS} parts that are not tensors")
-    if isinstance(dtype, str) or (dtype is None and reference(node) is not None):
+    if isinstance(dtype, str) or (dtype is None and stands_for_tensor(node)):
         return to_array(node, shape, dtype, fetch, path)
     inside = members(node)
     if inside is not None:
@@ -113,7 +142,14 @@ _NUMPY_DTYPES["complex128"] = np.dtype("float64")  # pairs of numbers
 
 
 def to_array(node: Any, shape: Any, dtype: Any, fetch: Fetch, path: Element = ()) -> np.ndarray:
-    """A JSON array (or number) -> an array of the dtype the document names, else of float32."""
+    """A JSON array (or number) -> an array of the dtype the document names, else of float32.
+
+    What was left out of a sparse one is 0.
+    """
+    sparse = to_sparse(node, dtype, fetch, path)
+    if sparse is not None:
+        _check_memory(sparse)
+        return sparse.dense()
     wanted = _NUMPY_DTYPES.get(dtype, np.dtype(np.float32))
     values = _buffer(node, wanted) if isinstance(node, simdjson.Array) else None
     sizes = to_sizes(shape)
@@ -131,6 +167,18 @@ def to_array(node: Any, shape: Any, dtype: Any, fetch: Fetch, path: Element = ()
     if values.size != math.prod(sizes):
         raise ValueError(f"its shape is {list(sizes)}, but it holds {values.size} numbers")
     return values.reshape(sizes)
+
+
+def _check_memory(sparse: Sparse) -> None:
+    """Refuse to make a tensor that the memory cannot hold out of one that it can."""
+    needed, free = sparse.size, free_memory()
+    if free is not None and needed > free:
+        from rich.filesize import decimal  # not at the top: it takes long to import
+
+        raise ToolkitError(
+            f"the whole tensor takes {decimal(needed)}, and {decimal(free)} of memory are free. "
+            "Take what is there of it: Document.sparse."
+        )
 
 
 def to_sizes(shape: Any) -> tuple[int, ...] | None:
@@ -186,7 +234,10 @@ def guessed_shapes(output: Any) -> dict[Element, tuple[int, ...]]:
             break
         path, node = waiting.popleft()
         inside = members(node)
-        if inside is not None:
+        if inside is not None and is_sparse_form(inside):
+            facts = members(inside["sparse"]) or {}
+            found[path] = to_sizes(plain(facts.get("shape"))) or ()
+        elif inside is not None:
             waiting += [((*path, key), item) for key, item in inside.items()]
         elif isinstance(node, (simdjson.Array, list)):
             found[path] = first_shape(node)

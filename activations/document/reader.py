@@ -3,8 +3,9 @@
 It is ordinary JSON with one module a line, so that both need little memory: the writer holds the
 text of one tensor, the reader skips the lines it does not need. Numbers are the shortest decimal
 text that reads back as the same float32 (float64, integers and booleans likewise); NaN and
-infinities are null and counted under `non_finite`. With the format "safetensors" the numbers are in
-another file (see `activations.document.tensor_file`).
+infinities are null and counted under `non_finite`. Of attention weights captured with `keep_above`
+only the large ones are there (see `activations.document.sparse_form`). With the format
+"safetensors" the numbers are in another file (see `activations.document.tensor_file`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,8 +29,10 @@ from activations.document.json_arrays import (
     guessed_shapes,
     node_at,
     reference,
+    stands_for_tensor,
     to_array,
     to_sizes,
+    to_sparse,
     to_tree,
 )
 from activations.document.json_file import (
@@ -46,6 +50,7 @@ from activations.document.json_file import (
 )
 from activations.document.tensor_file import TensorFile
 from activations.errors import ToolkitError, nearest, quoted_list
+from activations.outputs.sparse import Sparse
 from activations.outputs.tree import Element, at, walk
 
 _START = b'{\n"format": "agnostic-activations/'
@@ -144,23 +149,65 @@ class Document:
         Only this tensor is turned into numbers. Raises `ToolkitError` when there is no such module
         or the element is not a tensor.
         """
+        node, shape, dtype = self._node(name, element)
+        try:
+            return to_array(node, shape, dtype, partial(self._fetch, name), element)
+        except ValueError as error:
+            raise damaged(self.path, name, f"{error}") from None
+
+    def sparse(self, name: str, *element: int | str) -> Sparse | None:
+        """What was kept of a tensor of attention weights captured with `keep_above`.
+
+        None where the whole tensor is there. Raises `ToolkitError` as `tensor` does.
+        """
+        node, _, dtype = self._node(name, element)
+        try:
+            return to_sparse(node, dtype, partial(self._fetch, name), element)
+        except ValueError as error:
+            raise damaged(self.path, name, f"{error}") from None
+
+    def text_size(self, name: str) -> int:
+        """How many bytes of the document a module takes at most: no more numbers than that."""
+        line = self._lines[name]
+        return len(self._bytes) if self._parsed is not None else line.end - line.entry
+
+    def matrices(
+        self, name: str, element: Element, axes: tuple[int, ...] | None = None
+    ) -> Callable[[int], np.ndarray]:
+        """What reads the matrices of the first batch of a 4-D tensor, one at a time, by their
+        place.
+
+        Out of a file of tensors only that matrix is read; out of JSON all of them at once, now.
+        `axes` turn the tensor into (batch, heads, rows, columns).
+        """
+        node, shape, _ = self._node(name, element)
+        key, tensors = reference(node), self._tensors
+        if key is not None and axes is None and tensors is not None:
+            try:
+                if tensors.shape(key, name, element) == to_sizes(shape):
+                    return lambda place: tensors.numbers(key, name, element, (0, place))
+            except ValueError as error:
+                raise damaged(self.path, name, f"{error}") from None
+        whole = self.tensor(name, *element)
+        first: np.ndarray = (whole if axes is None else whole.transpose(axes))[0]
+        return lambda place: np.ascontiguousarray(first[place])
+
+    def _node(self, name: str, element: Element) -> tuple[Any, Any, Any]:
+        """The parsed JSON of a tensor, and what the document says of its shape and dtype."""
         entry = self._entry(name)
         shape = at(plain(entry.get("shape")), element, None)
         dtype = at(plain(entry.get("dtype")), element, None)
         try:
             node = node_at(entry["output"], element)
             # A single value that is not finite is null, but has a dtype.
-            found = reference(node) is not None or (node is None and isinstance(dtype, str))
+            found = stands_for_tensor(node) or (node is None and isinstance(dtype, str))
         except (LookupError, TypeError, ValueError, OverflowError):
             node, found = None, False
         if entry.get("dtype") is not None and not isinstance(dtype, str):
             node, found = None, False  # a list of tensors, or a part of a tensor
         if not found and not isinstance(node, (simdjson.Array, list, int, float)):
             raise ToolkitError(self._not_a_tensor(name, element))
-        try:
-            return to_array(node, shape, dtype, partial(self._fetch, name), element)
-        except ValueError as error:
-            raise damaged(self.path, name, f"{error}") from None
+        return node, shape, dtype
 
     def _not_a_tensor(self, name: str, element: Element) -> str:
         what = f"element {'/'.join(map(str, element))}" if element else "the whole output"

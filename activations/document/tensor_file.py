@@ -107,21 +107,36 @@ class TensorFile:
                 "Capture again."
             )
 
-    def numbers(self, key: str, module: str, element: Element) -> np.ndarray:
-        """The values of a module's tensor as `Tensor.numbers` gives them.
+    def shape(self, key: str, module: str, element: Element) -> tuple[int, ...]:
+        """The shape of a module's tensor. Raises `ValueError` as `numbers` does."""
+        return tuple(self._slice(key, module, element).get_shape())
+
+    def numbers(
+        self, key: str, module: str, element: Element, part: tuple[int, ...] = ()
+    ) -> np.ndarray:
+        """The values of a module's tensor, or a part of it, as `Tensor.numbers` gives them.
+
+        Raises `ValueError` if it is missing or invalid.
+        """
+        found = self._slice(key, module, element)
+        values = found[part] if part else self._file.get_tensor(key)
+        name = values.dtype.name
+        data = values.view(np.uint16) if name == "bfloat16" else values
+        return Tensor(name, values.shape, data).numbers()
+
+    def _slice(self, key: str, module: str, element: Element) -> Any:
+        """What reads a module's tensor.
 
         Only the module's own name for it is accepted: a document that names one tensor many times
-        would need far more memory than its size. Raises `ValueError` if it is missing or invalid.
+        would need far more memory than its size.
         """
         if key != key_of(module, element):
             raise ValueError(f"it refers to a tensor of another name, '{key}'")
         try:
-            dtype = self._file.get_slice(key).get_dtype()
-            if dtype not in (*_DTYPES.values(), "BF16"):
-                raise ValueError(f"no document has tensors of {dtype}, as '{self.path.name}' does")
-            values = self._file.get_tensor(key)
+            found = self._file.get_slice(key)
+            dtype = found.get_dtype()
         except SafetensorError:
             raise ValueError(f"the tensor '{key}' is not in '{self.path.name}'") from None
-        name = values.dtype.name
-        data = values.view(np.uint16) if name == "bfloat16" else values
-        return Tensor(name, values.shape, data).numbers()
+        if dtype not in (*_DTYPES.values(), "BF16"):
+            raise ValueError(f"no document has tensors of {dtype}, as '{self.path.name}' does")
+        return found

@@ -12,8 +12,10 @@ import orjson
 
 from activations.document.destination import check_output, obsolete_tensors
 from activations.document.format import SECTIONS, Numbers, document_bytes, path_beside
+from activations.document.sparse_form import sparse_form, tensors_of
 from activations.document.tensor_file import identify, key_of, write_tensors
 from activations.errors import ToolkitError
+from activations.outputs.sparse import Sparse
 from activations.outputs.tensor import Tensor
 from activations.outputs.tree import Element, map_leaves, walk
 from activations.system.atomic import replacing_together
@@ -33,10 +35,11 @@ def write_document(
 ) -> None:
     """Write the document to `path`, replacing it in one step.
 
-    `captured` maps a category to {module name: output}, an output being `Tensor`s nested in lists
-    and dicts. `progress` is called with each module's name before it is written. `format` is
-    "json", or "safetensors" for the numbers in a file of their own next to the document. With
-    `release`, each module's output is removed from `captured` once it is written as text.
+    `captured` maps a category to {module name: output}, an output being `Tensor`s and `Sparse`s
+    nested in lists and dicts. `progress` is called with each module's name before it is written.
+    `format` is "json", or "safetensors" for the numbers in a file of their own next to the
+    document. With `release`, each module's output is removed from `captured` once it is written as
+    text.
     """
     check_output(path, format)
     if format == "safetensors":
@@ -57,8 +60,7 @@ def _write_with_tensors(
         (key_of(name, element), leaf)
         for outputs in captured.values()
         for name, tree in outputs.items()
-        for element, leaf in walk(tree)
-        if isinstance(leaf, Tensor)
+        for element, leaf in tensors_of(tree)
     ]
     tensors = dict(named)
     if len(tensors) < len(named):
@@ -68,7 +70,10 @@ def _write_with_tensors(
 
     def references(name: str, tree: Any) -> Iterator[bytes]:
         def reference(leaf: Any, element: Element) -> Any:
-            return {"tensor": key_of(name, element)} if isinstance(leaf, Tensor) else leaf
+            if isinstance(leaf, Sparse):
+                return sparse_form(leaf, lambda field, _: reference(Tensor, (*element, field)))
+            named = isinstance(leaf, Tensor) or leaf is Tensor
+            return {"tensor": key_of(name, element)} if named else leaf
 
         yield _dumps(map_leaves(tree, reference))
 
@@ -113,15 +118,21 @@ def _write_text(
 
 def _described(tree: Any, field: str) -> Any:
     """The shapes or dtypes of an output's tensors, nested as it is."""
-    return map_leaves(
-        tree, lambda leaf, _: getattr(leaf, field) if isinstance(leaf, Tensor) else None
-    )
+
+    def described(leaf: Any, _: Element) -> Any:
+        if isinstance(leaf, Sparse):
+            return leaf.tensor_shape if field == "shape" else leaf.dtype
+        return getattr(leaf, field) if isinstance(leaf, Tensor) else None
+
+    return map_leaves(tree, described)
 
 
 def _json_pieces(tree: Any) -> Iterator[bytes]:
     """The JSON text of an output, one tensor's text at a time."""
     if isinstance(tree, Tensor):
         yield from _tensor_pieces(tree)
+    elif isinstance(tree, Sparse):
+        yield from _json_pieces(sparse_form(tree, lambda _, tensor: tensor))
     elif isinstance(tree, (list, dict)):
         pairs = tree.items() if isinstance(tree, dict) else ((None, item) for item in tree)
         yield b"{" if isinstance(tree, dict) else b"["
@@ -158,7 +169,7 @@ def estimated_size(captured: Captured, format: str = "json") -> int:
     """About how many bytes the document will take, with its file of tensors."""
     return document_bytes(
         (
-            [_numbers(leaf) for _, leaf in walk(tree) if isinstance(leaf, Tensor)]
+            [_numbers(tensor) for _, tensor in tensors_of(tree)]
             for outputs in captured.values()
             for tree in outputs.values()
         ),
@@ -191,6 +202,9 @@ def count_non_finite(captured: Captured) -> NonFinite:
 
 
 def _non_finite(leaf: Any) -> dict[str, int] | None:
+    if isinstance(leaf, Sparse):  # such rows are NaN as a whole
+        rows = int(np.isnan(leaf.rest).sum())
+        return {"NaN": rows * leaf.shape[3], "Infinity": 0, "-Infinity": 0} if rows else None
     values = leaf.numbers() if isinstance(leaf, Tensor) else np.asarray(leaf)
     if values.dtype.kind not in "fc" or bool(np.isfinite(values).all()):
         return None

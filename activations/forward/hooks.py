@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from activations.errors import ToolkitError, ignore, nearest, quoted_list
+from activations.forward.keeping import Keeper
 from activations.outputs.tensor import Tensor
-from activations.outputs.tree import map_leaves
+from activations.outputs.tree import Element, map_leaves
 from activations.system.signals import signals_deferred
 from activations.text import encodable
 
@@ -28,9 +29,10 @@ OnCall = Callable[[str, Any], None]
 class Recording:
     """What the chosen modules returned, in the order they were asked for.
 
-    `outputs` maps a module's name to its output: `Tensor`s nested in lists and dicts as the module
-    nested them. A module called k times has k entries: `name`, `name@1`, ... `name@k-1`, or those
-    of them that were asked for. `not_called` names the chosen modules that never fired.
+    `outputs` maps a module's name to its output: `Tensor`s, or a keeper's `Sparse`s, nested in
+    lists and dicts as the module nested them. A module called k times has k entries: `name`,
+    `name@1`, ... `name@k-1`, or those of them that were asked for. `not_called` names the chosen
+    modules that never fired.
     """
 
     outputs: dict[str, Any] = field(default_factory=dict)
@@ -44,16 +46,17 @@ def record(
     progress: Callable[[str], None] | None = None,
     stop_before: str | None = None,
     only: Mapping[str, Container[int]] | None = None,
+    keeper: Keeper | None = None,
 ) -> Recording:
     """Call `model(**inputs)` once with hooks on the named modules; return what they returned.
 
     `progress` is called with a module's name after each of its calls. `stop_before` names a module
     that is called only after these: the pass ends there. Of the modules in `only`, only these calls
-    are kept, counted from 0. The hooks are always removed.
+    are kept, counted from 0. `keeper` makes attention weights sparse. The hooks are always removed.
 
     Raises `ToolkitError` ("Module not found") when the model has no module of a name.
     """
-    recorder = Recorder(names, progress or ignore, only or {})
+    recorder = Recorder(names, progress or ignore, only or {}, keeper)
     hooks = hooked(model, recorder.names, recorder.keep)
     with hooks, torch.no_grad(), stopping_before(model, stop_before):
         model(**inputs)
@@ -68,8 +71,10 @@ class Recorder:
         names: Iterable[str],
         progress: Callable[[str], None],
         only: Mapping[str, Container[int]],
+        keeper: Keeper | None = None,
     ) -> None:
         self.names = list(names)
+        self._keeper = keeper
         self._progress = progress
         self._only = only
         self._calls = dict.fromkeys(self.names, 0)
@@ -79,8 +84,22 @@ class Recorder:
         call = self._calls[name]
         self._calls[name] += 1
         if name not in self._only or call in self._only[name]:
-            self._kept[name][f"{name}@{call}" if call else name] = snapshot(output)
+            self._kept[name][f"{name}@{call}" if call else name] = self._snapshot(
+                name, call, output
+            )
             self._progress(name)
+
+    def _snapshot(self, name: str, call: int, output: Any) -> Any:
+        keeper = self._keeper
+        if keeper is None:
+            return snapshot(output)
+
+        def leaf_kept(leaf: Any, path: Element) -> Any:
+            is_tensor = isinstance(leaf, torch.Tensor)
+            sparse = keeper.leaf(name, call, path, leaf) if is_tensor else None
+            return _snapshot_leaf(leaf) if sparse is None else sparse
+
+        return map_leaves(output, leaf_kept)
 
     def recording(self) -> Recording:
         """What was kept, module by module."""

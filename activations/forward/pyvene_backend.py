@@ -20,6 +20,7 @@ from torch import nn
 
 from activations.errors import ToolkitError, ignore
 from activations.forward.hooks import Recorder, Recording, find_modules, stopping_before
+from activations.forward.keeping import Keeper
 from activations.system.signals import signals_deferred
 
 
@@ -30,10 +31,11 @@ def record(
     progress: Callable[[str], None] | None = None,
     stop_before: str | None = None,
     only: Mapping[str, Container[int]] | None = None,
+    keeper: Keeper | None = None,
 ) -> Recording:
     """`hooks.record` by pyvene. Raises `ToolkitError` when pyvene cannot wrap the model."""
     names = find_modules(model, names)  # its errors, not pyvene's
-    recorder = Recorder(names, progress or ignore, only or {})
+    recorder = Recorder(names, progress or ignore, only or {}, keeper)
     _recording_model_class()  # takes seconds the first time, and may be interrupted
     with signals_deferred() as gate:
         wrapped = _intervenable(model, recorder)

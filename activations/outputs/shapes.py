@@ -13,6 +13,8 @@ from typing import Any
 
 from activations.outputs.tree import Element, map_leaves, walk
 
+CELLS = 128  # of the overview of a sparse tensor, along each side at most
+
 
 @dataclass(frozen=True)
 class Count:
@@ -45,12 +47,16 @@ class Shape:
     dtype: str
     causal: bool = False
 
+    def known(self, lengths: Mapping[str, int]) -> list[int]:
+        """The sizes for these lengths. Raises `KeyError` where one is missing."""
+        return [size if isinstance(size, int) else size.of(lengths) for size in self.sizes]
+
     def numbers(self, lengths: Mapping[str, int]) -> tuple[int, int]:
         """How many numbers the tensor holds and how many of them are certainly zero.
 
         `lengths` gives each letter's value. Raises `KeyError` where one is missing.
         """
-        sizes = [size if isinstance(size, int) else size.of(lengths) for size in self.sizes]
+        sizes = self.known(lengths)
         count = prod(sizes)
         if not self.causal or not count:
             return count, 0

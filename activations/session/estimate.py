@@ -1,4 +1,4 @@
-"""About how many bytes a document will take, before anything is captured.
+"""About how many bytes a capture will take, on the disk and in memory, before it is made.
 
 The same rule (`activations.document.format.document_bytes`) is used when it is written, so that a
 disk without room is refused before the run wherever that can be known.
@@ -6,31 +6,79 @@ disk without room is refused before the run wherever that can be known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
 
 from activations.document.format import Numbers, document_bytes
-from activations.outputs.shapes import Lengths, Shape
+from activations.errors import ToolkitError, UsageError, Warn
+from activations.outputs.shapes import CELLS, Lengths, Shape
 from activations.outputs.tree import walk
 from activations.selection.observation import Observation
+from activations.session.options import Options
+from activations.system.memory import free_memory
+
+if TYPE_CHECKING:
+    from activations.selection.answers import Selection
+    from activations.session.opening import OpenedModel
+
+_LARGE = 1_000_000_000  # bytes of attention weights that are worth a word
+_KEEP = 0.01  # what is advised
+_A_ROW = 12  # weights above 0.01 in a row, as measured; at 0.001 some three times as many
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number of bytes; `bound` is "about", "at least", "up to" or, if both, "roughly"."""
+    """A number of bytes; `bound` is "about", "at least", "up to" or, if both, "roughly".
+
+    `memory` is what the captured tensors take in memory, `weights` the part of it that is attention
+    weights as a whole, and `kept` what would be kept of these above 0.01.
+    """
 
     bytes: int
     bound: str
+    memory: int = 0
+    weights: int = 0
+    kept: int = 0
 
     def __str__(self) -> str:
-        from rich.filesize import decimal  # not at the top, as the command line imports this
+        return f"{self.bound} {_size(self.bytes)}"
 
-        rounded = int(float(f"{self.bytes:.1e}"))  # more digits would promise too much
-        return f"{self.bound} {decimal(rounded).replace('.0 ', ' ')}"
+
+def _size(count: int) -> str:
+    from rich.filesize import decimal  # not at the top, as the command line imports this
+
+    # More digits would promise too much.
+    return decimal(int(float(f"{count:.1e}"))).replace(".0 ", " ")
+
+
+def forecast(
+    opened: OpenedModel, selection: Selection, options: Options, format: str, warn: Warn
+) -> Estimate:
+    """What a capture will take. `warn` gets a line where that is absurd.
+
+    Raises `ToolkitError` where the memory cannot hold it, `UsageError` where only large weights are
+    to be kept and none are selected.
+    """
+    observation = opened.catalog.observation
+    if options.keep_above is not None and not selection.weights(observation):
+        raise UsageError(
+            "--keep-above: no attention weights are selected. Leave it out, or select them, as in "
+            "--auto-select attn:weights."
+        )
+    counts = selection.counts(observation)
+    found = expected_size(observation, counts, opened.lengths, format, options.keep_above)
+    _check_memory(found, warn)
+    return found
 
 
 def expected_size(
-    observation: Observation, calls: Mapping[str, int], lengths: Lengths, format: str = "json"
+    observation: Observation,
+    calls: Mapping[str, int],
+    lengths: Lengths,
+    format: str = "json",
+    keep_above: float | None = None,
 ) -> Estimate:
     """What the document of these modules will take, from what the trial run showed of them.
 
@@ -40,26 +88,88 @@ def expected_size(
     model that could not be tried) is left out, and the estimate is "at least".
     """
     known: list[list[Numbers]] = []
+    whole: list[Numbers] = []
+    kept: list[Numbers] = []
     all_known = observation.probed
+    axes = {(s.module, s.element): s.axes for s in observation.weights}
     for name, count in calls.items():
-        output = observation.outputs.get(name)
-        numbers = None if name in observation.unsure else _numbers(output, lengths.letters)
-        if numbers is None:
+        shapes = [(path, leaf) for path, leaf in walk(observation.outputs.get(name))]
+        try:
+            tensors: list[Numbers] = []
+            for path, shape in shapes:
+                if not isinstance(shape, Shape):
+                    continue
+                numbers = _numbers(shape, lengths.letters)
+                if (name, path) not in axes:
+                    tensors.append(numbers)
+                    continue
+                sizes = shape.known(lengths.letters)
+                whole += [numbers] * count
+                kept += _sparse(sizes, axes[name, path], shape.dtype, _KEEP) * count
+                if keep_above is None:
+                    tensors.append(numbers)
+                else:
+                    tensors += _sparse(sizes, axes[name, path], shape.dtype, keep_above)
+        except KeyError:  # a length is not known
+            all_known = False
+            continue
+        if name in observation.unsure:
             all_known = False
         else:
-            known += [numbers] * count
+            known += [tensors] * count
     if lengths.at_most:
         bound = "up to" if all_known else "roughly"
     else:
         bound = "about" if all_known else "at least"
-    return Estimate(document_bytes(known, format), bound)
+    return Estimate(
+        document_bytes(known, format),
+        bound,
+        document_bytes(known, "safetensors"),
+        document_bytes([whole], "safetensors"),
+        document_bytes([kept], "safetensors"),
+    )
 
 
-def _numbers(output: object, letters: Mapping[str, int]) -> list[Numbers] | None:
-    """The tensors of an output; None where a length is not known."""
-    shapes = [leaf for _, leaf in walk(output) if isinstance(leaf, Shape)]
-    try:
-        counts = [shape.numbers(letters) for shape in shapes]
-    except KeyError:
-        return None
-    return [Numbers(n, s.dtype, zeros) for s, (n, zeros) in zip(shapes, counts, strict=True)]
+def _numbers(shape: Shape, letters: Mapping[str, int]) -> Numbers:
+    count, zeros = shape.numbers(letters)
+    return Numbers(count, shape.dtype, zeros)
+
+
+def _sparse(
+    sizes: Sequence[int], axes: tuple[int, ...] | None, dtype: str, above: float
+) -> list[Numbers]:
+    """About what is kept of a tensor of attention weights: see `activations.outputs.sparse`."""
+    if len(sizes) != 4:
+        return [Numbers(prod(sizes), dtype)]
+    batch, heads, rows, columns = (sizes[i] for i in axes or range(4))
+    usual = _A_ROW * (_KEEP / above) ** 0.5 if above else columns
+    in_a_row = min(columns, usual, 1 / above if above else columns)
+    lines = batch * heads * rows
+    entries = int(lines * in_a_row)
+    cells = batch * heads * min(rows, CELLS) * min(columns, CELLS)
+    return [
+        Numbers(lines + 1, "uint32"),
+        Numbers(entries, "uint16"),
+        Numbers(entries, dtype),
+        Numbers(lines, "float32"),
+        Numbers(cells, "float16", cells // 2),  # most cells of most heads hold next to nothing
+    ]
+
+
+def _check_memory(estimate: Estimate, warn: Warn) -> None:
+    """Say what is absurd about a capture before it is made, and what to do instead.
+
+    Raises `ToolkitError` where the memory that is free cannot hold what it captures.
+    """
+    advice = "Choose fewer --layers or modules."
+    if estimate.weights > estimate.memory / 2:
+        advice = f"Keep only large weights (--keep-above {_KEEP}: about {_size(estimate.kept)})"
+        advice += ", or choose fewer --layers."
+    free = free_memory()
+    if free is not None and estimate.memory > free and estimate.bound in ("about", "at least"):
+        raise ToolkitError(
+            f"this capture needs {estimate.bound} {_size(estimate.memory)} of memory, and "
+            f"{_size(free)} are free. {advice}"
+        )
+    if estimate.memory > _LARGE and estimate.weights > estimate.memory / 2:
+        warn(f"the attention weights take about {_size(estimate.weights)}. {advice}")

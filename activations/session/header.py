@@ -9,17 +9,21 @@ from activations.document.format import FORMAT
 from activations.document.writer import NonFinite
 from activations.errors import ToolkitError, first_few
 from activations.forward.hooks import Recording
+from activations.forward.keeping import Keeper
 from activations.inputs.request import Inputs
 from activations.model.active_adapter import active_adapter
 from activations.model.hosts import dtype_of, hosts
 from activations.model.loading import versions
 from activations.model.signature import input_device
+from activations.outputs.sparse import Sparse
 from activations.outputs.tensor import Tensor
 from activations.outputs.tree import at
 from activations.selection.answers import Selection
 from activations.selection.catalog import CATEGORIES
+from activations.selection.observation import WeightsSource
 from activations.session.opening import OpenedModel
 from activations.session.options import Options
+from activations.session.scoring import score_entry
 from activations.version import __version__
 
 
@@ -30,6 +34,7 @@ def build_header(
     recorded: Recording,
     environment: dict[str, Any],
     non_finite: NonFinite,
+    keeper: Keeper | None = None,
 ) -> dict[str, Any]:
     """All keys but the outputs, in the document's order. Keys that do not apply are left out.
 
@@ -37,6 +42,7 @@ def build_header(
     """
     request, encoded = opened.request, opened.encoded
     assert encoded is not None, "a model that is only listed is not run"
+    entries = _weights_entries(opened, selection, recorded, environment)
     header = {
         "format": FORMAT,
         "model": opened.name,
@@ -53,7 +59,9 @@ def build_header(
         **inputs.header(),
         "selected_patterns": {c: [p.text for p in selection.patterns[c]] for c in CATEGORIES},
         "selected_modules": {c: list(selection.modules[c]) for c in CATEGORIES},
-        "attention_weights": _weights_entries(opened, selection, recorded, environment),
+        "attention_weights": [entry for entry, _ in entries],
+        "keep_above": keeper and keeper.above,
+        "scores": keeper and _scores(entries, keeper),
         "not_called": recorded.not_called or None,
         "non_finite": non_finite or None,
         "environment": environment,
@@ -71,17 +79,17 @@ def _adapter(opened: OpenedModel) -> dict[str, str] | None:
 
 def _weights_entries(
     opened: OpenedModel, selection: Selection, recorded: Recording, environment: dict[str, Any]
-) -> list[dict[str, Any]]:
+) -> list[tuple[dict[str, Any], WeightsSource]]:
     """Where the attention weights stand in the document, checked against what was recorded.
 
     They may be missing where no attention module was chosen, only a layer that returns them too:
     then the model runs with its own attention.
     """
-    entries: list[dict[str, Any]] = []
+    entries: list[tuple[dict[str, Any], WeightsSource]] = []
     for source in selection.weights(opened.catalog.observation):
         key = f"{source.module}@{source.call}" if source.call else source.module
         weights = at(recorded.outputs, (key, *source.element), None)
-        if not isinstance(weights, Tensor):
+        if not isinstance(weights, (Tensor, Sparse)):
             if not selection.wants_attention:
                 continue
             raise ToolkitError(
@@ -96,8 +104,20 @@ def _weights_entries(
             "layer": source.position if layer is None else layer,
             "kind": source.kind,
         }
-        entries.append(entry | ({"axes": list(source.axes)} if source.axes else {}))
+        entry |= {"axes": list(source.axes)} if source.axes else {}
+        entries.append((entry, source))
     return entries
+
+
+def _scores(
+    entries: list[tuple[dict[str, Any], WeightsSource]], keeper: Keeper
+) -> list[dict[str, Any]]:
+    """The scores of the tensors of which small weights were left out."""
+    return [
+        score_entry(entry["module"], entry["element"], keeper.scores[source.tensor])
+        for entry, source in entries
+        if source.tensor in keeper.scores
+    ]
 
 
 def describe_environment(model: Any, options: Options) -> dict[str, Any]:
@@ -114,7 +134,11 @@ def describe_environment(model: Any, options: Options) -> dict[str, Any]:
 
 
 def capture_warnings(
-    opened: OpenedModel, selection: Selection, recorded: Recording, non_finite: NonFinite
+    opened: OpenedModel,
+    selection: Selection,
+    recorded: Recording,
+    non_finite: NonFinite,
+    keeper: Keeper | None = None,
 ) -> list[str]:
     """What the user should know about a capture, a line each."""
     lines = [
@@ -124,6 +148,10 @@ def capture_warnings(
     ]
     if recorded.not_called:
         lines.append(f"not called in this pass, so not captured: {first_few(recorded.not_called)}.")
+    if keeper is not None and keeper.whole:
+        lines.append(
+            f"kept whole, as these values are not attention weights: {first_few(keeper.whole)}."
+        )
     for module, elements in non_finite.items():
         for element, counts in elements.items():
             found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)

@@ -32,12 +32,17 @@ class Options:
     backend: str = "hooks"
     revision: str | None = None
     trust_remote_code: bool = False
+    keep_above: float | None = None
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise unknown_value("--backend", self.backend, BACKENDS)
         if self.dtype not in DTYPES:
             raise unknown_value("--dtype", self.dtype, DTYPES)
+        if self.keep_above is not None and not 0 <= self.keep_above < 1:
+            raise UsageError(
+                "--keep-above takes a number of at least 0 and less than 1, as in 0.01."
+            )
         check_device(self.device)
         parse_device_map(self.device_map)
         if self.device_map is not None and self.device != "auto":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,10 @@ from activations.document.writer import count_non_finite, write_document
 from activations.errors import ToolkitError
 from activations.forward import hooks, pyvene_backend
 from activations.forward.hooks import Recording
+from activations.forward.keeping import Keeper
 from activations.forward.output_attentions import attentions_asked
+from activations.forward.probe import probe_inputs
+from activations.forward.sdpa_trial import agrees_with_eager
 from activations.forward.sdpa_weights import sdpa_weights
 from activations.inputs.processor import name_positions
 from activations.inputs.prompt import complete
@@ -25,9 +28,11 @@ from activations.model.signature import accepts, arguments
 from activations.model.state import fixed_seed, restored
 from activations.selection.answers import Selection
 from activations.selection.catalog import CATEGORIES
+from activations.selection.observation import Observation, WeightsSource
 from activations.session.header import build_header, capture_warnings, describe_environment
 from activations.session.opening import OpenedModel
 from activations.session.options import Options
+from activations.session.scoring import scorer
 
 _KINDS_OF_ONE = ("self", "encoder", "decoder", "cross")  # of attention, in one model
 BACKENDS = {"hooks": hooks.record, "pyvene": pyvene_backend.record}
@@ -38,8 +43,9 @@ class Capture:
     """What one forward pass returned, in memory.
 
     `header` is everything the document says besides the outputs. `captured` maps a category to
-    {module name: output}, an output being `activations.outputs.tensor.Tensor`s nested in lists and
-    dicts. `warnings` are lines for the user.
+    {module name: output}, an output being `activations.outputs.tensor.Tensor`s, and
+    `activations.outputs.sparse.Sparse`s, nested in lists and dicts. `warnings` are lines for the
+    user.
     """
 
     header: dict[str, Any]
@@ -74,8 +80,13 @@ def load_weights(opened: OpenedModel, selection: Selection, options: Options) ->
 
 
 def _implementation(selection: Selection, options: Options) -> str | None:
-    """The attention that is asked for; None for the model's own."""
-    return options.attn_implementation or ("eager" if selection.wants_attention else None)
+    """The attention that is asked for; None for the model's own.
+
+    Where only large weights are kept, `_pass` finds out whether SDPA will do.
+    """
+    if options.attn_implementation or options.keep_above is not None:
+        return options.attn_implementation
+    return "eager" if selection.wants_attention else None
 
 
 def run(
@@ -92,7 +103,7 @@ def run(
     """
     options = options or Options()
     load_weights(opened, selection, options)
-    inputs, recorded, environment = _pass(opened, selection, options, progress)
+    inputs, recorded, environment, keeper = _pass(opened, selection, options, progress)
     if not recorded.outputs:
         raise ToolkitError(
             "No data captured: none of the selected modules was called in the forward pass. "
@@ -100,8 +111,8 @@ def run(
         )
     captured = _by_category(recorded, selection)
     non_finite = count_non_finite(captured)
-    header = build_header(opened, selection, inputs, recorded, environment, non_finite)
-    warnings = capture_warnings(opened, selection, recorded, non_finite)
+    header = build_header(opened, selection, inputs, recorded, environment, non_finite, keeper)
+    warnings = capture_warnings(opened, selection, recorded, non_finite, keeper)
     return Capture(header, captured, [*opened.warnings, *inputs.warnings, *warnings])
 
 
@@ -110,7 +121,7 @@ def _pass(
     selection: Selection,
     options: Options,
     progress: Callable[[str], None] | None,
-) -> tuple[Inputs, Recording, dict[str, Any]]:
+) -> tuple[Inputs, Recording, dict[str, Any], Keeper | None]:
     """The forward pass: its inputs, what was recorded, and the environment.
 
     The model is left as it was.
@@ -118,18 +129,24 @@ def _pass(
     model, observation = opened.model, opened.catalog.observation
     implementation = _implementation(selection, options)
     sources = selection.weights(observation)
-    with (
-        restored(model),
-        attention_implementation(model, implementation),
-        fixed_seed(),
-        forward_errors(),
-        refuse_offloaded_reads(model),
-    ):
-        inputs = _inputs(opened)
+    with restored(model), fixed_seed(), forward_errors(), refuse_offloaded_reads(model):
+        with attention_implementation(model, implementation):
+            inputs = _inputs(opened)
         given = arguments(model, inputs.tensors, observation.call_form)
         call = {**given, **_forward_options(model, selection)}
+        keeper = None
+        if options.keep_above is not None and sources:
+            kept = [s for s in observation.weights if s.module in selection.names]
+            keeper = Keeper(
+                options.keep_above, kept, scorer(inputs.header(), observation, opened.lengths)
+            )
+            if implementation is None and selection.wants_attention:
+                implementation = "sdpa" if _allows_sdpa(opened, inputs, sources) else "eager"
         asked = attentions_asked if sources and observation.needs_flag else nullcontext
-        with sdpa_weights(model, implementation, [source.module for source in sources]):
+        with (
+            attention_implementation(model, implementation),
+            sdpa_weights(model, implementation, _with_inner(sources, observation), keeper),
+        ):
             if observation.warm_up:
                 hooks.record(model, given, [])
             with asked(model):
@@ -140,8 +157,29 @@ def _pass(
                     progress,
                     observation.first_after(selection.names),
                     selection.calls,
+                    keeper,
                 )
-        return inputs, recorded, describe_environment(model, options)
+            return inputs, recorded, describe_environment(model, options), keeper
+
+
+def _with_inner(sources: Sequence[WeightsSource], observation: Observation) -> list[WeightsSource]:
+    """The sources, and the modules inside them that return the same weights."""
+    tensors = {source.tensor for source in sources}
+    return [source for source in observation.weights if source.tensor in tensors]
+
+
+def _allows_sdpa(opened: OpenedModel, inputs: Inputs, sources: Sequence[WeightsSource]) -> bool:
+    """Whether the weights computed beside SDPA are those of the model's own eager attention.
+
+    Both are computed for a short text.
+    """
+    model, observation = opened.model, opened.catalog.observation
+    tensors = inputs.tensors
+    if opened.processor is None:  # a text: its first tokens will do
+        short = probe_inputs(model, {})
+        tensors = {name: tensors[name][:, : short[name].shape[1]] for name in short}
+    given = arguments(model, tensors, observation.call_form)
+    return agrees_with_eager(model, given, _with_inner(sources, observation), observation)
 
 
 def _inputs(opened: OpenedModel) -> Inputs:

@@ -6,7 +6,7 @@ import glob
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -56,15 +56,18 @@ def replacing_together(
                 partial.discard()
 
 
-def write_file(path: str | os.PathLike[str], content: bytes) -> None:
+Pieces = Sequence[bytes]  # of a file, in order
+
+
+def write_file(path: str | os.PathLike[str], content: Pieces) -> None:
     """Write a file, whole or not at all. Raises `ToolkitError` where that cannot be done."""
     check_writable(path)
     remove_leftovers(path)
-    with replacing_together({path: len(content)}) as (file,):
-        file.write(content)
+    with replacing_together({path: sum(map(len, content))}) as (file,):
+        file.writelines(content)
 
 
-def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+def write_together(folder: Path, files: Mapping[str, Pieces]) -> list[Path]:
     """Write these files (by their names) into a folder, made if needed: all of them or none.
 
     Returns their paths. Raises `ToolkitError` where that cannot be done.
@@ -85,9 +88,11 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
                 )
             check_writable(path)
             remove_leftovers(path)
-        with replacing_together({path: len(content) for path, content in paths.items()}) as opened:
+        with replacing_together(
+            {path: sum(map(len, content)) for path, content in paths.items()}
+        ) as opened:
             for file, content in zip(opened, paths.values(), strict=True):
-                file.write(content)
+                file.writelines(content)
     except BaseException as error:
         if made:
             with suppress(OSError):  # somebody else put something there

@@ -22,8 +22,11 @@ SCRIPTS = (  # each uses only those before it
     "bertviz.js",
     "thumbnails.js",
     "heat_map.js",
+    "window.js",
+    "zoom_map.js",
     "save.js",
     "tokens.js",
+    "row_bars.js",
     "score_table.js",
     "head_detail.js",
     "head_view.js",
@@ -36,9 +39,14 @@ SCRIPTS = (  # each uses only those before it
 
 
 @cache
-def page_template() -> Template:
-    """The page with a `$name` in every place that `page.py` fills."""
-    return Template(_read_static("page.html"))
+def page_templates() -> list[Template]:
+    """The page up to the overviews, from there up to the heads' weights, and its end.
+
+    With a `$name` in every place that `page.py` fills.
+    """
+    return [
+        Template(piece) for piece in re.split(r"\$overviews|\$heads", _read_static("page.html"))
+    ]
 
 
 @cache

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from activations.arguments import numbered
+from activations.attention.layer import Facts
 from activations.attention.scores import with_scores
 from activations.attention.stack import Stack, take
 from activations.attention.weights import read_attention
@@ -48,6 +52,7 @@ class Caption:
         return prompt + self.texts if self.prompt or not self.texts else self.texts
 
 
+_NEARLY_ONE = 0.01
 TokensOf = Callable[[str, Sequence[object]], list[str]]
 
 
@@ -86,7 +91,12 @@ def read_content(
         return [stack.size for stack in stacks]
 
     chosen = take(read_attention(document, note, found), layers, heads, warn=note)
-    stacks = take(with_scores(chosen), tokens=tokens, warn=note)
+    scored = with_scores(chosen)
+    odd = sum(layer.facts.odd for stack in scored for layer in stack.weights if layer.facts)
+    if odd:
+        note(f"{odd:,} attention weights are not finite: neither drawn nor scored.")
+    notes += map(printable, about_weights(scored))
+    stacks = take(scored, tokens=tokens, warn=note)
     if not stacks:
         raise UsageError("nothing is left to show. Choose other --layers, --heads or --tokens.")
     if tokens is not None and sizes(chosen) != sizes(stacks):
@@ -104,6 +114,35 @@ def read_content(
         document.path.stem,
     )
     return Content(caption, tuple(stacks))
+
+
+def about_weights(stacks: Sequence[Stack]) -> Iterator[str]:
+    """What a reader should know of the weights of these stacks, which were read: a line each."""
+    facts = [layer.facts for stack in stacks for layer in stack.weights if layer.facts is not None]
+    left = [fact.left for fact in facts if fact.above]
+    if left:
+        above = max(fact.above for fact in facts)
+        share = np.concatenate(left)
+        share = share[np.isfinite(share)]
+        if share.size:
+            yield (
+                f"Weights up to {above:g} were left out when this was captured: "
+                f"{share.mean():.0%} of the attention, {share.max():.0%} of one head's."
+            )
+    for stack in stacks:
+        odd_sums = [
+            layer
+            for layer, weights in zip(stack.layers, stack.weights, strict=True)
+            if weights.probabilities and _do_not_sum_to_one(weights.facts)
+        ]
+        if odd_sums:
+            layers = numbered("layer", odd_sums)
+            yield f"{stack.name}: rows of {layers} do not sum to 1 (attention sinks?)."
+
+
+def _do_not_sum_to_one(facts: Facts | None) -> bool:
+    """Whether the rows of a head sum to something else, in the mean."""
+    return facts is not None and bool((np.abs(facts.sums - 1) > _NEARLY_ONE).any())
 
 
 def _capture_id(document: Document) -> str:

@@ -9,6 +9,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from activations.attention.heads import HeadName, stacks_with
+from activations.attention.layer import as_dense
 from activations.attention.stack import Stack, showable
 from activations.errors import UsageError, Warn, ignore
 from activations.text import printable
@@ -60,7 +61,8 @@ def head_map(name: HeadName, caption: Caption, stack: Stack, stacks: Sequence[St
         subtitle += f", {kind if is_only_one else stack.title}"
     row_labels, column_labels = labels(stack)
     layer = stack.layers.index(name.layer)
-    weights = stack.weights[layer][stack.heads.index(name.head)].astype(np.float64)
+    head = as_dense(stack.weights[layer].head(stack.heads.index(name.head)))
+    weights = head.astype(np.float64)
     return HeadMap(
         title=f"Layer {name.layer}, Head {name.head}",
         subtitle=subtitle,

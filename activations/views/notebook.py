@@ -84,7 +84,7 @@ class View:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the page to a file, whole or not at all. Raises `ToolkitError` where that fails."""
-        write_file(path, self.page)
+        write_file(path, [self.page])
 
 
 def make_view(
@@ -110,7 +110,7 @@ def make_view(
         document, tokens_of, numbers(layers, "layers"), numbers(heads, "heads"), _pair(tokens)
     )
     pages = build_pages([view], content.caption, content.stacks, float(min_weight))
-    return View(f"{heading(view)}: {content.caption.title}", pages[view], pixels)
+    return View(f"{heading(view)}: {content.caption.title}", b"".join(pages[view]), pixels)
 
 
 def document_html(document: Document, tokens_of: TokensOf) -> str:

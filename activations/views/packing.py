@@ -1,37 +1,111 @@
-"""Attention weights as a page carries them: 16-bit steps, deflated, base64."""
+"""Attention weights as a page carries them: 16-bit steps, deflated, base64, head by head.
+
+A page opens on the overviews of all heads, and reads a head's weights when it is opened. A head of
+probabilities has only those above a threshold, in planes of bytes: of each number the lowest byte
+stands with the other lowest bytes, then come the next ones, which deflates to half the size.
+"""
 
 from __future__ import annotations
 
 import base64
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from activations.attention.layer import Head, as_dense
 from activations.attention.stack import Stack, showable
+from activations.errors import ToolkitError
+from activations.outputs.sparse import Sparse, cell_size, keep_above
+from activations.system.workers import in_turn
 from activations.text import encodable
 from activations.views.tokens import labels
 
-NOT_A_NUMBER = 65535  # stands for NaN and infinities among the 16-bit weights
+NOT_A_NUMBER = 65535  # stands for NaN and infinities among 16-bit numbers
+SHADES = 63  # of an overview
+ALL_DECIMALS = 0.00005  # a weight above it is at least 0.0001 when it is rounded to 4 decimals
+_THRESHOLDS = (ALL_DECIMALS, 0.001, 0.01)  # the lowest with which the page stays within its budget
+BUDGET = 70_000_000  # bytes of a page's weights
+_LARGEST = 400_000_000  # V8 drops a script of over 512 M characters without a message
 _STEPS = 10_000  # 4 decimals
 
 
-def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
-    """Stacks -> what the page's script knows of each, and all their weights as base64 text.
-
-    The weights are little-endian 16-bit integers q, layer by layer, (heads, rows, columns) each; a
-    weight is `base + q / steps`. Ordinarily base is 0 and steps 10,000 (4 decimals); scores that
-    are not probabilities get a base and a step that fit their range. `NOT_A_NUMBER` is left out.
+@dataclass(frozen=True)
+class Packed:
+    """`stacks`: what the page's script knows of each. `overviews` and `heads` are blobs, base64
+    text by ids that the script knows too.
     """
-    squeeze = zlib.compressobj(1)
-    packed, pieces, first = [], [], 0
-    for stack in stacks:
-        base, steps = _scale(stack.weights)
-        for weights in stack.weights:
-            pieces.append(squeeze.compress(_quantised(weights, base, steps).tobytes()))
+
+    stacks: list[dict[str, Any]]
+    overviews: dict[str, bytes]
+    heads: dict[str, bytes]
+
+
+def pack(stacks: Sequence[Stack], budget: int = BUDGET) -> Packed:
+    """Stacks -> what a page needs of them, if possible within this many bytes.
+
+    Raises `ToolkitError` where even the largest weights are too many for a browser.
+    """
+    for above in _THRESHOLDS:
+        limit = _LARGEST if above == _THRESHOLDS[-1] else min(budget, _LARGEST)
+        packed = _Packing(above, limit).of(stacks)
+        if packed is not None:
+            return packed
+    raise ToolkitError(
+        f"the page would be too large to open (over {_LARGEST // 1_000_000} MB). Show a part of "
+        "it with --layers, --heads or --tokens."
+    )
+
+
+class _Packing:
+    """One attempt to pack all stacks, given up where it takes more than `limit` bytes."""
+
+    def __init__(self, above: float, limit: int) -> None:
+        self._above, self._limit = above, limit
+        self._size = 0
+        self._packed = Packed([], {}, {})
+
+    def of(self, stacks: Sequence[Stack]) -> Packed | None:
+        for id, stack in enumerate(stacks):
+            raw = None if all(stack.probabilities) else _scale(stack)
+            if not self._add_heads(id, stack, raw):
+                return None
+            described = self._described(id, stack, raw)
+            parts = _sentence_parts(stack, len(stacks) > 1)
+            self._packed.stacks.extend(
+                {**described, "name": encodable(n), "rows": r, "columns": c} for n, r, c in parts
+            )
+        return self._packed
+
+    def _add_heads(self, id: int, stack: Stack, raw: tuple[float, float] | None) -> bool:
+        """Whether there is room for the heads of this stack."""
+
+        def blob(head: Head) -> tuple[np.ndarray, bytes]:
+            return _raw_blob(head, *raw) if raw else _sparse_blob(head, self._above)
+
+        squeeze, pieces = zlib.compressobj(1), []
+        all_heads = (head for layer in stack.weights for head in layer.each_head())
+        for number, (overview, text) in enumerate(in_turn(blob, all_heads)):
+            layer, head = divmod(number, len(stack.heads))
+            self._packed.heads[f"head-{id}-{layer}-{head}"] = text
+            pieces.append(squeeze.compress(overview.tobytes()))
+            self._size += len(text)
+            if self._size > self._limit:
+                return False
+        overviews = base64.b64encode(b"".join([*pieces, squeeze.flush()]))
+        self._packed.overviews[f"overview-{id}"] = overviews
+        self._size += len(overviews)
+        return self._size <= self._limit
+
+    def _described(self, id: int, stack: Stack, raw: tuple[float, float] | None) -> dict[str, Any]:
         row_tokens, column_tokens = labels(stack)
-        described = {
+        shape = len(row_tokens), len(column_tokens)
+        cell = cell_size(shape)
+        kept_above = max((layer.above for layer in stack.weights), default=0.0)
+        return {
+            "id": id,
             "layers": stack.layers,
             "heads": stack.heads,
             "rowTokens": row_tokens,
@@ -41,20 +115,16 @@ def pack_weights(stacks: Sequence[Stack]) -> tuple[list[dict[str, Any]], bytes]:
             "start": stack.start,
             "offset": stack.offset,
             "wholeRows": stack.has_whole_rows,
-            "probabilities": all(stack.probabilities),
+            "probabilities": raw is None,
             # In the page's JSON, NaN becomes null.
             "scores": None if stack.scores is None else stack.scores.round(6).tolist(),
-            "first": first,
-            "base": base,
-            "steps": steps,
+            "above": max(self._above, kept_above),
+            "keptAbove": kept_above,
+            "cell": cell,
+            "cells": [-(-size // step) for size, step in zip(shape, cell, strict=True)],
+            "bytes": _bytes_of(shape[1]),
+            "raw": raw and {"base": raw[0], "steps": raw[1]},
         }
-        parts = _sentence_parts(stack, len(stacks) > 1)
-        packed += [
-            {**described, "name": encodable(n), "rows": r, "columns": c} for n, r, c in parts
-        ]
-        first += len(stack.layers) * len(stack.heads) * len(row_tokens) * len(column_tokens)
-    pieces.append(squeeze.flush())
-    return packed, base64.b64encode(b"".join(pieces))
 
 
 def _sentence_parts(
@@ -77,18 +147,82 @@ def _sentence_parts(
     return [(f"{title}All", rows, columns), *parts]
 
 
-def _scale(layers: Sequence[np.ndarray]) -> tuple[float, float]:
-    shown = [weights[showable(weights)] for weights in layers]
-    low = min((float(w.min()) for w in shown if w.size), default=0.0)
-    high = max((float(w.max()) for w in shown if w.size), default=0.0)
+def _bytes_of(columns: int) -> int:
+    """How many bytes name a column, or count those of a row."""
+    return 2 if columns <= NOT_A_NUMBER else 3
+
+
+def _sparse_blob(head: Head, above: float) -> tuple[np.ndarray, bytes]:
+    """A head's overview in shades, and its blob: counts, columns, weights and rests."""
+    if isinstance(head, Sparse):
+        sparse = head.part(0, above=above) if above > head.above else head
+    else:
+        sparse = keep_above(head[None, None], above)
+    rows, width = sparse.head(0), _bytes_of(sparse.shape[3])
+    columns = rows.columns.astype(np.int64)
+    steps = np.diff(columns, prepend=0)
+    first = rows.starts[:-1][rows.starts[1:] > rows.starts[:-1]]  # of each row that has any
+    steps[first] = columns[first]
+    planes = [
+        _planes(rows.starts[1:] - rows.starts[:-1], width),
+        _planes(steps, width),
+        _planes(_steps(rows.weights), 2),
+        _planes(_steps(rows.rest), 2),
+    ]
+    return _shades(sparse.overview[0, 0]), _squeezed(b"".join(planes))
+
+
+def _raw_blob(head: Head, base: float, steps: float) -> tuple[np.ndarray, bytes]:
+    """The same of a head whose values are no probabilities: all of them are there."""
+    values = as_dense(head)  # where some layers are no probabilities, all are shown like these
+    shown = showable(values)
+    # float64: in float32 0.00005 could round to either side.
+    q = np.rint((np.where(shown, values, base).astype(np.float64) - base) * steps)
+    most = max(float(q.max(initial=0)), 1.0)
+    overview = keep_above((np.where(shown, q, 0) / most)[None, None], 1.0).overview[0, 0]
+    q = np.where(shown, q, NOT_A_NUMBER)
+    return _shades(overview), _squeezed(_planes(q.reshape(-1), 2))
+
+
+def _planes(numbers: np.ndarray, width: int) -> bytes:
+    """All lowest bytes, then all second ones, and so on."""
+    in_bytes = numbers.astype("<u4").view(np.uint8).reshape(-1, 4)
+    found: bytes = in_bytes[:, :width].T.tobytes()
+    return found
+
+
+def _steps(weights: np.ndarray) -> np.ndarray:
+    """Numbers of at least 0 as steps of 0.0001."""
+    # float64: in float32 0.00005 could round to either side.
+    q = np.rint(np.nan_to_num(weights.astype(np.float64)) * _STEPS)
+    q = np.minimum(q, NOT_A_NUMBER - 1)
+    found: np.ndarray = np.where(np.isfinite(weights), q, NOT_A_NUMBER)
+    return found
+
+
+def _shades(overview: np.ndarray) -> np.ndarray:
+    """An overview as a page paints it: by the root, as small weights would hardly be seen."""
+    share = np.sqrt(np.clip(np.nan_to_num(overview.astype(np.float32)), 0, 1))
+    found: np.ndarray = np.rint(SHADES * share).astype(np.uint8)
+    return found
+
+
+def _squeezed(data: bytes) -> bytes:
+    return base64.b64encode(zlib.compress(data, 1))
+
+
+def _scale(stack: Stack) -> tuple[float, float]:
+    """The least of the raw values of a stack, and the steps for a difference of 1."""
+    low, high = np.inf, -np.inf
+    for layer in stack.weights:
+        for head in layer.each_head():
+            values = as_dense(head)
+            shown = values[showable(values)]
+            low = min(low, float(shown.min(initial=np.inf)))
+            high = max(high, float(shown.max(initial=-np.inf)))
+    if low > high:  # nothing is shown
+        return 0.0, float(_STEPS)
     largest = NOT_A_NUMBER - 1
     if low >= 0 and high <= largest / _STEPS:
         return 0.0, float(_STEPS)
     return low, min(float(_STEPS), largest / max(high - low, 1e-30))
-
-
-def _quantised(weights: np.ndarray, base: float, steps: float) -> np.ndarray:
-    shown = showable(weights)
-    # float64: in float32 0.00005 could round to either side.
-    q = np.rint((np.where(shown, weights, base).astype(np.float64) - base) * steps)
-    return np.where(shown, q, NOT_A_NUMBER).astype("<u2")

@@ -3,9 +3,9 @@
 A page is one file: it makes no request, so it draws with the network off and can be mailed. What
 it is made of besides its data is in `assets.py`.
 
-The weights are in the page once: rounded to 4 decimals as 16-bit integers, deflated, base64. All
-text is escaped for the place it is put in, and a Content-Security-Policy names the page's scripts
-by hash, so that nothing else can run.
+The weights are in the page once, head by head, behind its scripts: so it shows its first picture
+before the rest of the file is read (see `packing.py`). All text is escaped for the place it is put
+in, and a Content-Security-Policy names the page's scripts by hash, so that nothing else can run.
 """
 
 from __future__ import annotations
@@ -20,18 +20,16 @@ import orjson
 from activations.arguments import numbered
 from activations.attention.scores import SCORES
 from activations.attention.stack import Stack
-from activations.errors import ToolkitError
 from activations.text import html_text, printable
 from activations.views import assets
 from activations.views.choices import VIEWS
 from activations.views.colours import DARK, LIGHT, STRONG
 from activations.views.content import Caption
 from activations.views.names import capture_name
-from activations.views.packing import NOT_A_NUMBER, pack_weights
+from activations.views.packing import BUDGET, NOT_A_NUMBER, SHADES, pack
 
 _TITLE_TEXT = 40  # characters
 _LONG_TEXT = 400  # characters; a longer one is folded
-_LARGEST_PAGE = 400_000_000  # bytes; V8 drops a script of over 512 M characters without a message
 
 
 def page_name(view: str, model: str, document: str = "") -> str:
@@ -44,30 +42,32 @@ def heading(view: str) -> str:
 
 
 def build_pages(
-    views: Sequence[str], caption: Caption, stacks: Sequence[Stack], min_weight: float = 0.01
-) -> dict[str, bytes]:
-    """The whole HTML page, as UTF-8, for each of `views` (see `choices.VIEWS`).
+    views: Sequence[str],
+    caption: Caption,
+    stacks: Sequence[Stack],
+    min_weight: float = 0.01,
+    budget: int = BUDGET,
+) -> dict[str, list[bytes]]:
+    """The HTML page, as pieces of UTF-8, for each of `views` (see `choices.VIEWS`).
 
     `stacks` is what `activations.attention.weights.read_attention` returns; lines with a weight at
     or below `min_weight` are not drawn (the numbers stay in the page). Two pages made together link
-    heads to each other, so they belong in one folder. Raises `ToolkitError` when a page would be
-    too large for a browser.
+    heads to each other, so they belong in one folder, and share the pieces that hold the weights.
+    Small weights are left out where they would take more than `budget` bytes; the page says which.
+    Raises `ToolkitError` when a page would be too large for a browser.
     """
-    packed, blob = pack_weights(stacks)
-    if len(blob) > _LARGEST_PAGE:
-        raise ToolkitError(
-            f"the page would be too large to open ({len(blob) // 1_000_000} MB). Show a part of "
-            "it with --layers, --heads or --tokens."
-        )
+    packed = pack(stacks, budget)
     data: dict[str, Any] = {
         "capture": caption.capture,
         "minWeight": min_weight,
         "notANumber": NOT_A_NUMBER,
+        "shades": SHADES,
         "scores": SCORES,
         "colours": {"light": LIGHT, "dark": DARK, "strong": STRONG},
-        "stacks": packed,
+        "stacks": packed.stacks,
     }
-    fields = _caption_fields(caption, stacks) | {"weights": blob.decode("ascii")}
+    fields = _caption_fields(caption, stacks)
+    overviews, heads = _blobs(packed.overviews), _blobs(packed.heads)
     names = {view: page_name(view, caption.model, caption.document) for view in VIEWS}
     pages = {}
     for view in views:
@@ -76,12 +76,24 @@ def build_pages(
         data["name"] = names[view].removesuffix(".html")
         data["otherPage"] = names[other] if len(views) > 1 else None
         fields["title"] = html_text(_title(view, caption))
-        pages[view] = _fill_template(view, {**fields, "data": _json_in_html(data)})
+        start, scripts, end = _filled_template(view, {**fields, "data": _json_in_html(data)})
+        pages[view] = [start, *overviews, scripts, *heads, end]
     return pages
 
 
-def _fill_template(view: str, fields: Mapping[str, str]) -> bytes:
-    """The page: these fields, which are escaped, and the parts that are the same in all pages."""
+def _blobs(texts: Mapping[str, bytes]) -> list[bytes]:
+    """Elements of base64 text, which no policy has to name: browsers do not run them."""
+    return [
+        b'<script type="text/plain" id="%s">%s</script>\n' % (id.encode("ascii"), text)
+        for id, text in texts.items()
+    ]
+
+
+def _filled_template(view: str, fields: Mapping[str, str]) -> list[bytes]:
+    """The page: these fields, which are escaped, and the parts that are the same in all pages.
+
+    In three pieces, between which the overviews and the heads belong.
+    """
     style = assets.static_file("page.css")
     scripts = {
         "d3": assets.d3(),
@@ -89,7 +101,7 @@ def _fill_template(view: str, fields: Mapping[str, str]) -> bytes:
         "own_script": assets.own_script(),
         "bertviz_script": assets.bertviz_script(view),
     }
-    page = assets.page_template().substitute(
+    parts = dict(
         fields,
         view=view,
         heading=heading(view),
@@ -100,7 +112,7 @@ def _fill_template(view: str, fields: Mapping[str, str]) -> bytes:
         policy=_policy([*scripts.values()], style),
         **scripts,
     )
-    return page.encode("utf-8")
+    return [piece.substitute(parts).encode("utf-8") for piece in assets.page_templates()]
 
 
 # -------------------------------------------------------------------------- the words of a caption

@@ -11,6 +11,7 @@ from browser import random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from activations.attention.layer import Layer
 from activations.attention.scores import SCORES, with_scores
 from activations.attention.stack import Stack, take
 
@@ -20,9 +21,8 @@ def stack_of(
 ) -> Stack:
     """One layer of weights (heads, rows, columns); each letter is a token."""
     heads = tuple(range(len(weights)))
-    return Stack(
-        kind.capitalize(), kind, (0,), heads, (weights,), tuple(rows), tuple(columns or rows)
-    )
+    layers = (Layer.of(weights),)
+    return Stack(kind.capitalize(), kind, (0,), heads, layers, tuple(rows), tuple(columns or rows))
 
 
 def mean(values: list[float]) -> float:
@@ -54,7 +54,7 @@ def by_loops(matrix: list[list[float]], rows: str, columns: str, cross: bool) ->
 
 def expected(stack: Stack) -> np.ndarray:
     rows, columns = "".join(stack.rows), "".join(stack.columns)
-    heads = stack.weights[0].astype(np.float64).tolist()
+    heads = stack.weights[0].dense().astype(np.float64).tolist()
     return np.array([by_loops(matrix, rows, columns, stack.is_cross) for matrix in heads])
 
 
@@ -163,7 +163,8 @@ def test_pooled_rows_have_no_token_before_them() -> None:
     )
     found = scores_of(stack)
     assert np.isnan(found[:, :3]).all()
-    np.testing.assert_allclose(found[:, 3], stack.weights[0][:, :, 0].mean(axis=1), atol=1e-6)
+    first = stack.weights[0].dense()[:, :, 0]
+    np.testing.assert_allclose(found[:, 3], first.mean(axis=1), atol=1e-6)
 
 
 @pytest.mark.parametrize("odd", [-0.5, 1.5, 40.0])

@@ -44,8 +44,7 @@ def read(
         folder / "x.json", {**known, "attention_weights": noted, **header}, {"attention": outputs}
     )
     warnings: list[str] = []
-    with load(folder / "x.json") as document:
-        return read_attention(document, warnings.append), warnings
+    return read_attention(load(folder / "x.json"), warnings.append), warnings
 
 
 def test_layers_of_a_hybrid_keep_their_numbers(tmp_path: Path) -> None:
@@ -208,7 +207,7 @@ def test_parts_of_fewer_rows_than_columns(
     assert part.start == TOKENS.index(columns[0])
     first, column = TOKENS.index(rows[0]) - 6 + shape[0], TOKENS.index(columns[0]) - 6 + shape[1]
     np.testing.assert_array_equal(
-        part.weights[0],
+        part.weights[0].dense(),
         whole[0, :, first:, column:][:, : len(rows), : len(columns)],
     )
     assert not part.has_whole_rows
@@ -257,7 +256,7 @@ def test_tokens_that_the_document_does_not_name(
 def test_sinks_take_a_part_of_every_row(tmp_path: Path) -> None:
     (stack,), warnings = read(tmp_path, ("m.0.attn", 0, "self", weights(1, 2, 6, 6) / 2))
     assert (stack.layers, warnings) == ((0,), [])
-    np.testing.assert_allclose(stack.weights[0].sum(-1), 0.5, atol=1e-6)
+    np.testing.assert_allclose(stack.weights[0].dense().sum(-1), 0.5, atol=1e-6)
 
 
 # ------------------------------------------------------------------ where nothing says what is what
@@ -304,7 +303,8 @@ def test_weights_are_looked_for_in_what_other_programs_wrote(
         (stack,) = read_attention(document)
         rows = len(stack.rows)
         assert document.element_shapes("m.3.attn")[element] == (1, 4, rows, 4)
-    np.testing.assert_array_equal(stack.weights[0], WEIGHTS[0, :, 4 - rows :])
+        found = stack.weights[0].dense()
+    np.testing.assert_array_equal(found, WEIGHTS[0, :, 4 - rows :])
 
 
 def test_the_search_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:

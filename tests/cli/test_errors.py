@@ -92,7 +92,8 @@ UNDER: dict[str, tuple[str, Any]] = {
     "a full disk": ("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 1000)),
     # To root, as which tests may run, every folder is writable; see test_faults for real ones.
     "a folder that cannot be written": ("os.access", lambda path, mode: False),
-    "browsers that take little": ("activations.views.page._LARGEST_PAGE", 3),
+    "little memory": ("activations.session.estimate.free_memory", lambda: 1000),
+    "browsers that take little": ("activations.views.packing._LARGEST", 3),
 }
 
 

@@ -339,7 +339,7 @@ def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
     link = tmp_path / "link.json"
     real.write_text("old")
     link.symlink_to(real)
-    write_file(link, b"new")
+    write_file(link, [b"new"])
     assert link.is_symlink()
     assert real.read_text() == "new"
 

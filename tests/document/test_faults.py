@@ -67,7 +67,7 @@ def document(value: float, format: str = "json") -> Callable[[], None]:
 
 def files(value: int, *names: str) -> Callable[[], Any]:
     """Writes pages or figures as the view does; 100 kB each, more than is held back."""
-    contents = {name: name.encode() + b"%d" % value * 100_000 for name in names}
+    contents = {name: [name.encode(), b"%d" % value * 100_000] for name in names}
     return lambda: write_together(Path("out"), contents)
 
 

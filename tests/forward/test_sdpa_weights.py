@@ -15,6 +15,7 @@ from activations.errors import ToolkitError
 from activations.inputs.request import Request
 from activations.outputs.tree import at
 from activations.selection.answers import select
+from activations.selection.observation import WeightsSource
 from activations.session.opening import open_loaded
 from activations.session.options import Options
 from activations.session.run import BACKENDS, Capture, run
@@ -67,13 +68,13 @@ def test_only_the_chosen_layers_are_computed(monkeypatch: pytest.MonkeyPatch) ->
     from activations.forward import sdpa_weights
 
     computed: list[int] = []
-    own = sdpa_weights._eager_weights
+    own = sdpa_weights._call
 
     def counting(module: Any, *args: Any, **kwargs: Any) -> Any:
         computed.append(module.layer_idx)
         return own(module, *args, **kwargs)
 
-    monkeypatch.setattr(sdpa_weights, "_eager_weights", counting)
+    monkeypatch.setattr(sdpa_weights, "_call", counting)
     opened = open_loaded(tiny.model("llama"), tiny.tokenizer(), request=Request(TEXT))
     selection = select(opened.catalog, {"attention": "0"}, [1])
     run(opened, selection, Options(attn_implementation="sdpa"))
@@ -87,10 +88,8 @@ def test_the_attention_function_is_put_back_whatever_happens() -> None:
 
     own = ALL_ATTENTION_FUNCTIONS["sdpa"]
     model = tiny.model("llama")
-    with (
-        pytest.raises(ZeroDivisionError),
-        sdpa_weights(model, "sdpa", ["model.layers.0.self_attn"]),
-    ):
+    source = WeightsSource("model.layers.0.self_attn", 0, (1,), "self", 0)
+    with pytest.raises(ZeroDivisionError), sdpa_weights(model, "sdpa", [source]):
         assert ALL_ATTENTION_FUNCTIONS["sdpa"] is not own
         raise ZeroDivisionError
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is own

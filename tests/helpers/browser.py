@@ -19,6 +19,7 @@ import pytest
 from playwright.sync_api import Browser, Frame, Locator, Playwright, Route, expect
 
 import bertviz_head_model_view
+from activations.attention.layer import Layer as Weights
 from activations.attention.stack import Stack
 from activations.document.format import FORMAT
 from activations.document.writer import write_document
@@ -246,7 +247,14 @@ def stack_of(
     column_tokens = tuple(columns) or tuple(f"t{i}" for i in range(width))
     layers = tuple(range(len(weights)))
     return Stack(
-        "Self", "self", layers, tuple(range(heads)), weights, row_tokens, column_tokens, split
+        "Self",
+        "self",
+        layers,
+        tuple(range(heads)),
+        tuple(map(Weights.of, weights)),
+        row_tokens,
+        column_tokens,
+        split,
     )
 
 

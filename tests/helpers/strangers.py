@@ -6,14 +6,13 @@ with pages or with one line; nothing else is left behind, and nothing outside th
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import io
+import itertools
 import json
 import os
 import re
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,6 +21,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 from odd_documents import Sent
+from packed import head, inflated
 
 import bertviz_head_model_view
 from activations import load
@@ -228,17 +228,13 @@ def check_page(page: bytes) -> None:
     parser.close()
     assert parser.open == []
     data = json.loads(parser.scripts["page-data"], parse_constant=_not_json)
-    weights = zlib.decompress(base64.b64decode(parser.scripts["page-weights"]))
-    ends = [
-        stack["first"]
-        + len(stack["layers"])
-        * len(stack["heads"])
-        * len(stack["rowTokens"])
-        * len(stack["columnTokens"])
-        for stack in data["stacks"]
-    ]
-    assert len(weights) == 2 * max(ends)
-    assert all(stack["steps"] > 0 for stack in data["stacks"])
+    for entry in data["stacks"]:
+        rows, columns = entry["cells"]
+        layers, heads = len(entry["layers"]), len(entry["heads"])
+        shades = inflated(parser.scripts[f"overview-{entry['id']}"])
+        assert len(shades) == layers * heads * rows * columns
+        for layer, number in itertools.product(range(layers), range(heads)):
+            head(entry, parser.scripts[f"head-{entry['id']}-{layer}-{number}"])
 
 
 @contextlib.contextmanager

@@ -263,7 +263,7 @@ def test_both_views(case: Case, tmp_path: Path) -> None:
         if (weights := turned(document, entry)).ndim == 4
     }
     shown = [
-        (stack.kind, layer, weights.tobytes())
+        (stack.kind, layer, weights.dense().tobytes())
         for stack in stacks
         for layer, weights in zip(stack.layers, stack.weights, strict=True)
     ]

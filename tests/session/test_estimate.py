@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import tiny
 import tiny_media
+import torch
 
 from activations.document.format import document_size
 from activations.document.writer import estimated_size
+from activations.errors import ToolkitError
 from activations.forward.probe import observe
 from activations.inputs.media import read_audio, read_image
 from activations.inputs.request import Request
@@ -19,7 +21,7 @@ from activations.outputs.shapes import Count, Lengths, Shape, in_words
 from activations.selection.answers import select
 from activations.selection.catalog import CATEGORIES
 from activations.selection.observation import Module, Observation
-from activations.session.estimate import Estimate, expected_size
+from activations.session.estimate import Estimate, _check_memory, expected_size
 from activations.session.opening import OpenedModel, open_loaded, open_model
 from activations.session.options import Options
 from activations.session.run import Capture, run
@@ -40,7 +42,9 @@ def told_and_taken(
     options = options or Options()
     selection = select(opened.catalog, answers)
     counts = selection.counts(opened.catalog.observation)
-    expected = expected_size(opened.catalog.observation, counts, opened.lengths, format)
+    expected = expected_size(
+        opened.catalog.observation, counts, opened.lengths, format, options.keep_above
+    )
     made = run(opened, selection, options)
     made.save(path, format=format)
     return expected, made, document_size(path, format)
@@ -197,3 +201,50 @@ def test_sizes_that_follow_the_tokens_otherwise() -> None:
     seen = observe(tiny.model("reformer"))
     assert {"reformer.encoder.layers.0.attention", "reformer.encoder"} <= seen.unsure
     assert "lm_head" not in seen.unsure
+
+
+@pytest.mark.parametrize("format", ["json", "safetensors"])
+def test_what_is_kept_of_a_long_text(format: str, tmp_path: Path) -> None:
+    """Some 12 weights a row, of a model whose attention is peaked as that of trained ones."""
+    model = tiny.model("llama", max_position_embeddings=1024)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.q_proj.weight *= 30
+            layer.self_attn.k_proj.weight *= 30
+    request = Request(ids=tuple(5 + i * i % 80 for i in range(900)))
+    opened = open_loaded(model, tiny.tokenizer(), request=request)
+    options = Options(keep_above=0.01)
+    path = tmp_path / "x.json"
+    expected, _, taken = told_and_taken(opened, ANSWERS[0], path, options, format)
+    assert taken / 3 < expected.bytes < 3 * taken
+    whole = told_and_taken(opened, ANSWERS[0], tmp_path / "y.json", Options(), format)[0]
+    assert whole.weights == pytest.approx(3 * 4 * 900 * 900 * 4, rel=0.01)
+    assert expected.bytes < whole.bytes / 8
+    assert whole.kept < whole.weights / 20
+
+
+def absurd(memory: int, weights: int, bound: str = "about") -> list[str]:
+    told: list[str] = []
+    _check_memory(Estimate(memory, bound, memory, weights, 132_000_000), told.append)
+    return told
+
+
+def test_what_is_absurd_is_told_before_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("activations.session.estimate.free_memory", lambda: 8_000_000_000)
+    assert absurd(900_000_000, 900_000_000) == []
+    assert absurd(2_000_000_000, 100_000_000) == []
+    assert absurd(2_000_000_000, 2_000_000_000) == [
+        "the attention weights take about 2 GB. Keep only large weights (--keep-above 0.01: about "
+        "130 MB), or choose fewer --layers."
+    ]
+    with pytest.raises(ToolkitError) as error:
+        absurd(22_000_000_000, 22_000_000_000)
+    assert str(error.value) == (
+        "this capture needs about 22 GB of memory, and 8 GB are free. Keep only large weights "
+        "(--keep-above 0.01: about 130 MB), or choose fewer --layers."
+    )
+    with pytest.raises(ToolkitError, match=r"free\. Choose fewer --layers or modules\."):
+        absurd(22_000_000_000, 1_000_000_000, "at least")
+    assert len(absurd(22_000_000_000, 22_000_000_000, "up to")) == 1  # it may take less
+    monkeypatch.setattr("activations.session.estimate.free_memory", lambda: None)
+    assert len(absurd(22_000_000_000, 22_000_000_000)) == 1

@@ -401,7 +401,8 @@ def test_raw_scores_survive(tmp_path: Path, open_page: Open) -> None:
 
 def large_page(path: Path, view: str, weights: np.ndarray, min_weight: float = 0) -> Path:
     stacks = [stack_of(weights)]
-    path.write_bytes(build_pages([view], Caption("model", "prompt"), stacks, min_weight)[view])
+    pages = build_pages([view], Caption("model", "prompt"), stacks, min_weight)
+    path.write_bytes(b"".join(pages[view]))
     return path
 
 

@@ -350,7 +350,8 @@ def unescaped(monkeypatch: pytest.MonkeyPatch) -> None:
 def strange_page(path: Path, note: str, token: str = "a") -> Path:
     tokens = [token, "b", "c"]
     stack = stack_of(random_weights(0, 1, 3), rows=tokens, columns=tokens)
-    path.write_bytes(build_pages(["head"], Caption("model", "prompt", (note,)), [stack])["head"])
+    pages = build_pages(["head"], Caption("model", "prompt", (note,)), [stack])
+    path.write_bytes(b"".join(pages["head"]))
     return path
 
 

@@ -130,7 +130,8 @@ def test_any_text_leaves_one_frame(document: Document, texts: list[str]) -> None
     again = load(document.path)
     again.header |= {"model": model, "prompt": prompt, "tokens": tokens}
     shown = read_content(again, tokens_of)
-    page = build_pages(["head"], shown.caption, shown.stacks)["head"].decode("utf-8")
+    pages = build_pages(["head"], shown.caption, shown.stacks)
+    page = b"".join(pages["head"]).decode("utf-8")
     html = again._repr_html_()
     assert frame_of(html)["srcdoc"] == page
     html.encode("utf-8")

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import re
-import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -17,18 +16,24 @@ import pytest
 from browser import stack_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from packed import unpack
 from tokenizers.pre_tokenizers import ByteLevel
 
-from activations.attention.stack import Stack
 from activations.errors import ToolkitError
 from activations.text import is_seen, printable
-from activations.views import assets, page
+from activations.views import assets, packing
 from activations.views.content import Caption
-from activations.views.packing import NOT_A_NUMBER, pack_weights
+from activations.views.packing import NOT_A_NUMBER, pack
 from activations.views.page import build_pages, page_name
 from activations.views.tokens import readable
 
 patient = settings(deadline=None)  # the machine may be busy with a browser
+
+
+def made(*arguments: Any) -> dict[str, bytes]:
+    """The pages, each as one."""
+    return {view: b"".join(pieces) for view, pieces in build_pages(*arguments).items()}
+
 
 # ------------------------------------------------------------------------------------- file names
 
@@ -162,11 +167,9 @@ def test_any_text_stays_text(
 ) -> None:
     weights = np.full((1, len(tokens), len(tokens)), 1 / len(tokens))
     caption = Caption(model, prompt, (note,))
-    pages = build_pages(
-        ["head", "model"], caption, [stack_of(weights, rows=tokens, columns=tokens)]
-    )
+    pages = made(["head", "model"], caption, [stack_of(weights, rows=tokens, columns=tokens)])
     parsed = Parsed(pages[view])
-    plain = Parsed(build_pages([view], Caption("m", "p", ("n",)), [stack_of(weights)])[view])
+    plain = Parsed(made([view], Caption("m", "p", ("n",)), [stack_of(weights)])[view])
     assert [tag for tag, _ in parsed.elements] == [tag for tag, _ in plain.elements]
     assert parsed.by_id("prompt") == as_html_keeps_it(prompt)
     assert parsed.by_id("model") == as_html_keeps_it(model)
@@ -208,19 +211,19 @@ def test_any_text_stays_text(
     ],
 )
 def test_a_page_is_named_by_what_it_shows(caption: Caption, title: str) -> None:
-    pages = build_pages(["head", "model"], caption, [stack_of(np.ones((1, 1, 1)))])
+    pages = made(["head", "model"], caption, [stack_of(np.ones((1, 1, 1)))])
     for view, content in pages.items():
         assert Parsed(content).of("title") == [({}, f"Attention {view} view: {title}")]
 
 
 def test_nothing_in_a_page_points_outside() -> None:
-    page = build_pages(["head"], Caption("m", "p"), [stack_of(np.ones((1, 1, 1)))])["head"]
+    page = made(["head"], Caption("m", "p"), [stack_of(np.ones((1, 1, 1)))])["head"]
     for tag, attributes in Parsed(page).elements:
         assert not {"src", "href", "srcset", "action", "style", "onload"} & set(attributes), tag
 
 
 def test_a_page_too_large_to_open_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "_LARGEST_PAGE", 100)
+    monkeypatch.setattr(packing, "_LARGEST", 100)
     weights = np.random.default_rng(0).random((2, 20, 20))
     with pytest.raises(ToolkitError, match="--layers, --heads or --tokens"):
         build_pages(["head"], Caption("m", "p"), [stack_of(weights)])
@@ -243,20 +246,6 @@ def test_a_missing_library_is_named() -> None:
 # ---------------------------------------------------------------------------------------- weights
 
 
-def unpack(packed: list[dict[str, Any]], blob: bytes) -> list[list[np.ndarray]]:
-    """The weights of every entry, layer by layer, as the page restores them."""
-    numbers = np.frombuffer(zlib.decompress(base64.b64decode(blob)), "<u2")
-    found = []
-    for entry in packed:
-        rows, columns = len(entry["rowTokens"]), len(entry["columnTokens"])
-        shape = (len(entry["layers"]), len(entry["heads"]), rows, columns)
-        q = numbers[entry["first"] :][: np.prod(shape)].reshape(shape)
-        weights = np.where(q == NOT_A_NUMBER, np.nan, entry["base"] + q / entry["steps"])
-        (r0, r1), (c0, c1) = entry["rows"], entry["columns"]
-        found.append(list(weights[:, :, r0:r1, c0:c1]))
-    return found
-
-
 def same_weights(found: list[np.ndarray], expected: tuple[np.ndarray, ...], step: float) -> None:
     for ours, theirs in zip(found, expected, strict=True):
         finite = np.isfinite(theirs)
@@ -269,21 +258,22 @@ def test_weights_to_four_decimals() -> None:
     rng = np.random.default_rng(0)
     square = stack_of(*(rng.dirichlet(np.ones(9), (3, 9)).astype(np.float32) for _ in range(4)))
     oblong = stack_of(*(rng.dirichlet(np.ones(5), (2, 7)).astype(np.float32) for _ in range(2)))
-    packed, blob = pack_weights([square, oblong])
-    for found, made in zip(unpack(packed, blob), (square, oblong), strict=True):
-        same_weights(found, made.weights, 1e-4)
-        for ours, theirs in zip(found, made.weights, strict=True):
+    packed = pack([square, oblong])
+    for found, made in zip(unpack(packed), (square, oblong), strict=True):
+        weights = tuple(layer.dense() for layer in made.weights)
+        same_weights(found, weights, 1e-4)
+        for ours, theirs in zip(found, weights, strict=True):
             assert (ours.round(9) == theirs.astype(np.float64).round(4).round(9)).all()
 
 
 def test_the_ends_of_the_scale() -> None:
     exact = np.array([[[0.0, 1.0, 0.00004, 0.00006, 0.9999, 0.99996]]])
-    packed, blob = pack_weights([stack_of(exact)])
-    assert unpack(packed, blob)[0][0].tolist() == [[[0, 1, 0, 0.0001, 0.9999, 1]]]
+    packed = pack([stack_of(exact)])
+    assert unpack(packed)[0][0].tolist() == [[[0, 1, 0, 0.0001, 0.9999, 1]]]
     # In single precision these would be rounded to the other side.
     close = np.array([[[0.8393499851226807, 0.7901499867439270, 0.8534500002861023]]], np.float32)
-    packed, blob = pack_weights([stack_of(close)])
-    assert unpack(packed, blob)[0][0].tolist() == [[[0.8393, 0.7901, 0.8535]]]
+    packed = pack([stack_of(close)])
+    assert unpack(packed)[0][0].tolist() == [[[0.8393, 0.7901, 0.8535]]]
 
 
 @patient
@@ -301,24 +291,28 @@ def test_odd_ranges_are_kept_within_a_step(
     low: float, size: float, inside: list[float], odd: list[float]
 ) -> None:
     weights = np.array([[[low + size * part for part in inside] + odd]])
-    packed, blob = pack_weights([stack_of(weights)])
+    packed = pack([stack_of(weights)])
+    finite = weights[np.isfinite(weights)]
+    if odd and finite.min() >= 0 and finite.max() <= 1:  # a row of probabilities is whole or none
+        assert np.isnan(unpack(packed)[0][0]).all()
+        return
     span = np.nanmax(weights[np.isfinite(weights)]) - weights[np.isfinite(weights)].min()
     step = max(1e-4, span / (NOT_A_NUMBER - 1), weights[np.isfinite(weights)].max() / 65534)
-    (found,) = unpack(packed, blob)
+    (found,) = unpack(packed)
     same_weights(found, (weights,), 2 * step)
 
 
 def test_nothing_but_odd_values() -> None:
     weights = np.array([[[np.nan, np.inf], [-np.inf, np.nan]]])
-    packed, blob = pack_weights([stack_of(weights)])
-    assert np.isnan(unpack(packed, blob)[0][0]).all()
+    packed = pack([stack_of(weights)])
+    assert np.isnan(unpack(packed)[0][0]).all()
 
 
 @pytest.mark.parametrize("mask", [np.finfo(np.float32).min, np.finfo(np.float16).min, -np.inf])
 def test_masked_raw_scores_do_not_spoil_the_scale(mask: float) -> None:
     scores = np.array([[[3.25, mask], [-2.5, 0.125]]], dtype=np.float32)
-    packed, blob = pack_weights([stack_of(scores)])
-    found = unpack(packed, blob)[0][0]
+    packed = pack([stack_of(scores)])
+    found = unpack(packed)[0][0]
     np.testing.assert_allclose(found[0, [0, 1, 1], [0, 0, 1]], [3.25, -2.5, 0.125], atol=1e-4)
     assert np.isnan(found[0, 0, 1])
 
@@ -327,9 +321,10 @@ def test_sentence_pairs_share_the_weights() -> None:
     rng = np.random.default_rng(0)
     weights = [rng.dirichlet(np.ones(6), (2, 6)) for _ in range(2)]
     single, pair = stack_of(*weights), stack_of(*weights, split=2)
-    packed, blob = pack_weights([pair])
-    assert blob == pack_weights([single])[1]  # they travel once
-    assert [entry["name"] for entry in packed] == [
+    packed = pack([pair])
+    alone = pack([single])
+    assert (packed.heads, packed.overviews) == (alone.heads, alone.overviews)  # they travel once
+    assert [entry["name"] for entry in packed.stacks] == [
         "All",
         "Sentence A -> Sentence A",
         "Sentence B -> Sentence B",
@@ -338,29 +333,29 @@ def test_sentence_pairs_share_the_weights() -> None:
     ]
     a, b, every = slice(0, 2), slice(2, 6), slice(0, 6)
     parts = [(every, every), (a, a), (b, b), (a, b), (b, a)]
-    for found, (rows, columns) in zip(unpack(packed, blob), parts, strict=True):
+    for found, (rows, columns) in zip(unpack(packed), parts, strict=True):
         same_weights(found, tuple(w[:, rows, columns] for w in weights), 1e-4)
 
 
 def test_sentence_pairs_of_several_stacks_are_told_apart() -> None:
     made = stack_of(np.ones((2, 4, 4)), split=1)
     stacks = [
-        Stack(**{**vars(made), "name": name})
+        replace(made, name=name)
         for name in ("Self, layer 0, 2 heads of 4 x 4", "Self, layer 1, 2 heads of 4 x 4")
     ]
-    names = [entry["name"] for entry in pack_weights(stacks)[0]]
+    names = [entry["name"] for entry in pack(stacks).stacks]
     assert len(set(names)) == 10
     assert names[0] == "Self, layer 0, 2 heads of 4 x 4: All"
     assert names[9] == "Self, layer 1, 2 heads of 4 x 4: Sentence B -> Sentence A"
     # One that is no pair, beside one that is.
-    whole = Stack(**{**vars(made), "name": "Decoder", "split": None})
-    assert [entry["name"] for entry in pack_weights([made, whole])[0]][-1] == "Decoder"
+    whole = replace(made, name="Decoder", split=None)
+    assert pack([made, whole]).stacks[-1]["name"] == "Decoder"
 
 
 def test_the_numbers_of_layers_and_heads_travel() -> None:
     made = stack_of(np.ones((2, 1, 1)), np.ones((2, 1, 1)))
-    made = Stack(**{**vars(made), "layers": (3, 8), "heads": (1, 5)})
-    ((entry,), _) = pack_weights([made])
+    made = replace(made, layers=(3, 8), heads=(1, 5))
+    (entry,) = pack([made]).stacks
     assert (entry["layers"], entry["heads"]) == ((3, 8), (1, 5))
 
 
@@ -448,7 +443,7 @@ def test_virtual_tokens_are_shown_by_their_names() -> None:
     made = stack_of(
         np.ones((1, 2, 4)), rows=["Ġa", "b"], columns=["prefix 0", "prefix 1", "Ġa", "b"]
     )
-    ((entry,), _) = pack_weights([replace(made, start=-2)])
+    (entry,) = pack([replace(made, start=-2)]).stacks
     assert entry["columnTokens"] == ["prefix 0", "prefix 1", "·a", "b"]
     assert (entry["rowTokens"], entry["start"], entry["offset"]) == (["·a", "b"], -2, 2)
 

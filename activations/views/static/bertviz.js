@@ -2,13 +2,13 @@
 // What is shown now, and bertviz's code, which draws it. bertviz gets one stack of attention at a time
 // under the name it looks for (PYTHON_PARAMS).
 const Limits = {
-  atOnce: 250000, // lines a browser draws in a few seconds; more only when asked to
-  onRequest: 1000000,
-  weightsAtOnce: 10000000, // faint ones too: each is read
+  atOnce: 250000, // lines a browser draws in a few seconds
+  asLines: 64, // tokens a side; above, the model view shows matrices unless lines are asked for
 };
 
 const State = {
-  stack: null, // one of Page.stacks as it is shown
+  whole: null, // one of Page.stacks as it is looked at
+  stack: null, // the part of it whose lines are drawn: all of it, or a window of a long text
   average: false, // the mean over a layer's heads in their place
   withoutFirst: false, // the first token hidden
   least: Page.minWeight, // lines with this weight or less are not drawn
@@ -18,8 +18,7 @@ const State = {
   wanted: null,
   svg: null, // what bertviz has drawn
   reveals: false, // whether a head was just asked for and must be scrolled to
-  pictures: "", // what a head is in the model view: "lines", "matrices", or as there is room
-  everything: false, // all lines of what is shown were asked for, however many
+  pictures: "", // what a head is in the model view: "lines", "matrices", or as it fits
   // Called where a head is on its own, {layer, head} as positions, or none is: null.
   opened: () => {},
   switched: () => {}, // heads were switched on or off
@@ -31,7 +30,12 @@ const Bertviz = (() => {
   // it: keep bertviz's function and call it whenever something is to be drawn.
   let bertviz = null;
   window.require = { config() {} };
-  window.requirejs = (names, draw) => { bertviz = draw; };
+  const loaded = new Promise((done) => {
+    window.requirejs = (names, draw) => {
+      bertviz = draw;
+      done();
+    };
+  });
 
   // An array whose members are made when they are first read: only what is drawn takes memory.
   function lazy(length, make) {
@@ -92,5 +96,5 @@ const Bertviz = (() => {
     return vis;
   }
 
-  return { parameters, draw };
+  return { loaded, parameters, draw };
 })();

@@ -6,9 +6,7 @@ const HeadView = (() => {
     return [Math.max(State.stack.layers.indexOf(State.wanted?.layer ?? State.stack.layers[0]), 0)];
   }
 
-  // All lines were asked for of the layer that is shown; another may have far more.
   function show(wanted) {
-    if (wanted.layer !== State.wanted?.layer) State.everything = false;
     State.wanted = wanted;
     State.redraw();
   }
@@ -61,8 +59,12 @@ const HeadView = (() => {
 
   function switched(isStep) {
     markHeads(isStep);
+    drawBars();
     State.switched();
   }
+
+  const tokensOf = (side) => Array.from(State.svg.querySelectorAll(`#${side} > g:last-of-type > g`));
+  const drawBars = () => RowBars.draw(tokensOf("left"), State.svg.querySelector("#right"), layers()[0], heads());
 
   function markHeads(isStep = true) {
     const on = headsOn();
@@ -81,8 +83,8 @@ const HeadView = (() => {
     markHeads();
     const [square] = squares();
     State.svg.style.minWidth = `${State.stack.heads.length * square.getAttribute("width")}px`; // all of them
-    const of = (side) => Array.from(State.svg.querySelectorAll(`#${side} > g:last-of-type > g`));
-    Tokens.dress([of("left"), of("right")], () => ({ layer: layers()[0], heads: heads() }));
+    Tokens.dress([tokensOf("left"), tokensOf("right")], () => ({ layer: layers()[0], heads: heads() }));
+    drawBars();
   }
 
   function start() {

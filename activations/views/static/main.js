@@ -15,14 +15,14 @@
   function look(stack, wanted, { average, withoutFirst } = State, arrived = false) {
     base = stack;
     Object.assign(State, { average, withoutFirst, wanted });
-    State.stack = Weights.lookedAt(base, State);
+    State.whole = Weights.lookedAt(base, State);
+    State.stack = TextWindow.of(State.whole, 0, 0); // until it is drawn
     byId("average").checked = average;
     byId("average-label").hidden = base.heads.length < 2;
     byId("without-first").checked = withoutFirst;
     byId("without-first-label").hidden = !Weights.hasFirst(base);
     byId("filter").value = String(Page.stacks.indexOf(base));
     showThreshold();
-    State.everything = false;
     ScoreTable.fill(base, openHead, (head) => addressOf(head, false));
     show(arrived);
   }
@@ -52,41 +52,50 @@
   async function show(arrived = false) {
     const mine = ++showing;
     drawing = true;
-    if (!await drawAll(() => mine === showing)) return;
+    try {
+      if (!await drawAll(() => mine === showing)) return;
+    } catch (error) {
+      say(error);
+      return;
+    }
     drawing = false;
     remember(arrived);
+  }
+
+  function say(error) {
+    byId("status").textContent = `The weights in this page are damaged (${error}). Make the page again.`;
   }
 
   // Draw, only the strongest lines where there are too many, and say what is not drawn. Returns false
   // where something else was asked for meanwhile.
   async function drawAll(stillWanted) {
-    const { everything } = State;
     counts = null;
-    byId("status").textContent = everything ? "Drawing… this can take a while." : "Drawing…";
-    byId("choice").hidden = true;
+    byId("status").textContent = "Drawing…";
+    const layer = Math.max(State.whole.layers.indexOf(State.wanted?.layer ?? State.whole.layers[0]), 0);
+    State.stack = TextWindow.of(State.whole, layer, State.wanted?.heads?.[0] ?? 0);
+    TextWindow.describe(State.stack);
     await painted();
     const { stack, least } = State;
+    const isLong = TextWindow.isLong(State.whole);
+    const asPictures = view === ModelView && pictures() === "matrices";
+    byId("how").hidden = asPictures; // it is about lines
+    byId("pictures-label").hidden = view === HeadView || isLong; // then there is no choice
+    byId("pictures").value = asPictures ? "matrices" : "lines";
+    if (asPictures) {
+      State.opened(null);
+      if (!await ModelView.drawPictures(stillWanted)) return false;
+      byId("status").textContent = aboutPictures();
+      return true;
+    }
+    await Weights.open(stack, [...view.layers()], [...stack.heads.keys()]);
     const found = await Weights.histogram(stack, view.layers());
     if (!stillWanted()) return false;
     counts = found;
     const all = Weights.above(stack, counts, least);
-    const room = everything ? Infinity : Limits.atOnce;
-    const weights = counts.reduce((sum, count) => sum + count, 0);
-    const tooMany = all > room || (weights > Limits.weightsAtOnce && !everything);
-    const asPictures = view === ModelView && (tooMany || (pictures() === "matrices" && !everything));
-    byId("how").hidden = asPictures; // it is about lines
-    byId("pictures-label").hidden = view === HeadView || tooMany; // then there is no choice
-    byId("pictures").value = asPictures ? "matrices" : "lines";
-    if (asPictures) {
-      State.opened(null);
-      if (!await ModelView.drawPictures(counts, stillWanted)) return false;
-      byId("status").textContent = aboutPictures(tooMany, all > room ? counted(all, "line") : counted(weights, "weight"));
-    } else {
-      State.cut = all > room ? Weights.cutFor(stack, counts, room, least) : least;
-      if (!await draw() || !stillWanted()) return false;
-      countLines();
-    }
-    if (view === ModelView ? tooMany : all > room) offer(all);
+    State.cut = all > Limits.atOnce ? Weights.cutFor(stack, counts, Limits.atOnce, least) : least;
+    if (!await draw() || !stillWanted()) return false;
+    HeadDetail.outline();
+    countLines();
     return true;
   }
 
@@ -100,10 +109,13 @@
   }
   State.switched = () => countLines();
 
-  const pictures = () => State.pictures || (narrow.matches ? "matrices" : "lines");
+  const longest = () => Math.max(...[State.whole.rows, State.whole.columns].map(([from, to]) => to - from));
+  const areTooMany = () => longest() > Limits.asLines;
+  const pictures = () => (TextWindow.isLong(State.whole) ? "matrices"
+    : State.pictures || (narrow.matches || areTooMany() ? "matrices" : "lines"));
 
-  function aboutPictures(tooMany, many) {
-    const why = tooMany ? `${many} are too many to draw at once, so each`
+  function aboutPictures() {
+    const why = areTooMany() ? `${grouped(longest())} tokens are too many for lines of all heads, so each`
       : State.pictures ? "Each" : "The window is narrow, so each";
     return `${why} picture shows the weights of a head as a matrix: rows attend, columns are attended to. ` +
       "Click one to see its lines.";
@@ -112,22 +124,8 @@
   function aboutLines(all, drawn) {
     const faint = `Lines with a weight of ${decimals(State.cut)} or less are not drawn.`;
     const raw = base.probabilities ? "" : " The values are raw scores, not weights between 0 and 1; only values above 0 are drawn as lines.";
-    return `${Lines.sentence(drawn, all)} ${faint}${raw}`;
-  }
-
-  function offer(all) {
-    const choice = byId("choice");
-    choice.hidden = false;
-    if (all > Limits.onRequest) {
-      choice.replaceChildren("All of them would freeze the browser. To see the weaker ones, make a page of " +
-        "fewer layers, heads or tokens (--layers, --heads, --tokens).");
-      return;
-    }
-    choice.replaceChildren(
-      button(`Draw all ${grouped(all)} lines${view === HeadView ? " of this layer" : ""}`, () => {
-        State.everything = true;
-        show();
-      }), all > Limits.atOnce ? "(this can take half a minute)" : "(this can take a few seconds)");
+    const range = TextWindow.isLong(State.whole) ? " Of a long text, only lines inside a window are drawn; the matrix shows all of it." : "";
+    return `${Lines.sentence(drawn, all)} ${faint}${raw}${range}`;
   }
 
   // ------------------------------------------------------------------------------ one head on its own
@@ -140,7 +138,7 @@
     const line = byId("opened");
     line.replaceChildren();
     Tokens.forget();
-    HeadDetail.show(stack, place?.layer ?? null, place?.head ?? null);
+    HeadDetail.show(State.whole, place?.layer ?? null, place?.head ?? null).catch(say);
     if (place) {
       const title = HeadDetail.title(stack, place.layer, place.head);
       line.append(...(Page.otherPage ? [`${title}: see it `, linkTo(place), "."] : [title]));
@@ -150,6 +148,12 @@
     if (!drawing) remember(!isStep);
   };
   State.redraw = () => show();
+
+  // The window of a long text was moved: only what it shows is drawn again.
+  async function moved() {
+    await (view === ModelView && byId("thumbnails") ? ModelView.reopen() : show(true));
+    remember(true);
+  }
 
   // A link to the same head in the other view's file, in the same folder.
   function linkTo(place) {
@@ -169,6 +173,7 @@
     if (State.withoutFirst) parts.set("first", "hidden");
     if (State.least !== Page.minWeight) parts.set("above", decimals(State.least));
     if (State.pictures) parts.set("pictures", State.pictures);
+    for (const [key, number] of Object.entries(TextWindow.address(stack))) parts.set(key, number);
     if (Theme.chosen() !== "system") parts.set("theme", Theme.chosen());
     return [...parts].map(([key, value]) => `${key}=${value}`).join("&");
   }
@@ -203,14 +208,34 @@
     State.least = above >= 0 ? above : Page.minWeight;
     State.pictures = ["lines", "matrices"].find((each) => each === asked.get("pictures")) ?? "";
     State.reveals = true;
+    const withoutFirst = asked.get("first") === "hidden" && Weights.hasFirst(stack);
+    const looked = Weights.lookedAt(stack, { average, withoutFirst });
+    const row = /^\d+$/.test(asked.get("row") ?? "") ? Number(asked.get("row")) : null;
+    const [firstRow, lastRow] = [looked.rows[0], looked.rows[1] - 1].map((r) => Weights.positionOf(looked, "row", r));
+    const hasRow = row !== null && row >= firstRow && row <= lastRow;
+    TextWindow.arrive(looked, hasRow ? row : null, Number(asked.get("rows")));
     const found = {
       attention: stack === Page.stacks[Number(asked.get("attention"))],
       layer: layer >= 0,
       head: head >= 0 || average,
+      row: hasRow,
     };
     byId("address-note").textContent = addressNote(asked, Object.keys(found).filter((key) => asked.get(key) && !found[key]));
-    const withoutFirst = asked.get("first") === "hidden" && Weights.hasFirst(stack);
-    look(stack, layer < 0 ? null : { layer: stack.layers[layer], heads }, { average, withoutFirst }, true);
+    document.body.classList.toggle("long", TextWindow.isLong(stack));
+    let opened = layer < 0 ? null : { layer: stack.layers[layer], heads };
+    if (TextWindow.isLong(stack) && view === HeadView && !average && !heads) opened = first(stack, layer);
+    look(stack, opened, { average, withoutFirst }, true);
+  }
+
+  // The head to begin with where lines of all heads would say little: the one with the highest score (of
+  // this layer, if one was asked for).
+  function first(stack, asked) {
+    const scores = ["previous_token", "induction", "same_token"].map((name) => Page.scores.indexOf(name));
+    const heads = stack.layers.flatMap((_, layer) => stack.heads.map((_, head) => ({ layer, head })))
+      .filter(({ layer }) => asked < 0 || layer === asked);
+    const highest = ({ layer, head }) => Math.max(...scores.map((k) => stack.scores?.[layer][head][k] ?? 0));
+    const best = heads.reduce((a, b) => (highest(b) > highest(a) ? b : a));
+    return { layer: stack.layers[best.layer], heads: [best.head] };
   }
 
   // What to say about an address that was not meant for this page: all pages of one model have the same
@@ -246,7 +271,6 @@
   function startPictures() {
     byId("pictures").addEventListener("change", () => {
       State.pictures = byId("pictures").value;
-      State.everything = false;
       show();
     });
   }
@@ -275,7 +299,7 @@
   }
 
   // The slider goes by the root of the weight: most weights are small.
-  const highest = () => (base.probabilities ? 1 : Math.max(base.base + 65534 / base.steps, 0));
+  const highest = () => (base.raw ? Math.max(base.raw.base + 65534 / base.raw.steps, 0) : 1);
 
   function showThreshold() {
     const slider = byId("threshold");
@@ -290,7 +314,6 @@
     let waiting = 0;
     slider.addEventListener("input", () => {
       State.least = highest() * (slider.value / 100) ** 2;
-      State.everything = false;
       showThreshold();
       clearTimeout(waiting);
       waiting = setTimeout(() => show(), 60); // not for every step on the way
@@ -326,15 +349,17 @@
 
   async function start() {
     try {
+      await Bertviz.loaded; // its script comes after this one
       await Weights.restore();
     } catch (error) {
-      byId("status").textContent = `The weights in this page are damaged (${error}). Make the page again.`;
+      say(error);
       return;
     }
     startFilter();
     startPictures();
     startAverageAndFirstToken();
     startThreshold();
+    TextWindow.start(moved);
     startSaving();
     view.start();
     HeadDetail.start();
@@ -346,5 +371,5 @@
     narrow.addEventListener("change", () => { if (view === ModelView) show(); });
   }
 
-  addEventListener("DOMContentLoaded", start);
+  start(); // all elements are there, and the weights that are needed are waited for
 })();

@@ -112,16 +112,15 @@ const ModelView = (() => {
   // ------------------------------------------------------- small pictures instead of all the lines
 
   // Returns false where something else was asked for meanwhile.
-  async function drawPictures(counts, stillWanted) {
+  async function drawPictures(stillWanted) {
     Lines.forget();
-    const { stack } = State;
-    const full = Weights.full(stack, counts);
+    const { whole: stack } = State;
     const toggle = (from, layer, head) => {
-      if (from !== State.stack) return; // a picture of what was shown before
+      if (from !== State.whole) return; // a picture of what was shown before
       if (byId("vis") && isWanted(layer, head)) closeAlone();
       else ModelView.open(layer, head);
     };
-    if (!await Thumbnails.draw(byId("drawing"), stack, full, toggle, stillWanted)) return false;
+    if (!await Thumbnails.draw(byId("drawing"), stack, toggle, stillWanted)) return false;
     const layer = stack.layers.indexOf(State.wanted?.layer);
     if (State.wanted?.heads && layer >= 0) await openAlone(layer, State.wanted.heads[0]);
     State.reveals = false;
@@ -139,7 +138,10 @@ const ModelView = (() => {
 
   // The lines of one head, which bertviz draws as what it opens.
   async function openAlone(layer, head) {
-    const [mine, stack] = [++opening, State.stack];
+    const mine = ++opening;
+    const stack = State.stack = TextWindow.of(State.whole, layer, head);
+    TextWindow.describe(stack);
+    await Weights.open(stack, [layer], [head]);
     const counts = await Weights.histogram(stack, [layer], [head]);
     if (mine !== opening || stack !== State.stack || !byId("thumbnails")) return;
     State.cut = Weights.cutFor(stack, counts, Limits.atOnce, State.least);
@@ -153,11 +155,18 @@ const ModelView = (() => {
     State.wanted = { layer: stack.layers[layer], heads: [head] };
     State.opened({ layer, head });
     const [all, drawn] = [State.least, State.cut].map((cut) => Weights.above(stack, counts, cut));
+    HeadDetail.outline();
     if (drawn < all) byId("opened").append(` ${Lines.sentence(drawn, all, "its ")}`);
     if (!await Lines.make(State.cut)) return;
     dressDetail(layer, head);
     revealAsked(vis, 0);
   }
 
-  return { start, layers, heads, dress, finish, open, drawPictures };
+  // The window of a long text was moved.
+  function reopen() {
+    const { whole, wanted } = State;
+    return wanted?.heads && openAlone(whole.layers.indexOf(wanted.layer), wanted.heads[0]);
+  }
+
+  return { start, layers, heads, dress, finish, open, drawPictures, reopen };
 })();

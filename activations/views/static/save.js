@@ -113,14 +113,42 @@ const Save = (() => {
     download(`${name}.${format}`, blob);
   }
 
-  // A matrix with its tokens, each after its position: so names are unique, and no spreadsheet takes one
-  // for a formula. Virtual tokens before the text are numbered by their names.
-  function csv({ matrix, rowTokens, columnTokens, rowStart, columnStart }) {
+  // A canvas of the page as one picture.
+  function canvas(shown, caption) {
+    const { width, height } = shown.getBoundingClientRect();
+    const image = svgElement("image", { x: 0, y: 0, width, height, href: shown.toDataURL() });
+    return compose([-8, -8, width + 16, height + 16], "none", [image], caption);
+  }
+
+  const WIDE = 512; // tokens a side; of a longer text a table lists the weights that are there
+
+  // A matrix with its tokens as {text, what}. Each token stands after its position: so names are unique,
+  // and no spreadsheet takes one for a formula. Virtual tokens before the text are numbered by their names.
+  function csv(picture) {
+    const { rowTokens, columnTokens, rowStart, columnStart } = picture;
     const field = (text) => `"${text.replaceAll('"', '""')}"`;
     const named = (tokens, start) => tokens.map((token, i) => field(start + i < 0 ? token : `${start + i} ${token}`));
-    const rows = named(rowTokens, rowStart);
+    const [rows, columns] = [named(rowTokens, rowStart), named(columnTokens, columnStart)];
+    if (Math.max(rows.length, columns.length) > WIDE) return listed(picture, rows, columns);
+    const matrix = picture.matrix ?? Weights.matrix(picture.stack, picture.layer, picture.head, NaN);
     const lines = matrix.map((row, r) => [rows[r], ...row.map((w) => (Number.isNaN(w) ? "" : decimals(w)))].join(","));
-    return [["", ...named(columnTokens, columnStart)].join(","), ...lines, ""].join("\r\n");
+    return {
+      text: [["", ...columns].join(","), ...lines, ""].join("\r\n"),
+      what: `${rows.length} x ${columns.length} weights`,
+    };
+  }
+
+  // A line for each weight that the page has.
+  function listed({ stack, layer, head }, rows, columns) {
+    const lines = ["from,to,weight"];
+    for (let r = stack.rows[0]; r < stack.rows[1]; r++) {
+      const found = Weights.row(stack, layer, head, r);
+      found.columns.forEach((c, i) => {
+        const weight = found.q[i] === Page.notANumber ? "" : decimals(Weights.value(stack, found.q[i]));
+        lines.push(`${rows[r - stack.rows[0]]},${columns[c - stack.columns[0]]},${weight}`);
+      });
+    }
+    return { text: [...lines, ""].join("\r\n"), what: `the ${grouped(lines.length - 1)} weights above ${stack.above}` };
   }
 
   // Whether the text is on the clipboard now.
@@ -145,5 +173,5 @@ const Save = (() => {
     return done;
   }
 
-  return { standalone, table, picture, nameOf, csv, copy, download };
+  return { standalone, table, canvas, picture, nameOf, csv, copy, download };
 })();

@@ -1,13 +1,10 @@
 "use strict";
-// Every head as one small picture of its matrix of weights, on a canvas: an overview, also for a model
-// view with more lines than a browser draws. A head's lines are drawn when it is opened.
+// Every head as one small picture of its overview, on a canvas. A head's own weights are not needed for
+// it: they are unpacked when it is opened.
 const Thumbnails = (() => {
-  const LARGEST = 64; // pixels a side; of a longer text several tokens share one
-
-  // Draw all heads of a stack into `root`, `full` being the step of full colour. When a picture is
-  // chosen, `open(stack, layer, head)` is called with positions in the stack's lists. Returns false when
-  // `stillWanted()` no longer holds.
-  async function draw(root, stack, full, open, stillWanted) {
+  // Draw all heads of a stack into `root`. When a picture is chosen, `open(stack, layer, head)` is called
+  // with positions in the stack's lists. Returns false when `stillWanted()` no longer holds.
+  async function draw(root, stack, open, stillWanted) {
     const table = element("div", { id: "thumbnails" });
     table.style.gridTemplateColumns = `auto repeat(${stack.heads.length}, minmax(24px, 112px))`;
     root.replaceChildren(table);
@@ -17,7 +14,7 @@ const Thumbnails = (() => {
     for (let layer = 0; layer < stack.layers.length; layer++) {
       label(stack.layers[layer], "layer");
       for (let head = 0; head < stack.heads.length; head++) {
-        table.append(picture(stack, layer, head, full, open));
+        table.append(picture(stack, layer, head, open));
       }
       await nextTask();
       if (!stillWanted()) return false;
@@ -26,36 +23,21 @@ const Thumbnails = (() => {
     return true;
   }
 
-  function picture(stack, layer, head, full, open) {
+  function picture(stack, layer, head, open) {
     const name = HeadDetail.title(stack, layer, head);
-    return button(paint(stack, layer, head, full), () => open(stack, layer, head), {
+    return button(paint(stack, layer, head), () => open(stack, layer, head), {
       "aria-label": name, "aria-pressed": "false", title: name,
     });
   }
 
-  // Rows attend, columns are attended to; the stronger the weight, the stronger the colour. Of the
-  // weights that share a pixel the strongest is shown: single strong ones are what one looks for.
-  function paint(stack, layer, head, full) {
-    const [rows, columns] = [stack.rows, stack.columns].map(([from, to]) => to - from);
-    const step = Math.ceil(Math.max(rows, columns) / LARGEST);
+  // Rows attend, columns are attended to; the stronger the weight, the stronger the colour.
+  function paint(stack, layer, head) {
+    const { shades, rows, columns } = Weights.overview(stack, layer, head);
     const canvas = element("canvas");
-    canvas.width = Math.ceil(columns / step);
-    canvas.height = Math.ceil(rows / step);
-    const strongest = new Uint16Array(canvas.width * canvas.height);
-    let row = 0;
-    Weights.eachRow(stack, layer, head, (steps) => {
-      const start = Math.floor(row++ / step) * canvas.width;
-      for (let c = 0; c < steps.length; c++) {
-        const at = start + Math.floor(c / step);
-        if (steps[c] > strongest[at] && steps[c] !== Page.notANumber) strongest[at] = steps[c];
-      }
-    });
+    [canvas.width, canvas.height] = [columns, rows];
     const { r, g, b } = d3.color(d3.schemeCategory10[stack.layers[layer] % 10]);
-    const image = new ImageData(canvas.width, canvas.height);
-    strongest.forEach((q, i) => { // by the root: weights of a few percent would hardly be seen
-      const share = Math.max(0, Weights.value(stack, q)) / Weights.value(stack, full);
-      image.data.set([r, g, b, Math.min(255, Math.round(255 * Math.sqrt(share)))], 4 * i);
-    });
+    const image = new ImageData(columns, rows);
+    shades.forEach((shade, i) => image.data.set([r, g, b, Math.round((255 * shade) / Page.shades)], 4 * i));
     canvas.getContext("2d").putImageData(image, 0, 0);
     return canvas;
   }

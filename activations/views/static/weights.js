@@ -1,23 +1,175 @@
 "use strict";
-// The attention weights of the page: 16-bit steps, unpacked once, turned into numbers where they are shown.
+// The attention weights of the page. The overviews of all heads are there at once; a head's weights are
+// unpacked when it is opened, as 16-bit steps, and turned into numbers where they are shown.
 const Page = JSON.parse(byId("page-data").textContent);
 
 const Weights = (() => {
+  const ALL_DECIMALS = 0.00005; // weights up to this are 0 to 4 decimals
   const AVERAGE = "average"; // the one head of a stack whose heads are averaged
   const LEAST_REST = 0.001; // of a row without its first token; less has too few digits to be shown
-  let quantised; // Uint16Array of all stacks, layer by layer, (heads, rows, columns) each
+  const MOST_KEPT = 12000000; // weights of opened heads that stay in memory, at 4 bytes each
 
-  async function restore() {
-    const packed = byId("page-weights");
-    const text = atob(packed.textContent);
-    packed.textContent = ""; // no longer needed, and large
-    const bytes = new Uint8Array(text.length);
-    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  // ----------------------------------------------------------------------------------- unpacking
+
+  // The bytes of a blob. The rest of a large page arrives while its first picture is shown already.
+  async function blob(id) {
+    while (document.readyState === "loading" && !byId(id)?.nextSibling) await new Promise((done) => setTimeout(done, 20));
+    const text = byId(id).textContent;
+    const bytes = Uint8Array.fromBase64 ? Uint8Array.fromBase64(text) : Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-    quantised = new Uint16Array(await new Response(stream).arrayBuffer()); // little-endian, as all browsers are
+    return new Uint8Array(await new Response(stream).arrayBuffer());
   }
 
+  // Numbers out of planes of bytes: all lowest bytes come first.
+  class Planes {
+    constructor(bytes) {
+      this.bytes = bytes;
+      this.at = 0;
+    }
+
+    next(count, width) {
+      const found = width > 2 ? new Uint32Array(count) : new Uint16Array(count);
+      for (let plane = 0; plane < width; plane++) {
+        for (let i = 0; i < count; i++) found[i] += this.bytes[this.at + i] << (8 * plane);
+        this.at += count;
+      }
+      return found;
+    }
+  }
+
+  // A head: row r has entries starts[r] to starts[r + 1] of columns and q, which are steps of weights;
+  // `rest` is what was left out of each row, in steps, Page.notANumber where it is no number.
+  function sparseHead(bytes, stack) {
+    const rows = stack.rowTokens.length;
+    const planes = new Planes(bytes);
+    const starts = new Uint32Array(rows + 1);
+    planes.next(rows, stack.bytes).forEach((count, r) => { starts[r + 1] = starts[r] + count; });
+    const columns = planes.next(starts[rows], stack.bytes);
+    for (let r = 0; r < rows; r++) {
+      for (let i = starts[r] + 1; i < starts[r + 1]; i++) columns[i] += columns[i - 1];
+    }
+    return { starts, columns, q: planes.next(starts[rows], 2), rest: planes.next(rows, 2) };
+  }
+
+  // Values that are no probabilities are all there.
+  function rawHead(bytes, stack) {
+    const [rows, columns] = [stack.rowTokens.length, stack.columnTokens.length];
+    return {
+      starts: Uint32Array.from({ length: rows + 1 }, (_, r) => r * columns),
+      columns: (stack.bytes > 2 ? Uint32Array : Uint16Array).from({ length: rows * columns }, (_, i) => i % columns),
+      q: new Planes(bytes).next(rows * columns, 2),
+      rest: new Uint16Array(rows),
+    };
+  }
+
+  // The mean over the heads of a layer, of those whose row is a number: the union of their columns.
+  function averaged(heads, stack) {
+    const [rows, width] = [stack.rowTokens.length, stack.columnTokens.length];
+    const [sums, counts] = [new Float64Array(width), new Uint16Array(width)];
+    const found = { starts: new Uint32Array(rows + 1), columns: [], q: [], rest: new Uint16Array(rows) };
+    for (let r = 0; r < rows; r++) {
+      const sound = heads.filter(({ rest }) => rest[r] !== Page.notANumber);
+      const columns = new Set();
+      for (const { starts, columns: own, q } of sound) {
+        for (let i = starts[r]; i < starts[r + 1]; i++) {
+          if (q[i] === Page.notANumber) continue;
+          columns.add(own[i]);
+          sums[own[i]] += q[i];
+          counts[own[i]]++;
+        }
+      }
+      for (const c of [...columns].sort((a, b) => a - b)) {
+        found.columns.push(c);
+        found.q.push(Math.round(sums[c] / (stack.raw ? counts[c] : sound.length)));
+        sums[c] = counts[c] = 0;
+      }
+      found.starts[r + 1] = found.q.length;
+      found.rest[r] = sound.length ? Math.round(sound.reduce((sum, { rest }) => sum + rest[r], 0) / sound.length) : Page.notANumber;
+    }
+    return found;
+  }
+
+  const kept = new Map(); // opened heads by their names, the last one opened at the end
+
+  const nameOf = (stack, layer, head) => `head-${stack.id}-${layer}-${head}`;
+
+  async function opened(stack, layer, head) {
+    const name = nameOf(stack, layer, head);
+    if (!kept.has(name)) {
+      const bytes = await blob(name);
+      kept.set(name, stack.raw ? rawHead(bytes, stack) : sparseHead(bytes, stack));
+    }
+    const found = kept.get(name);
+    kept.delete(name); // and to the end
+    kept.set(name, found);
+    return found;
+  }
+
+  // Unpack these heads (positions), so that the functions below can read them. Raises where the page is
+  // damaged.
+  async function open(stack, layers, heads) {
+    const whole = stack.of ?? stack;
+    const names = new Set();
+    for (const layer of layers) {
+      const wanted = stack.average ? [...whole.heads.keys()] : heads;
+      const found = [];
+      for (const head of wanted) {
+        found.push(await opened(whole, layer, head));
+        names.add(nameOf(whole, layer, head));
+      }
+      if (!stack.average) continue;
+      const name = nameOf(whole, layer, AVERAGE);
+      if (!kept.has(name)) kept.set(name, averaged(found, whole));
+      names.add(name);
+    }
+    let size = [...kept.values()].reduce((sum, { q }) => sum + q.length, 0);
+    for (const [name, { q }] of kept) {
+      if (size <= MOST_KEPT) break;
+      if (names.has(name)) continue;
+      size -= q.length;
+      kept.delete(name);
+    }
+  }
+
+  const headOf = (stack, layer, head) => kept.get(nameOf(stack, layer, stack.average ? AVERAGE : head));
+
+  // ----------------------------------------------------------------------------------- overviews
+
+  const overviews = new Map();
+
+  async function restore() {
+    for (const { id } of Page.stacks) {
+      if (!overviews.has(id)) overviews.set(id, await blob(`overview-${id}`));
+    }
+  }
+
+  // The largest weight of each cell of a head, 0 to Page.shades by the root, for the rows and columns that
+  // the stack shows: {shades, rows, columns}.
+  function overview(stack, layer, head) {
+    const whole = stack.of ?? stack;
+    const all = overviews.get(stack.id);
+    const [height, width] = stack.cells;
+    const [top, bottom] = cellsOf(stack.rows, stack.cell[0]);
+    const [left, right] = cellsOf(stack.columns, stack.cell[1]);
+    const [rows, columns] = [bottom - top, right - left];
+    const heads = stack.average ? [...whole.heads.keys()] : [head];
+    const sums = new Float32Array(rows * columns);
+    for (const h of heads) {
+      const first = (layer * whole.heads.length + h) * height * width;
+      for (let r = 0; r < rows; r++) {
+        const row = first + (top + r) * width + left;
+        for (let c = 0; c < columns; c++) sums[r * columns + c] += all[row + c] ** 2;
+      }
+    }
+    return { shades: sums.map((sum) => Math.sqrt(sum / heads.length)), rows, columns };
+  }
+
+  const cellsOf = ([from, to], cell) => [Math.floor(from / cell), Math.ceil(to / cell)];
+
   // ------------------------------------------------------------------------- ways of looking at it
+
+  // The position in the text of a row or a column; below 0 for virtual tokens before the text.
+  const positionOf = (stack, side, i) => stack.start + i + (side === "row" ? stack.offset ?? 0 : 0);
 
   // Whether the first token of the text is here, and leaves something when it is hidden.
   function hasFirst(stack) {
@@ -45,78 +197,66 @@ const Weights = (() => {
 
   // ------------------------------------------------------------------------------------- reading
 
+  const base = (stack) => stack.raw?.base ?? 0;
+  const steps = (stack) => stack.raw?.steps ?? 10000;
+
   // The weight that a step stands for. NaN and infinities count as nothing: no line, no shade.
-  const value = (stack, q) => (q === Page.notANumber ? 0 : stack.base + q / stack.steps);
+  const value = (stack, q) => (q === Page.notANumber ? 0 : base(stack) + q / steps(stack));
 
-  // A whole row of a head as it is stored.
-  function stored(stack, layer, head, row) {
-    const [rows, columns] = [stack.rowTokens.length, stack.columnTokens.length];
-    const first = stack.first + (layer * stack.of.heads.length + head) * rows * columns;
-    return quantised.subarray(first + row * columns, first + (row + 1) * columns);
-  }
-
-  // The mean over all heads of a layer, of those that are numbers.
-  function averaged(stack, layer, row) {
-    const columns = stack.columnTokens.length;
-    const [sums, counts] = [new Float64Array(columns), new Uint16Array(columns)];
-    for (let head = 0; head < stack.of.heads.length; head++) {
-      const steps = stored(stack, layer, head, row);
-      for (let i = 0; i < columns; i++) {
-        if (steps[i] === Page.notANumber) continue;
-        sums[i] += steps[i];
-        counts[i]++;
-      }
+  // Of one row that the stack shows (a position in rowTokens), the weights in its columns: {columns, q,
+  // rest}. columns are positions in columnTokens; q and rest are steps, rest what was left out.
+  function row(stack, layer, head, r) {
+    const { starts, columns, q, rest } = headOf(stack, layer, head);
+    const found = { columns: [], q: [], rest: rest[r], isNumber: rest[r] !== Page.notANumber };
+    const scale = stack.withoutFirst ? scaleOf(stack, columns, q, starts[r], starts[r + 1], rest[r]) : 1;
+    if (scale !== 1 && found.isNumber) found.rest = Math.round(Math.min(rest[r] * scale, 10000));
+    for (let i = starts[r]; i < starts[r + 1]; i++) {
+      if (columns[i] < stack.columns[0]) continue;
+      if (columns[i] >= stack.columns[1]) break;
+      found.columns.push(columns[i]);
+      found.q.push(q[i] === Page.notANumber || scale === 1 ? q[i] : Math.min(Math.round(q[i] * scale), 65534));
     }
-    return Uint16Array.from(sums, (sum, i) => (counts[i] ? Math.round(sum / counts[i]) : Page.notANumber));
+    return found;
   }
 
-  // A row without its first weight, the others divided by their sum.
-  function rescaled(stack, steps) {
-    const number = (q) => (q === Page.notANumber ? 0 : q);
-    let rest = -number(steps[0]);
-    for (let i = 0; i < steps.length; i++) rest += number(steps[i]);
-    const scale = rest < LEAST_REST * stack.steps ? 0 : stack.steps / rest;
-    return steps.map((q) => (q === Page.notANumber ? q : Math.min(Math.round(q * scale), 65534)));
+  // By what the weights of a row are multiplied where its first one is hidden.
+  function scaleOf(stack, columns, q, from, to, rest) {
+    let left = rest === Page.notANumber ? 0 : rest;
+    for (let i = from; i < to; i++) left += columns[i] && q[i] !== Page.notANumber ? q[i] : 0;
+    return left < LEAST_REST * steps(stack) ? 0 : steps(stack) / left;
   }
 
-  // Calls visit(steps) for every row of a head that the stack shows, steps being a Uint16Array.
-  function eachRow(stack, layer, head, visit) {
-    for (let r = stack.rows[0]; r < stack.rows[1]; r++) {
-      let steps = stack.average ? averaged(stack, layer, r) : stored(stack, layer, head, r);
-      if (stack.withoutFirst) steps = rescaled(stack, steps);
-      visit(steps.subarray(stack.columns[0], stack.columns[1]));
-    }
+  // What a row sums to in the columns shown, in the others, and in what was left out.
+  function parts(stack, layer, head, r) {
+    const sum = (numbers) => numbers.reduce((total, q) => total + value(stack, q), 0);
+    const whole = row({ ...stack, columns: stack.allColumns ?? stack.columns }, layer, head, r);
+    const shown = sum(row(stack, layer, head, r).q);
+    return { shown, elsewhere: sum(whole.q) - shown, left: value(stack, whole.rest), isNumber: whole.isNumber };
   }
 
   // A head's weights as bertviz takes them: an array of arrays, (rows, columns), with `missing` in place
   // of NaN and infinities.
   function matrix(stack, layer, head, missing = 0) {
-    const [found, values] = [[], valuesOf(stack)];
-    eachRow(stack, layer, head, (steps) => {
-      const row = new Array(steps.length);
-      for (let i = 0; i < steps.length; i++) row[i] = steps[i] === Page.notANumber ? missing : values[steps[i]];
-      found.push(row);
+    const [from, to] = stack.columns;
+    return Array.from({ length: stack.rows[1] - stack.rows[0] }, (_, i) => {
+      const { columns, q, isNumber } = row(stack, layer, head, stack.rows[0] + i);
+      const found = new Array(to - from).fill(isNumber ? 0 : missing);
+      columns.forEach((c, k) => { found[c - from] = q[k] === Page.notANumber ? missing : value(stack, q[k]); });
+      return found;
     });
-    return found;
-  }
-
-  // The weight of each of the 65,536 steps, computed once.
-  const known = new Map();
-  function valuesOf({ of: stack }) {
-    if (!known.has(stack)) known.set(stack, Float64Array.from({ length: 65536 }, (_, q) => value(stack, q)));
-    return known.get(stack);
   }
 
   // How many weights of these layers and heads lie in each of the 65,536 steps: from it follow how many
-  // lines a cut leaves, and which cut leaves a given number of lines. Waits between layers, so that nothing freezes.
+  // lines a cut leaves, and which cut leaves a given number of lines. Waits between layers, so that
+  // nothing freezes.
   async function histogram(stack, layers, heads = stack.heads.keys()) {
     heads = [...heads];
     const counts = new Uint32Array(65536);
     for (const layer of layers) {
       for (const head of heads) {
-        eachRow(stack, layer, head, (steps) => {
-          for (let i = 0; i < steps.length; i++) counts[steps[i]]++;
-        });
+        for (let r = stack.rows[0]; r < stack.rows[1]; r++) {
+          for (const q of row(stack, layer, head, r).q) counts[q]++;
+        }
       }
       await nextTask();
     }
@@ -135,18 +275,11 @@ const Weights = (() => {
   function cutFor(stack, counts, limit, least) {
     let lines = 0;
     for (let q = counts.length - 1; q >= 0; q--) {
-      if (lines + counts[q] > limit) return Math.max(stack.base + q / stack.steps, least);
+      if (lines + counts[q] > limit) return Math.max(value(stack, q), least);
       lines += counts[q];
     }
     return least;
   }
 
-  // The step that is to be drawn in full colour: a weight of 1, or the highest of raw scores.
-  function full(stack, counts) {
-    if (stack.base === 0 && stack.steps < Page.notANumber) return stack.steps;
-    const highest = counts.findLastIndex((count) => count > 0);
-    return value(stack, highest) > 0 ? highest : Infinity; // no score above 0: no colour
-  }
-
-  return { AVERAGE, restore, hasFirst, lookedAt, value, eachRow, matrix, histogram, above, cutFor, full };
+  return { ALL_DECIMALS, AVERAGE, positionOf, restore, open, overview, hasFirst, lookedAt, value, row, parts, matrix, histogram, above, cutFor };
 })();

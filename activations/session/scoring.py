@@ -1,0 +1,63 @@
+"""Adding up the scores of heads while a pass runs, before small weights are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from activations.attention.scores import SCORES, RowScores
+from activations.attention.sides import find_sides, why_fewer_rows
+from activations.errors import ignore
+from activations.forward.keeping import AddsUp, Scorer
+from activations.outputs.shapes import Lengths, Shape
+from activations.outputs.tree import at
+from activations.selection.observation import Observation
+
+
+def scorer(header: Mapping[str, Any], observation: Observation, lengths: Lengths) -> Scorer:
+    """What adds up the scores of a kind of attention, by the tokens that the header has.
+
+    The reader of a document would say the same of it: which tokens the rows and columns are.
+    """
+    known = list(_sizes(observation, lengths))
+    ours = {**header, "environment": {"toolkit": ""}}  # which reads a whole text in one pass
+
+    def adds_up(kind: str, heads: int, rows: int, columns: int) -> AddsUp:
+        fewer = why_fewer_rows(ours, known or [(kind, rows, columns)])
+        sides = find_sides(header, kind, (rows, columns), fewer, ignore)
+        aligned = sides.is_aligned and not kind.endswith("cross")
+        return RowScores(
+            heads,
+            sides.rows if sides.knows_tokens else None,
+            sides.columns if sides.knows_tokens else None,
+            columns - rows if aligned else None,
+            max(-sides.start, 0),
+        )
+
+    return adds_up
+
+
+def _sizes(observation: Observation, lengths: Lengths) -> Any:
+    """The kind, the rows and the columns of each attention tensor, where they are known."""
+    for source in observation.weights:
+        shape = at(observation.outputs.get(source.module), source.element, None)
+        if not isinstance(shape, Shape) or len(shape.sizes) != 4:
+            continue
+        axes = source.axes or (0, 1, 2, 3)
+        try:
+            sizes = shape.known(lengths.letters)
+        except KeyError:  # how long it is follows from the data
+            continue
+        yield source.kind, sizes[axes[2]], sizes[axes[3]]
+
+
+def score_entry(module: str, element: list[int | str], means: np.ndarray) -> dict[str, Any]:
+    """The scores of one tensor's heads, as the document has them: null where not defined."""
+    named = zip(SCORES, means.T, strict=True)
+    return {
+        "module": module,
+        "element": element,
+        **{name: [None if np.isnan(v) else float(v) for v in values] for name, values in named},
+    }
