@@ -115,7 +115,13 @@ def show_attention(args: argparse.Namespace, console: Console) -> None:
         check_output_folder(args.output_dir)
     with Document(wanted.document) as document:
         content = read_content(
-            document, tokens_of, wanted.layers, wanted.heads, wanted.tokens, console.warn
+            document,
+            tokens_of,
+            wanted.layers,
+            wanted.heads,
+            wanted.tokens,
+            console.warn,
+            pages=bool(wanted.views),
         )
         # The weights are read as they are needed, a layer at a time.
         files = {**make_pages(wanted, content), **make_figures(wanted, content, console)}

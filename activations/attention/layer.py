@@ -38,8 +38,9 @@ class Layer:
     """Weights of some `heads`, `rows` and `columns` of a tensor, by their places in it.
 
     `open` makes ready to read it and returns what reads a head as a whole: a layer in JSON is
-    parsed once for all its heads. `size` is the tensor's (rows, columns). `known_scores` are those
-    that the document has, (heads of the tensor, scores); `facts` what a reading has shown.
+    parsed once for all its heads. `size` is the tensor's (rows, columns). `stored` is how many
+    bytes of the document it takes, `memory` how many reading it does. `known_scores` are those that
+    the document has, (heads of the tensor, scores); `facts` what a reading has shown.
     """
 
     open: Callable[[], Opened]
@@ -47,6 +48,8 @@ class Layer:
     rows: range
     columns: range
     size: tuple[int, int]
+    stored: int = 0
+    memory: int = 0
     known_scores: np.ndarray | None = None
     facts: Facts | None = None
 

@@ -115,8 +115,12 @@ class _Found:
         heads, rows, columns = self.shape[1:]
         known = scores_in(self._document.header, self.place.module, self.place.element)
         fits = known is not None and len(known) == heads
+        stored, memory = self._document.cost(self.place.module, self.place.element)
         return replace(
-            Layer.whole(self._open, heads, rows, columns), known_scores=known if fits else None
+            Layer.whole(self._open, heads, rows, columns),
+            stored=stored,
+            memory=memory,
+            known_scores=known if fits else None,
         )
 
     def _open(self) -> Opened:

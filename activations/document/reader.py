@@ -48,6 +48,7 @@ from activations.document.json_file import (
     plain,
     release,
 )
+from activations.document.sparse_form import ARRAYS
 from activations.document.tensor_file import TensorFile
 from activations.errors import ToolkitError, nearest, quoted_list
 from activations.outputs.sparse import Sparse
@@ -55,6 +56,7 @@ from activations.outputs.tree import Element, at, walk
 
 _START = b'{\n"format": "agnostic-activations/'
 _OUTPUT = b', "output": '
+_PARSING = 6  # bytes of memory for one of JSON, as measured
 _KEY = re.compile(rb'("(?:[^"\\]|\\.)*"): \{')
 
 
@@ -170,6 +172,19 @@ class Document:
         """How many bytes of the document a module takes at most: no more numbers than that."""
         line = self._lines[name]
         return len(self._bytes) if self._parsed is not None else line.end - line.entry
+
+    def cost(self, name: str, element: Element) -> tuple[int, int]:
+        """How many bytes of the document a tensor takes, and of memory while it is read; 0 where it
+        has been read.
+
+        Out of JSON a module is parsed at once, out of a file of tensors read as it is needed.
+        """
+        if self._parsed is not None:
+            return 0, 0
+        tensors = self._tensors
+        size = 0 if tensors is None else tensors.size(name, element, ARRAYS)
+        text = 0 if size else self.text_size(name)
+        return size + text, size + text * _PARSING
 
     def matrices(
         self, name: str, element: Element, axes: tuple[int, ...] | None = None

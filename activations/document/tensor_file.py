@@ -8,8 +8,10 @@ id, by which tensors of another capture are noticed.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -26,6 +28,7 @@ from activations.outputs.tree import Element
 _DTYPES = {"bool": "BOOL", "float16": "F16", "float32": "F32", "float64": "F64"}
 _DTYPES |= {f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)}
 _DTYPES |= {f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)}
+_BYTES = {kind: np.dtype(name).itemsize for name, kind in _DTYPES.items()} | {"BF16": 2}
 
 
 def key_of(module: str, element: Element) -> str:
@@ -110,6 +113,22 @@ class TensorFile:
     def shape(self, key: str, module: str, element: Element) -> tuple[int, ...]:
         """The shape of a module's tensor. Raises `ValueError` as `numbers` does."""
         return tuple(self._slice(key, module, element).get_shape())
+
+    def size(self, module: str, element: Element, parts: Iterable[str]) -> int:
+        """How many bytes a module's tensor takes, or the tensors of these names that stand for it;
+        0 where there are none.
+        """
+        own = key_of(module, element)
+        return sum(self._sizes.get(key, 0) for key in (own, *(f"{own}/{part}" for part in parts)))
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        """The bytes of each tensor."""
+        found = {key: self._file.get_slice(key) for key in self._file.keys()}  # noqa: SIM118
+        return {
+            key: math.prod(tensor.get_shape()) * _BYTES.get(tensor.get_dtype(), 0)
+            for key, tensor in found.items()
+        }
 
     def numbers(
         self, key: str, module: str, element: Element, part: tuple[int, ...] = ()

@@ -21,6 +21,7 @@ from activations.attention.weights import read_attention
 from activations.document.reader import Document
 from activations.errors import ToolkitError, UsageError, Warn, ignore
 from activations.text import printable
+from activations.views.forecast import forecast
 from activations.views.names import short_model
 
 
@@ -71,12 +72,14 @@ def read_content(
     heads: Sequence[int] | None = None,
     tokens: tuple[int, int] | None = None,
     warn: Warn = ignore,
+    pages: bool = True,
 ) -> Content:
     """The attention of these layers, heads and token positions (first, end); None is all.
 
     `tokens_of(model, ids)` names the tokens of a document that has only their ids. Scores are
-    always of the whole text. Each line for `warn` is also one of the caption's notes. Raises
-    `ToolkitError` where there is no attention to show, `UsageError` for what does not exist.
+    always of the whole text. `warn` gets what will take long, and the caption's notes on what is
+    left out. `pages`: whether pages are made of it. Raises `ToolkitError` where there is no
+    attention to show, or too much, `UsageError` for what does not exist.
     """
     found = _looked_up_tokens(document, tokens_of, warn)
     notes: list[str] = []
@@ -91,6 +94,7 @@ def read_content(
         return [stack.size for stack in stacks]
 
     chosen = take(read_attention(document, note, found), layers, heads, warn=note)
+    forecast(take(chosen, tokens=tokens), pages, warn)
     scored = with_scores(chosen)
     odd = sum(layer.facts.odd for stack in scored for layer in stack.weights if layer.facts)
     if odd:

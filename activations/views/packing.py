@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rich.filesize import decimal
 
 from activations.attention.layer import Head, as_dense
 from activations.attention.stack import Stack, showable
@@ -28,7 +29,7 @@ SHADES = 63  # of an overview
 ALL_DECIMALS = 0.00005  # a weight above it is at least 0.0001 when it is rounded to 4 decimals
 _THRESHOLDS = (ALL_DECIMALS, 0.001, 0.01)  # the lowest with which the page stays within its budget
 BUDGET = 70_000_000  # bytes of a page's weights
-_LARGEST = 400_000_000  # V8 drops a script of over 512 M characters without a message
+LARGEST = 400_000_000  # V8 drops a script of over 512 M characters without a message
 _STEPS = 10_000  # 4 decimals
 
 
@@ -49,13 +50,20 @@ def pack(stacks: Sequence[Stack], budget: int = BUDGET) -> Packed:
     Raises `ToolkitError` where even the largest weights are too many for a browser.
     """
     for above in _THRESHOLDS:
-        limit = _LARGEST if above == _THRESHOLDS[-1] else min(budget, _LARGEST)
+        limit = LARGEST if above == _THRESHOLDS[-1] else min(budget, LARGEST)
         packed = _Packing(above, limit).of(stacks)
         if packed is not None:
             return packed
-    raise ToolkitError(
-        f"the page would be too large to open (over {_LARGEST // 1_000_000} MB). Show a part of "
-        "it with --layers, --heads or --tokens."
+    raise too_large()
+
+
+def too_large(size: int = 0) -> ToolkitError:
+    """The error of a page of `size` bytes, 0 where that is not known."""
+    about = f"about {decimal(size)}" if size else f"over {decimal(LARGEST)}"
+    most = f", and browsers open {decimal(LARGEST)}" if size else ""
+    return ToolkitError(
+        f"the page would be too large to open: {about}{most}. Show a part of it with --layers, "
+        "--heads or --tokens."
     )
 
 

@@ -93,7 +93,8 @@ UNDER: dict[str, tuple[str, Any]] = {
     # To root, as which tests may run, every folder is writable; see test_faults for real ones.
     "a folder that cannot be written": ("os.access", lambda path, mode: False),
     "little memory": ("activations.session.estimate.free_memory", lambda: 1000),
-    "browsers that take little": ("activations.views.packing._LARGEST", 3),
+    "browsers that take little": ("activations.views.packing.LARGEST", 3),
+    "heads that take much": ("activations.views.forecast._A_ROW", 10**9),
 }
 
 

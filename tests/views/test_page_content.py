@@ -223,7 +223,7 @@ def test_nothing_in_a_page_points_outside() -> None:
 
 
 def test_a_page_too_large_to_open_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "_LARGEST", 100)
+    monkeypatch.setattr(packing, "LARGEST", 100)
     weights = np.random.default_rng(0).random((2, 20, 20))
     with pytest.raises(ToolkitError, match="--layers, --heads or --tokens"):
         build_pages(["head"], Caption("m", "p"), [stack_of(weights)])

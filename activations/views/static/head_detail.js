@@ -96,15 +96,14 @@ const HeadDetail = (() => {
     byId("heat").replaceChildren(HeatMap.draw(shown, room(), byId("values").checked, showCell));
   }
 
-  // The token pair of a cell; of one shared by several, the pair of its strongest weight.
-  function showCell(r, c, shared) {
+  // The token pair of a cell.
+  function showCell(r, c) {
     const { matrix, rowTokens, columnTokens, rowStart, columnStart } = shown;
     const weight = Number.isNaN(matrix[r][c]) ? "no number" : decimals(matrix[r][c]);
     const number = (position) => (position < 0 ? "" : ` (${position})`);
     byId("cell").replaceChildren(
       element("bdi", { class: "token" }, rowTokens[r]), `${number(rowStart + r)} to `,
-      element("bdi", { class: "token" }, columnTokens[c]), `${number(columnStart + c)}: ${weight}`,
-      shared > 1 ? ` (the strongest of ${shared} x ${shared})` : "");
+      element("bdi", { class: "token" }, columnTokens[c]), `${number(columnStart + c)}: ${weight}`);
   }
 
   const setStatus = (text) => { byId("head-detail-status").textContent = text; };

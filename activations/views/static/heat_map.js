@@ -2,26 +2,9 @@
 // A head's weights as a heat map: rows attend, columns are attended to. Cells of one shade are one
 // path, so that a picture of thousands of cells is a few dozen elements, sharp at any size.
 const HeatMap = (() => {
-  const LARGEST = 400; // cells a side; of a longer text several tokens share one
   const SHADES = 48;
   const CELL = { least: 2, most: 34, withValue: 34, withLabel: 11 }; // pixels
   const LETTER = 6.6; // pixels a letter of a label takes
-
-  // The strongest of the weights that share a cell, and where that is: [row, column].
-  function pooled(matrix) {
-    const step = Math.ceil(Math.max(matrix.length, matrix[0].length) / LARGEST);
-    if (step === 1) return { cells: matrix, step, where: (r, c) => [r, c] };
-    const empty = (filler) => Array.from({ length: Math.ceil(matrix.length / step) }, () =>
-      new Array(Math.ceil(matrix[0].length / step)).fill(filler));
-    const [cells, places] = [empty(NaN), empty(null)];
-    matrix.forEach((row, r) => row.forEach((weight, c) => {
-      const [y, x] = [Math.floor(r / step), Math.floor(c / step)];
-      if (weight <= cells[y][x]) return;
-      if (!Number.isNaN(weight)) cells[y][x] = weight;
-      if (!Number.isNaN(weight) || !places[y][x]) places[y][x] = [r, c];
-    }));
-    return { cells, step, where: (r, c) => places[r][c] };
-  }
 
   // Both schemes' colours at once, so that the page's switch, the system's and print change them.
   const [light, dark] = [Page.colours.light, Page.colours.dark].map((colours) => d3.piecewise(d3.interpolateRgb, colours));
@@ -41,7 +24,8 @@ const HeatMap = (() => {
   const strength = (weight, [low, high]) => Math.sqrt(Math.min(Math.max((weight - low) / (high - low), 0), 1)) || 0;
 
   // The smallest cells that show the values, and those that fit into `room` pixels.
-  function geometry(picture, cells, room, withValues) {
+  function geometry(picture, room, withValues) {
+    const cells = picture.matrix;
     const longest = (tokens) => Math.max(...tokens.map((t) => charactersOf(shorten(t, 12)).length));
     const left = longest(picture.rowTokens) * LETTER + 14;
     const top = longest(picture.columnTokens) * LETTER + 14;
@@ -56,23 +40,21 @@ const HeatMap = (() => {
 
   // Whether the values fit into the cells as they are.
   function hasRoom(picture, room) {
-    const { cells } = pooled(picture.matrix);
-    return geometry(picture, cells, room, false).size >= CELL.withValue - 4;
+    return geometry(picture, room, false).size >= CELL.withValue - 4;
   }
 
   // `picture`: {title, matrix, rowTokens, columnTokens, rowClass, columnClass, probabilities}. Gives
-  // the SVG element, for `room` pixels of width (wider where values need it); calls onCell(row,
-  // column, shared) with the cell pointed at or gone to by arrow key: positions in the matrix, and how
-  // many tokens a side share it.
+  // the SVG element, for `room` pixels of width (wider where values need it); calls onCell(row, column)
+  // with the cell pointed at or gone to by arrow key.
   function draw(picture, room, withValues, onCell) {
-    const { cells, step, where } = pooled(picture.matrix);
-    const [place, range] = [geometry(picture, cells, room, withValues), rangeOf(picture)];
+    const cells = picture.matrix;
+    const [place, range] = [geometry(picture, room, withValues), rangeOf(picture)];
     const height = place.bottom + 40;
     const svg = svgElement("svg", {
       width: place.width, height, viewBox: `0 0 ${place.width} ${height}`, tabindex: "0",
       role: "application", "aria-roledescription": "heat map",
-      "aria-label": `Heat map of ${picture.title}: ${picture.matrix.length} rows attend, ` +
-        `${picture.matrix[0].length} columns are attended to. Arrow keys go from cell to cell.`,
+      "aria-label": `Heat map of ${picture.title}: ${cells.length} rows attend, ` +
+        `${cells[0].length} columns are attended to. Arrow keys go from cell to cell.`,
     });
     svg.append(
       svgElement("rect", {
@@ -81,12 +63,12 @@ const HeatMap = (() => {
       }),
       ...shades(cells, place, range),
       ...hatches(cells, place),
-      ...labels(picture.rowTokens, picture.rowClass, place, step, true),
-      ...labels(picture.columnTokens, picture.columnClass, place, step, false),
+      ...labels(picture.rowTokens, picture.rowClass, place, true),
+      ...labels(picture.columnTokens, picture.columnClass, place, false),
       ...(withValues ? values(cells, place, range) : []),
       legend(place, range),
     );
-    follow(svg, cells, place, (r, c) => onCell(...where(r, c), step));
+    follow(svg, cells, place, onCell);
     return svg;
   }
 
@@ -107,11 +89,11 @@ const HeatMap = (() => {
     return lines.length ? [svgElement("path", { d: lines.join(""), stroke: "#8888", fill: "none" })] : [];
   }
 
-  function labels(tokens, classOf, { left, top, size }, step, areRows) {
-    const every = step * Math.ceil(CELL.withLabel / size);
+  function labels(tokens, classOf, { left, top, size }, areRows) {
+    const every = Math.ceil(CELL.withLabel / size);
     const found = [];
     for (let i = 0; i < tokens.length; i += every) {
-      const along = (i / step + 0.5) * size + 4;
+      const along = (i + 0.5) * size + 4;
       const at = areRows
         ? { x: left - 6, y: top + along, "text-anchor": "end" }
         : { transform: `translate(${left + along},${top - 6}) rotate(-90)` };
