@@ -17,6 +17,7 @@ from activations.errors import ToolkitError
 from activations.outputs.sparse import Sparse
 from activations.outputs.tree import Element, at
 from activations.system.memory import free_memory
+from activations.system.sizes import size_text
 
 _MAX_DEPTH = 100  # levels of lists and objects in a module's output
 _MAX_PARTS = 100_000  # tensors, lists, objects and nulls in it
@@ -173,10 +174,8 @@ def _check_memory(sparse: Sparse) -> None:
     """Refuse to make a tensor that the memory cannot hold out of one that it can."""
     needed, free = sparse.size, free_memory()
     if free is not None and needed > free:
-        from rich.filesize import decimal  # not at the top: it takes long to import
-
         raise ToolkitError(
-            f"the whole tensor takes {decimal(needed)}, and {decimal(free)} of memory are free. "
+            f"the whole tensor takes {size_text(needed)}, and {size_text(free)} of memory are free. "
             "Take what is there of it: Document.sparse."
         )
 

@@ -18,6 +18,7 @@ from activations.outputs.tree import walk
 from activations.selection.observation import Observation
 from activations.session.options import Options
 from activations.system.memory import free_memory
+from activations.system.sizes import size_text
 
 if TYPE_CHECKING:
     from activations.selection.answers import Selection
@@ -43,14 +44,7 @@ class Estimate:
     kept: int = 0
 
     def __str__(self) -> str:
-        return f"{self.bound} {_size(self.bytes)}"
-
-
-def _size(count: int) -> str:
-    from rich.filesize import decimal  # not at the top, as the command line imports this
-
-    # More digits would promise too much.
-    return decimal(int(float(f"{count:.1e}"))).replace(".0 ", " ")
+        return f"{self.bound} {size_text(self.bytes)}"
 
 
 def forecast(
@@ -163,13 +157,13 @@ def _check_memory(estimate: Estimate, warn: Warn) -> None:
     """
     advice = "Choose fewer --layers or modules."
     if estimate.weights > estimate.memory / 2:
-        advice = f"Keep only large weights (--keep-above {_KEEP}: about {_size(estimate.kept)})"
+        advice = f"Keep only large weights (--keep-above {_KEEP}: about {size_text(estimate.kept)})"
         advice += ", or choose fewer --layers."
     free = free_memory()
     if free is not None and estimate.memory > free and estimate.bound in ("about", "at least"):
         raise ToolkitError(
-            f"this capture needs {estimate.bound} {_size(estimate.memory)} of memory, and "
-            f"{_size(free)} are free. {advice}"
+            f"this capture needs {estimate.bound} {size_text(estimate.memory)} of memory, and "
+            f"{size_text(free)} are free. {advice}"
         )
     if estimate.memory > _LARGE and estimate.weights > estimate.memory / 2:
-        warn(f"the attention weights take about {_size(estimate.weights)}. {advice}")
+        warn(f"the attention weights take about {size_text(estimate.weights)}. {advice}")

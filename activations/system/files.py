@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from activations.errors import ToolkitError, UsageError
+from activations.system.sizes import size_text
 
 
 def check_room(path: str | os.PathLike[str], needed: int) -> None:
@@ -18,11 +19,9 @@ def check_room(path: str | os.PathLike[str], needed: int) -> None:
     except OSError as error:  # the folder went away
         raise cannot_be_written(path, error) from None
     if needed > room:
-        from rich.filesize import decimal
-
         raise ToolkitError(
-            f"no room on the disk for '{path}': about {decimal(needed)} are needed and "
-            f"{decimal(room)} are free. Free some, choose fewer modules or layers, or write "
+            f"no room on the disk for '{path}': about {size_text(needed)} are needed and "
+            f"{size_text(room)} are free. Free some, choose fewer modules or layers, or write "
             "elsewhere."
         )
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.filesize import decimal
-
 from activations.attention.stack import Stack
 from activations.errors import ToolkitError, Warn
 from activations.system.memory import free_memory
+from activations.system.sizes import size_text
 from activations.views.packing import BUDGET, LARGEST, too_large
 
 _LARGE = 1_000_000_000  # bytes to read that are worth a word
@@ -31,13 +30,13 @@ def forecast(stacks: Sequence[Stack], pages: bool, warn: Warn) -> None:
     memory, free = max((layer.memory for layer in layers), default=0), free_memory()
     if free is not None and memory > free:
         raise ToolkitError(
-            f"reading a layer needs about {decimal(memory)} of memory, and {decimal(free)} are "
+            f"reading a layer needs about {size_text(memory)} of memory, and {size_text(free)} are "
             "free. Capture with --keep-above 0.01, or with --format safetensors."
         )
     read = sum(layer.stored for layer in layers)
     if read > _LARGE or page > _LARGE_PAGE:
-        makes = f" and makes pages of up to {decimal(page)}" if pages else ""
+        makes = f" and makes pages of up to {size_text(page)}" if pages else ""
         warn(
-            f"this reads {decimal(read)} of attention weights{makes}. Choose a part of it with "
+            f"this reads {size_text(read)} of attention weights{makes}. Choose a part of it with "
             f"--layers or --heads{', or --tokens for smaller pages' if pages else ''}."
         )

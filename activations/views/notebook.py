@@ -18,8 +18,6 @@ import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rich.filesize import decimal
-
 from activations.arguments import number, numbers
 from activations.attention.weights import find_weights
 from activations.document.format import SECTIONS
@@ -27,6 +25,7 @@ from activations.document.reader import Document
 from activations.errors import ToolkitError, UsageError
 from activations.outputs.tree import walk
 from activations.system.atomic import write_file
+from activations.system.sizes import size_text
 from activations.text import html_text
 from activations.views.choices import VIEWS
 from activations.views.content import TokensOf, read_content
@@ -61,7 +60,7 @@ class View:
     height: int = HEIGHT
 
     def __repr__(self) -> str:
-        return f"<View {self.title!r}, {decimal(len(self.page))}; save(path) writes it>"
+        return f"<View {self.title!r}, {size_text(len(self.page))}; save(path) writes it>"
 
     def _repr_html_(self) -> str:
         if self.too_large:
@@ -77,8 +76,8 @@ class View:
         if len(self.page) <= LARGEST:
             return ""
         return (
-            f"This view takes {decimal(len(self.page))}, and a notebook shows at most "
-            f"{decimal(LARGEST)}. Show a part of it, as in document.view(layers=[0, 1]), or save "
+            f"This view takes {size_text(len(self.page))}, and a notebook shows at most "
+            f"{size_text(LARGEST)}. Show a part of it, as in document.view(layers=[0, 1]), or save "
             "it and open the file: document.view().save('attention.html')."
         )
 

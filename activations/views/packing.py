@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rich.filesize import decimal
 
 from activations.attention.layer import Head, as_dense
 from activations.attention.stack import Stack, showable
 from activations.errors import ToolkitError
 from activations.outputs.sparse import Sparse, cell_size, keep_above
+from activations.system.sizes import size_text
 from activations.system.workers import in_turn
 from activations.text import encodable
 from activations.views.tokens import labels
@@ -59,8 +59,8 @@ def pack(stacks: Sequence[Stack], budget: int = BUDGET) -> Packed:
 
 def too_large(size: int = 0) -> ToolkitError:
     """The error of a page of `size` bytes, 0 where that is not known."""
-    about = f"about {decimal(size)}" if size else f"over {decimal(LARGEST)}"
-    most = f", and browsers open {decimal(LARGEST)}" if size else ""
+    about = f"about {size_text(size)}" if size else f"over {size_text(LARGEST)}"
+    most = f", and browsers open {size_text(LARGEST)}" if size else ""
     return ToolkitError(
         f"the page would be too large to open: {about}{most}. Show a part of it with --layers, "
         "--heads or --tokens."

@@ -108,7 +108,7 @@ def test_a_page_that_no_browser_opens(
     monkeypatch.setattr(TensorFile, "numbers", not_to_be_read)
     done = view("--input", path, "--quiet")
     assert done.err == [
-        "error: the page would be too large to open: about 1.3 GB, and browsers open 400.0 MB. "
+        "error: the page would be too large to open: about 1.3 GB, and browsers open 400 MB. "
         "Show a part of it with --layers, --heads or --tokens."
     ]
     monkeypatch.undo()

@@ -247,12 +247,12 @@ def test_a_page_too_large_is_a_line(
     view = document.view("model")
     parts = Parts(view._repr_html_())
     assert parts.tags == ["p"]
-    assert "and a notebook shows at most 100.0 kB" in parts.text
+    assert "and a notebook shows at most 100 kB" in parts.text
     assert "document.view(layers=[0, 1])" in parts.text
     view.save(tmp_path / "page.html")  # as the line advises
     assert (tmp_path / "page.html").read_bytes() == view.page
     parts = Parts(document._repr_html_())
-    assert "at most 100.0 kB" in parts.text
+    assert "at most 100 kB" in parts.text
     assert "iframe" not in parts.tags
     assert parts.cells[0] == "model.self.layers.0.attn"
 

@@ -23,6 +23,7 @@ const State = {
   opened: () => {},
   switched: () => {}, // heads were switched on or off
   redraw: () => {},
+  failed: () => {}, // with an error, where the page is damaged
 };
 
 const Bertviz = (() => {

@@ -62,6 +62,7 @@
     remember(arrived);
   }
 
+  State.failed = say;
   function say(error) {
     byId("status").textContent = `The weights in this page are damaged (${error}). Make the page again.`;
   }
@@ -151,7 +152,11 @@
 
   // The window of a long text was moved: only what it shows is drawn again.
   async function moved() {
-    await (view === ModelView && byId("thumbnails") ? ModelView.reopen() : show(true));
+    try {
+      await (view === ModelView && byId("thumbnails") ? ModelView.reopen() : show(true));
+    } catch (error) {
+      say(error);
+    }
     remember(true);
   }
 

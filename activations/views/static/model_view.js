@@ -97,7 +97,7 @@ const ModelView = (() => {
   function open(layer, head) {
     State.reveals = true;
     if (byId("thumbnails")) {
-      openAlone(layer, head);
+      openAlone(layer, head).catch(State.failed);
       return;
     }
     if (!State.svg?.isConnected) { // it is being drawn, and opened then

@@ -3,7 +3,8 @@
 // attended to beside them. What it does not show is in the matrix, and counted in the read-out.
 const TextWindow = (() => {
   const LONG = 100; // tokens on a side; more are not drawn as lines all at once
-  let count = 32; // rows in the window
+  const USUAL = 32;
+  let count = USUAL; // rows in the window
   let first = null; // its first row, a position in rowTokens; null until somebody has moved it
   let column = null; // where columns are of another text, one that is to be in the middle
   let moved = () => {}; // draws again, and returns a promise of it
@@ -14,6 +15,8 @@ const TextWindow = (() => {
     const at = Math.max(Math.min(start, to - size), from);
     return [at, Math.min(at + size, to)];
   };
+
+  const middleOf = (row) => row - count / 2; // the first row of a window around this one
 
   // The stack with the rows and columns in the window; itself where it is short.
   function of(stack, layer, head) {
@@ -29,13 +32,13 @@ const TextWindow = (() => {
     if (length(stack.columns) <= LONG) return stack.columns;
     const { shades, columns } = Weights.overview({ ...stack, rows }, layer, head);
     const strongest = stack.columns[0] + Math.floor(((shades.indexOf(Math.max(...shades)) % columns) + 0.5) * stack.cell[1]);
-    return clamped((column ?? strongest) - Math.floor(count / 2), count, stack.columns);
+    return clamped(middleOf(column ?? strongest), count, stack.columns);
   }
 
   // Let a row be in view: in the middle, unless it is there already.
   function show(stack, row) {
     const [from, to] = clamped(first ?? stack.rows[0], count, stack.rows);
-    if (row < from || row >= to) first = clamped(row - Math.floor(count / 2), count, stack.rows)[0];
+    if (row < from || row >= to) first = clamped(middleOf(row), count, stack.rows)[0];
   }
 
   function go(stack, row, middle = null) {
@@ -61,15 +64,16 @@ const TextWindow = (() => {
     byId("window-rows").value = String(count);
   }
 
-  // What an address says of it: `row` a position in the text, null where it says nothing.
+  // What an address says of it: `row` is the position in the text of the row in the middle, null where it
+  // says nothing.
   function arrive(stack, row, rows) {
-    if ([16, 32, 48].includes(rows)) count = rows;
-    first = column = null;
-    if (row !== null) show(stack, row - Weights.positionOf(stack, "row", 0));
+    count = [16, 32, 48].includes(rows) ? rows : USUAL;
+    first = row === null ? null : clamped(middleOf(row - Weights.positionOf(stack, "row", 0)), count, stack.rows)[0];
+    column = null;
   }
 
   const address = (stack) => (first === null || !isLong(State.whole) ? {} : {
-    row: Weights.positionOf(stack, "row", stack.rows[0]), ...(count === 32 ? {} : { rows: count }),
+    row: Weights.positionOf(stack, "row", stack.rows[0] + count / 2), ...(count === USUAL ? {} : { rows: count }),
   });
 
   function start(onMove) {
