@@ -8,6 +8,7 @@ from such queries and keys.
 from __future__ import annotations
 
 import resource
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from phases import HEADS, SHAPE, watched
 KEEP = 0.01
 _SHARPER = 3.4  # times the queries and keys of a fresh model
 _WIDTH = 64  # of a made-up head
-_SHARPNESS = 4.0  # the deviation of the made-up scores
+_SHARPNESS = 4.6  # the deviation of the made-up scores
 
 
 def processor_time() -> float:
@@ -80,36 +81,32 @@ def keep(folder: Path, layers: int, tokens: int) -> dict[str, Any]:
     made: list[Any] = []
     _, memory = watched(lambda: made.append(run.run(opened, selection, options)))
     end = processor_time()
-    kept = _bytes_kept(made[0].captured)
-    path = folder / f"kept_{layers}_{tokens}.json"
-    made[0].save(path, format="safetensors")
-    size = sum(p.stat().st_size for p in (path, path.with_suffix(".safetensors")))
+    kept = _kept(made[0].captured)
     return {
         "plain": middle - start,
         "capture": end - middle,
         "ratio": (end - middle) / (middle - start) - 1,
         "plain_memory": plain_memory,
-        "above": memory - max(plain_memory, 0) - kept / 2**20,
-        "kept": kept,
-        "bytes": size,
+        "above": memory - max(plain_memory, 0) - kept["captured"] / 2**20,
+        "kept": kept["kept"],
+        "a_row": kept["entries"] / (layers * HEADS["num_attention_heads"] * tokens),
         "attn_implementation": made[0].header["environment"]["attn_implementation"],
     }
 
 
-def _bytes_kept(captured: Any) -> int:
-    import numpy as np
-
+def _kept(captured: Any) -> dict[str, int]:
+    """The bytes of all that was captured, and the bytes and the number of the weights among it."""
+    from activations.document.sparse_form import tensors_of
     from activations.outputs.sparse import Sparse
     from activations.outputs.tree import walk
 
-    found = [leaf for tree in captured["attention"].values() for _, leaf in walk(tree)]
-    sparse = [leaf for leaf in found if isinstance(leaf, Sparse)]
-    arrays: Iterator[np.ndarray] = (
-        array
-        for s in sparse
-        for array in (s.row_starts, s.columns, s.weights.data, s.rest, s.overview)
-    )
-    return sum(array.nbytes for array in arrays)
+    trees = list(captured["attention"].values())
+    found = [leaf for tree in trees for _, leaf in walk(tree) if isinstance(leaf, Sparse)]
+    return {
+        "captured": sum(t.data.nbytes for tree in trees for _, t in tensors_of(tree)),
+        "kept": sum(tensor.data.nbytes for each in found for _, tensor in tensors_of(each)),
+        "entries": sum(len(each.columns) for each in found),
+    }
 
 
 def _heads(heads: int, tokens: int, seed: int) -> Iterator[Any]:
@@ -192,14 +189,116 @@ def view(folder: Path, name: str) -> dict[str, Any]:
     most = 0
     while process.poll() is None:
         try:
-            status = Path(f"/proc/{process.pid}/status").read_text()
-        except OSError:
+            most = max(most, anonymous(Path(f"/proc/{process.pid}")))
+        except OSError:  # it has ended
             break
-        held = [int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")]
-        most = max([most, *held])
         time.sleep(0.005)
     text, _ = process.communicate()
     if process.returncode:
         raise SystemExit(f"error: the view of {name} failed.")
     sizes = [Path(line).stat().st_size for line in text.splitlines()]
     return {"seconds": time.perf_counter() - start, "anonymous": most / 1024, "bytes": max(sizes)}
+
+
+# --------------------------------------------------------------------------------- the browser
+
+_FIRST = """
+window.first = null;
+(function look() {
+    const canvas = document.querySelector('#thumbnails canvas');
+    const painted = () => setTimeout(() => { window.first = performance.now(); });
+    if (canvas) requestAnimationFrame(painted);
+    else setTimeout(look, 5);
+})();
+"""
+_LOADED = """async () => {
+    while (document.readyState !== 'complete' || window.first === null)
+        await new Promise(done => setTimeout(done, 10));
+    const [entry] = performance.getEntriesByType('navigation');
+    return { first: window.first, parsed: entry.domContentLoadedEventEnd };
+}"""
+_OPENING = """async count => {
+    const times = [];
+    const { layers, heads } = Page.stacks[0];
+    for (let i = 0; i < count; i++) {
+        const [layer, head] = [layers[(i * 7) % layers.length], heads[(i * 5) % heads.length]];
+        const name = `Layer ${layer}, Head ${head}`;
+        const start = performance.now();
+        document.querySelector(`#thumbnails [aria-label='${name}']`).click();
+        while (document.querySelector('#vis text.detail')?.textContent !== name ||
+               !document.querySelector('#vis .detail title'))
+                await new Promise(done => setTimeout(done));
+        await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+        times.push(performance.now() - start);
+    }
+    return times.sort((a, b) => a - b);
+}"""
+
+
+def browse(folder: Path, name: str) -> dict[str, Any]:
+    """The model view in Chromium: when its first picture stands, when all of it is read, how long a
+    head takes to open, the longest task, and its anonymous memory at most.
+    """
+    import shutil
+
+    from browser import FLAGS, NAMES
+    from phases import _WATCH
+    from playwright.sync_api import sync_playwright
+
+    (page_file,) = (folder / name).glob("attention_model_view_*.html")
+    chromium = next(filter(None, map(shutil.which, NAMES)), None)
+    with sync_playwright() as playwright, Watch("--type=renderer", str(folder)) as watch:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=[*FLAGS, f"--user-agent={folder}"]
+        )
+        page = browser.new_page()
+        page.set_default_timeout(300_000)
+        page.add_init_script(_WATCH + _FIRST)
+        page.goto(page_file.resolve().as_uri(), wait_until="commit")
+        loaded = page.evaluate(_LOADED)
+        opening = page.evaluate(_OPENING, 24)
+        longest = page.evaluate("Math.max(0, ...window.tasks)")
+        browser.close()
+    return {
+        "first": loaded["first"] / 1000,
+        "parsed": loaded["parsed"] / 1000,
+        "opening": opening[len(opening) // 2] / 1000,
+        "worst": opening[-1] / 1000,
+        "longest": longest / 1000,
+        "memory": watch.most / 1024,
+        "bytes": page_file.stat().st_size,
+    }
+
+
+class Watch:
+    """The most anonymous memory, in kB, of any process whose command line has these words."""
+
+    def __init__(self, *words: str) -> None:
+        self._words = [word.encode() for word in words]
+        self.most = 0
+
+    def __enter__(self) -> Watch:
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._follow)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._done.wait(0.02):
+            for process in Path("/proc").glob("[0-9]*"):
+                try:
+                    line = (process / "cmdline").read_bytes()
+                    if all(word in line for word in self._words):
+                        self.most = max(self.most, anonymous(process))
+                except OSError:  # it has ended
+                    continue
+
+
+def anonymous(process: Path) -> int:
+    """kB of memory that a process has for itself."""
+    lines = (process / "status").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0)

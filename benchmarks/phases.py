@@ -335,11 +335,20 @@ PHASES: dict[str, Callable[..., Any]] = {
 } | {found.__name__: found for found in (write_both, naive_pages, pages, draw)}
 
 
+def of_long_texts() -> dict[str, Callable[..., Any]]:
+    import long_phases as here  # which uses this module
+
+    every = (here.build_long, here.keep, here.dense_document, here.sparse_document)
+    return {found.__name__: found for found in (*every, here.view, here.browse)}
+
+
 def main(argv: list[str]) -> None:
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     phase, folder, *rest = argv
-    found = PHASES[phase](Path(folder), *(int(x) if x.isdecimal() else x for x in rest))
+    found = (PHASES | of_long_texts())[phase](
+        Path(folder), *(int(x) if x.isdecimal() else x for x in rest)
+    )
     print(json.dumps(found or {}))
 
 

@@ -128,9 +128,30 @@ def as_rows(head: Sparse) -> Rows:
     return head.head(0)
 
 
+def sums_of(head: Head) -> np.ndarray:
+    """The sum of each row, of what was left out too."""
+    if isinstance(head, Sparse):
+        rows = as_rows(head)
+        sums: np.ndarray = rows.sums + rows.rest
+        return sums
+    return row_sums(head)
+
+
+def are_same(head: Head, other: Head) -> bool:
+    """Whether two heads hold the same numbers."""
+    if isinstance(head, Sparse) and isinstance(other, Sparse):
+        return as_rows(head).same_as(as_rows(other))
+    if isinstance(head, Sparse) or isinstance(other, Sparse):
+        return False
+    return np.array_equal(head, other, equal_nan=True)
+
+
 def _outside(head: Head, rows: slice, columns: slice) -> float:
     """The most that one of these rows attends to columns that are not among these."""
-    size = np.abs(as_dense(head)[rows])
+    if isinstance(head, Sparse):
+        elsewhere = as_rows(head.part(0, rows)).sums - as_rows(head.part(0, rows, columns)).sums
+        return float(elsewhere.max(initial=0))
+    size = np.abs(head[rows])
     outside = size[:, : columns.start].sum(axis=-1) + size[:, columns.stop :].sum(axis=-1)
     return float(outside.max(initial=0))
 
@@ -165,8 +186,6 @@ def _of_dense(head: np.ndarray) -> tuple[bool, float, int, float, float]:
 def _of_sparse(head: Sparse) -> tuple[bool, float, int, float, float]:
     rows = as_rows(head)
     sound = np.isfinite(rows.rest)
-    kept = np.add.reduceat(np.append(rows.weights, 0.0), rows.starts[:-1])
-    kept = np.where(rows.starts[1:] > rows.starts[:-1], kept, 0)
     left = float(rows.rest[sound].mean()) if sound.any() else np.nan
-    mean = float(kept[sound].mean()) + left if sound.any() else np.nan
+    mean = float(rows.sums[sound].mean()) + left if sound.any() else np.nan
     return True, head.above, int((~sound).sum()) * head.shape[3], mean, left

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from activations.arguments import numbered
-from activations.attention.layer import Layer, Opened, as_dense
+from activations.attention.layer import Layer, Opened, are_same, sums_of
 from activations.attention.scores import SCORES
 from activations.attention.sides import (
     Header,
@@ -27,7 +27,7 @@ from activations.document.header import is_count
 from activations.document.json_file import damaged
 from activations.document.reader import Document
 from activations.errors import ToolkitError, Warn, ignore
-from activations.outputs.sparse import Sparse, are_probabilities, row_sums
+from activations.outputs.sparse import are_probabilities
 from activations.outputs.tree import Element
 from activations.program import CAPTURE, command_line
 
@@ -139,7 +139,7 @@ class _Found:
         for head in self.layer.each_head():
             if isinstance(head, np.ndarray) and not are_probabilities(head):
                 return False
-            sums = row_sums(as_dense(head)) + (head.rest[0, 0] if isinstance(head, Sparse) else 0)
+            sums = sums_of(head)
             finite = finite or bool(np.isfinite(sums).any())
             most = max(most, float(sums.max(initial=0, where=np.isfinite(sums))))
         return 0 < most <= 1.05 or not finite
@@ -147,7 +147,7 @@ class _Found:
     def same_as(self, other: _Found) -> bool:
         """Whether two tensors hold the same numbers."""
         return self.shape == other.shape and all(
-            np.array_equal(as_dense(a), as_dense(b), equal_nan=True)
+            are_same(a, b)
             for a, b in zip(self.layer.each_head(), other.layer.each_head(), strict=True)
         )
 

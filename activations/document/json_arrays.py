@@ -175,8 +175,8 @@ def _check_memory(sparse: Sparse) -> None:
     needed, free = sparse.size, free_memory()
     if free is not None and needed > free:
         raise ToolkitError(
-            f"the whole tensor takes {size_text(needed)}, and {size_text(free)} of memory are free. "
-            "Take what is there of it: Document.sparse."
+            f"the whole tensor takes {size_text(needed)}, and {size_text(free)} of memory are "
+            "free. Take what is there of it: Document.sparse."
         )
 
 

@@ -19,6 +19,7 @@ from activations.outputs.tree import Element, walk
 
 ARRAYS = ("row_starts", "columns", "weights", "rest", "overview")
 _MOST = 2**40  # numbers of a tensor, as anywhere in a document
+_LONGEST = 2**24  # columns: each of them gets a name
 
 
 def sparse_form(sparse: Sparse, tensor: Callable[[str, Tensor], Any]) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def read_sparse(
         raise ValueError("'above' must be a number of at least 0 and less than 1")
     if not (isinstance(shape, list) and len(shape) == 4 and all(map(is_count, shape))):
         raise ValueError("'shape' must be four sizes: batch, heads, rows, columns")
-    if math.prod(shape) >= _MOST:
+    if math.prod(shape) >= _MOST or shape[3] > _LONGEST:
         raise ValueError("its 'shape' is not possible")
     axes = facts.get("axes")
     if axes is not None and (not isinstance(axes, list) or sorted(axes) != [0, 1, 2, 3]):

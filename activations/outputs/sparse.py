@@ -148,6 +148,20 @@ class Rows:
     weights: np.ndarray
     rest: np.ndarray
 
+    @property
+    def sums(self) -> np.ndarray:
+        """The sum of what was kept of each row, float64."""
+        count = len(self.starts) - 1
+        lines = np.repeat(np.arange(count), self.starts[1:] - self.starts[:-1])
+        return np.bincount(lines, self.weights, minlength=count)
+
+    def same_as(self, other: Rows) -> bool:
+        """Whether two heads have the same weights."""
+        return all(
+            np.array_equal(getattr(self, name), getattr(other, name), equal_nan=True)
+            for name in ("starts", "columns", "weights", "rest")
+        )
+
 
 def cell_size(shape: Sequence[int]) -> tuple[int, int]:
     """Rows and columns that share a cell of the overview of a (..., rows, columns) tensor."""

@@ -12,6 +12,7 @@ from activations.attention.heads import HeadName, stacks_with
 from activations.attention.layer import as_dense
 from activations.attention.stack import Stack, showable
 from activations.errors import UsageError, Warn, ignore
+from activations.outputs.sparse import Sparse
 from activations.text import printable
 from activations.views.content import Caption
 from activations.views.heat_map import HeadMap, figure_files
@@ -61,8 +62,10 @@ def head_map(name: HeadName, caption: Caption, stack: Stack, stacks: Sequence[St
         subtitle += f", {kind if is_only_one else stack.title}"
     row_labels, column_labels = labels(stack)
     layer = stack.layers.index(name.layer)
-    head = as_dense(stack.weights[layer].head(stack.heads.index(name.head)))
-    weights = head.astype(np.float64)
+    head = stack.weights[layer].head(stack.heads.index(name.head))
+    weights = as_dense(head).astype(np.float64)
+    if isinstance(head, Sparse):
+        subtitle += f", weights above {head.above:g}"
     return HeadMap(
         title=f"Layer {name.layer}, Head {name.head}",
         subtitle=subtitle,

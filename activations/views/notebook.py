@@ -33,7 +33,9 @@ from activations.views.page import build_pages, heading
 
 HEIGHT = 700  # pixels by default; the frame's lower edge can be dragged
 LARGEST = 20_000_000  # bytes of a page that is shown: the notebook's file holds every one of them
-MOST_WEIGHTS = 50_000_000  # of a document that shows itself; the page of more would be larger
+MOST_WEIGHTS = 50_000_000  # of a document that shows itself: reading more would take long
+MOST_ROWS = 450_000  # where only large weights were kept: the page of more would be larger
+_FRAME_SIZE = 1_000_000  # bytes of a page besides its weights, at most
 _MANY_MODULES = 12  # more are folded
 _MOST_MODULES = 1000
 _LONG = 80  # characters of a shape; a longer one is folded
@@ -108,7 +110,9 @@ def make_view(
     content = read_content(
         document, tokens_of, numbers(layers, "layers"), numbers(heads, "heads"), _pair(tokens)
     )
-    pages = build_pages([view], content.caption, content.stacks, float(min_weight))
+    pages = build_pages(
+        [view], content.caption, content.stacks, float(min_weight), LARGEST - _FRAME_SIZE
+    )
     return View(f"{heading(view)}: {content.caption.title}", b"".join(pages[view]), pixels)
 
 
@@ -132,8 +136,10 @@ def document_html(document: Document, tokens_of: TokensOf) -> str:
 def _too_many(document: Document) -> str:
     """Why a document is too large to show, judged by its sizes alone; empty where it is not."""
     places = find_weights(document)
-    count = sum(math.prod(document.element_shapes(p.module).get(p.element, ())) for p in places)
-    if count <= MOST_WEIGHTS:
+    shapes = [document.element_shapes(p.module).get(p.element, ()) for p in places]
+    count = sum(map(math.prod, shapes))
+    rows = sum(math.prod(shape[:-1]) for shape in shapes)
+    if count <= MOST_WEIGHTS or ("keep_above" in document.header and rows <= MOST_ROWS):
         return ""
     return (
         f"The document holds {count:,} attention weights, too many to show at once in a notebook. "

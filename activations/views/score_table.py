@@ -22,6 +22,8 @@ from activations.system.streams import is_terminal
 
 _HEADER = ("attention", "layer", "head", *SCORES)
 _NAMED = 3  # heads for each score
+_RAW = "are not attention weights between 0 and 1"
+_LARGE_ONLY = "are without the small weights"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def show_summary(stacks: Sequence[Stack], form: str, file: TextIO, warn: Warn = 
     else:
         _show_table(heads, file)
         print("", *strongest(heads), sep="\n", file=file)
-    _warn_of_raw_scores(stacks, warn)
+    _warn_of_layers_without(stacks, warn)
 
 
 def score_rows(stacks: Sequence[Stack], by: str | None = None) -> list[dict[str, Any]]:
@@ -112,20 +114,17 @@ def strongest(heads: Sequence[HeadScores]) -> list[str]:
     return lines
 
 
-def _warn_of_raw_scores(stacks: Sequence[Stack], warn: Warn) -> None:
+def _warn_of_layers_without(stacks: Sequence[Stack], warn: Warn) -> None:
     for stack in stacks:
         assert stack.scores is not None, "read_content computes them"
-        without = [
-            layer
-            for layer, scores in zip(stack.layers, stack.scores, strict=True)
-            if np.isnan(scores).all()
-        ]
-        if without:
-            layers = numbered("layer", without)
-            warn(
-                f"{stack.name}: the values of {layers} are not attention weights between 0 "
-                "and 1, so they have no scores."
-            )
+        without: dict[str, list[int]] = {}
+        for number, layer, scores in zip(stack.layers, stack.weights, stack.scores, strict=True):
+            if np.isnan(scores).all():
+                why = _LARGE_ONLY if layer.above and layer.probabilities else _RAW
+                without.setdefault(why, []).append(number)
+        for why, numbers in without.items():
+            layers = numbered("layer", numbers)
+            warn(f"{stack.name}: the values of {layers} {why}, so they have no scores.")
 
 
 # ---------------------------------------------------------------------------------------- as text

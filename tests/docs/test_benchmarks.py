@@ -13,18 +13,21 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent.parent.parent / "benchmarks"))
 
+import long
 import phases
 import run
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_every_row_of_the_page_is_one_that_is_measured() -> None:
+@pytest.mark.parametrize(("marks", "script"), [(run.MARKS, "run.py"), (long.MARKS, "long.py")])
+def test_every_row_of_the_page_is_one_that_is_measured(marks: str, script: str) -> None:
     page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
-    shown = page.split(run.MARKS[0])[1].split(run.MARKS[1])[0]
-    rows = re.findall(r"^\| (.+?) \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", shown, re.MULTILINE)
+    found = run.between(marks).search(page)
+    assert found
+    rows = re.findall(r"^\| (.+?) \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", found[1], re.MULTILINE)
     assert len(rows) > 15
-    source = (ROOT / "benchmarks" / "run.py").read_text(encoding="utf-8")
+    source = (ROOT / "benchmarks" / script).read_text(encoding="utf-8")
     for what, *_, reach in rows:
         assert reach in source or reach.startswith("<= one line"), what
 
