@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from activations import load
+from activations.attention import layer as attention_layer
 from activations.attention.heads import HeadName
-from activations.attention.layer import Layer
 from activations.attention.scores import SCORES
 from activations.attention.stack import Stack
 from activations.errors import ToolkitError, UsageError
@@ -301,7 +301,7 @@ SCORE_ROWS = st.lists(
 def test_any_name_and_any_score_parse_back(name: str, rows: list[list[float]]) -> None:
     """Names of modules come out of documents: commas, quotes, line breaks, escape codes."""
     heads = tuple(range(len(rows)))
-    layer = Layer.of(np.ones((len(rows), 1, 1), np.float32))
+    layer = attention_layer.Layer.of(np.ones((len(rows), 1, 1), np.float32))
     stack = Stack(name, "self", (7,), heads, (layer,), ("a",), ("a",), scores=np.array([rows]))
     file = io.StringIO(newline="")
     show_summary([stack], "csv", file)
