@@ -143,7 +143,9 @@ def make_pages(wanted: Wanted, content: Content) -> dict[str, Pieces]:
         return {}
     from activations.views.page import build_pages, page_name
 
-    pages = build_pages(wanted.views, content.caption, content.stacks, wanted.min_weight)
+    pages = build_pages(
+        wanted.views, content.caption, content.stacks, wanted.min_weight, first=content.first
+    )
     caption = content.caption
     return {page_name(v, caption.model, caption.document): page for v, page in pages.items()}
 

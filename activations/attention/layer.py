@@ -14,6 +14,7 @@ from activations.system.workers import in_turn
 Head = np.ndarray | Sparse  # (rows, columns), or what was kept of (1, 1, rows, columns)
 Opened = Callable[[int], Head]  # a head of an opened layer, by its place
 _NEARLY_NONE = 1e-3  # of a row's attention
+_SMALL = 2**13  # weights that are worked on in less time than a thread takes to be handed them
 
 
 @dataclass(frozen=True)
@@ -70,24 +71,30 @@ class Layer:
 
     def head(self, place: int) -> Head:
         """The weights of `heads[place]`."""
-        return self._cut(self.open()(self.heads[place]))
+        return self.cut(self.open()(self.heads[place]))
 
     def each_head(self) -> Iterator[Head]:
         """The weights of all heads, one at a time."""
         opened = self.open()
         for head in self.heads:
-            yield self._cut(opened(head))
+            yield self.cut(opened(head))
 
     def dense(self) -> np.ndarray:
         """All heads in one array, with 0 for weights that were left out."""
         return np.stack([as_dense(head) for head in self.each_head()])
 
-    def _cut(self, head: Head) -> Head:
+    def cut(self, head: Head) -> Head:
+        """The rows and columns of this layer, of a head of the whole tensor."""
         rows, columns = (slice(r.start, r.stop) for r in (self.rows, self.columns))
         if isinstance(head, Sparse):
             return head if self.is_whole else head.part(0, rows, columns)
         numbers = head if head.dtype.kind == "f" else head.astype(np.float32)  # only 0 and 1
         return numbers[rows, columns]
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a head is worth a thread of its own."""
+        return len(self.rows) * len(self.columns) > _SMALL
 
     @property
     def is_whole(self) -> bool:
@@ -168,7 +175,7 @@ def look(layer: Layer, each: Callable[[int, Head], None] | None = None) -> Facts
             each(place, head)
         return found
 
-    seen = list(in_turn(see, enumerate(layer.each_head())))
+    seen = list(in_turn(see, enumerate(layer.each_head()), layer.is_large))
     probabilities, above, odd, sums, left = zip(*seen, strict=True) if seen else ((),) * 5
     return Facts(
         all(probabilities), max(above, default=0.0), sum(odd), np.array(sums), np.array(left)

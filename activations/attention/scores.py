@@ -21,12 +21,12 @@ before the text (prefix tuning) are no tokens of it; they count for the entropy 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from activations.attention.layer import Head, look
+from activations.attention.layer import Head, Layer, look
 from activations.attention.stack import Stack
 from activations.outputs.sparse import chunk_of, row_sums
 
@@ -37,35 +37,49 @@ _CACHED = 2**16  # numbers whose logarithms stay in a processor's cache
 _TINY = np.float32(1e-30)  # added to a weight, so that 0 ln 0 is 0; it changes no other
 
 
-def with_scores(stacks: Sequence[Stack]) -> list[Stack]:
+# (stack, place of the layer, place of the head, its weights)
+Visit = Callable[[Stack, int, int, Head], None]
+
+
+def with_scores(stacks: Sequence[Stack], visit: Visit | None = None) -> list[Stack]:
     """The stacks, read once, each with the scores of its heads: (layers, heads, 5), in the order of
     `SCORES`, and the facts of its layers.
 
     NaN where a score is not defined, and for values that are not probabilities. Scores are of the
     whole text; take a part of it afterwards. Those that the document has are taken from there: of
-    weights of which small ones were left out they could not be computed.
+    weights of which small ones were left out they could not be computed. `visit` is called with
+    every head of probabilities as it is read, from two threads.
     """
-    return [_scored(stack) for stack in stacks]
+    return [_scored(stack, visit) for stack in stacks]
 
 
-def _scored(stack: Stack) -> Stack:
-    scores = np.full((len(stack.layers), len(stack.heads), len(SCORES)), np.nan)
-    layers = []
-    for i, layer in enumerate(stack.weights):
-        found = row_scores(stack)
+def _scored(stack: Stack, visit: Visit | None) -> Stack:
+    layers, scores = zip(
+        *(_of_layer(stack, i, visit) for i in range(len(stack.layers))), strict=True
+    )
+    return replace(stack, weights=layers, scores=np.stack(scores))
 
-        def add(place: int, head: Head, found: RowScores = found) -> None:
-            if isinstance(head, np.ndarray):
-                for first in range(0, len(head), step := chunk_of(head.shape[1])):
-                    found.add(place, first, head[first : first + step])
 
-        facts = look(layer, None if layer.known_scores is not None else add)
-        layers.append(replace(layer, facts=facts))
-        if layer.known_scores is not None:
-            scores[i] = layer.known_scores[list(layer.heads)]
-        elif facts.probabilities and not facts.above:
-            scores[i] = found.means()
-    return replace(stack, weights=tuple(layers), scores=scores)
+def _of_layer(stack: Stack, place: int, visit: Visit | None) -> tuple[Layer, np.ndarray]:
+    """A layer with its facts, and the scores of its heads."""
+    layer, added = stack.weights[place], row_scores(stack)
+    known = layer.known_scores
+
+    def see(head_place: int, head: Head) -> None:
+        if known is None and isinstance(head, np.ndarray):
+            for first in range(0, len(head), step := chunk_of(head.shape[1])):
+                added.add(head_place, first, head[first : first + step])
+        if visit is not None:
+            visit(stack, place, head_place, head)
+
+    facts = look(layer, see)
+    if known is not None:
+        scores = known[list(layer.heads)]
+    elif facts.probabilities and not facts.above:
+        scores = added.means()
+    else:
+        scores = np.full((len(stack.heads), len(SCORES)), np.nan)
+    return replace(layer, facts=facts), scores
 
 
 def row_scores(stack: Stack) -> RowScores:

@@ -27,7 +27,7 @@ from activations.document.header import is_count
 from activations.document.json_file import damaged
 from activations.document.reader import Document
 from activations.errors import ToolkitError, Warn, ignore
-from activations.outputs.sparse import are_probabilities
+from activations.outputs.sparse import Sparse, are_probabilities
 from activations.outputs.tree import Element
 from activations.program import CAPTURE, command_line
 
@@ -125,12 +125,12 @@ class _Found:
 
     def _open(self) -> Opened:
         document, place = self._document, self.place
-        sparse = document.sparse(place.module, *place.element)
-        if sparse is None:
-            return document.matrices(place.module, place.element, place.axes)
-        if sparse.shape != self.shape:
+        found = document.matrices(place.module, place.element, place.axes)
+        if not isinstance(found, Sparse):
+            return found
+        if found.shape != self.shape:
             raise damaged(document.path, place.module, "two shapes of one tensor differ")
-        return sparse.part
+        return found.part
 
     @property
     def sums_to_one(self) -> bool:

@@ -188,22 +188,29 @@ class Document:
 
     def matrices(
         self, name: str, element: Element, axes: tuple[int, ...] | None = None
-    ) -> Callable[[int], np.ndarray]:
-        """What reads the matrices of the first batch of a 4-D tensor, one at a time, by their
-        place.
+    ) -> Sparse | Callable[[int], np.ndarray]:
+        """What was kept of a 4-D tensor, as `sparse` gives it; else what reads the matrices of its
+        first batch, one at a time, by their place.
 
         Out of a file of tensors only that matrix is read; out of JSON all of them at once, now.
         `axes` turn the tensor into (batch, heads, rows, columns).
         """
-        node, shape, _ = self._node(name, element)
-        key, tensors = reference(node), self._tensors
-        if key is not None and axes is None and tensors is not None:
-            try:
-                if tensors.shape(key, name, element) == to_sizes(shape):
-                    return lambda place: tensors.numbers(key, name, element, (0, place))
-            except ValueError as error:
-                raise damaged(self.path, name, f"{error}") from None
-        whole = self.tensor(name, *element)
+        node, shape, dtype = self._node(name, element)
+        key, tensors, fetch = reference(node), self._tensors, partial(self._fetch, name)
+        try:
+            sparse = to_sparse(node, dtype, fetch, element)
+            if sparse is not None:
+                return sparse
+            if (
+                key is not None
+                and axes is None
+                and tensors is not None
+                and tensors.shape(key, name, element) == to_sizes(shape)
+            ):
+                return lambda place: tensors.numbers(key, name, element, (0, place))
+            whole = to_array(node, shape, dtype, fetch, element)
+        except ValueError as error:
+            raise damaged(self.path, name, f"{error}") from None
         first: np.ndarray = (whole if axes is None else whole.transpose(axes))[0]
         return lambda place: np.ascontiguousarray(first[place])
 

@@ -237,17 +237,12 @@ class SparseBuilder:
 
     def _look_over(self, batch: int, head: int, first_row: int, rows: np.ndarray) -> None:
         """Note the largest weight of each cell: rows first, as both at once takes far longer."""
-        (high, wide), count = self._cell, len(rows)
-        for cell in range(first_row // high, -(-(first_row + count) // high)):
-            of_cell = slice(max(cell * high - first_row, 0), (cell + 1) * high - first_row)
-            pooled = rows[of_cell].max(axis=0)
-            whole = len(pooled) // wide * wide
-            found = [pooled[:whole].reshape(-1, wide).max(axis=1)]
-            if whole < len(pooled):
-                found.append(pooled[whole:].max(keepdims=True))
-            largest = np.concatenate(found)
-            seen = self._overview[batch, head, cell, : len(largest)]
-            np.maximum(seen, largest.astype(np.float16), out=seen)
+        high, wide = self._cell
+        pooled = _pooled(rows, high, -first_row % high)
+        largest = _pooled(np.ascontiguousarray(pooled.T), wide).T
+        cells, first = largest.shape, first_row // high
+        seen = self._overview[batch, head, first : first + cells[0], : cells[1]]
+        np.maximum(seen, largest.astype(np.float16), out=seen)
 
     def finish(self) -> Sparse:
         """What was kept. Also frees what it was made of."""
@@ -266,6 +261,15 @@ class SparseBuilder:
             self._overview,
             self._axes,
         )
+
+
+def _pooled(rows: np.ndarray, high: int, lead: int = 0) -> np.ndarray:
+    """The largest of each column in every `high` rows; the first `lead` rows end a cell."""
+    lead = min(lead, len(rows))
+    count, width = (len(rows) - lead) // high, rows.shape[1]
+    end = lead + count * high
+    cells = [rows[None, :lead], rows[lead:end].reshape(count, high, width), rows[None, end:]]
+    return np.concatenate([cell.max(axis=1) for cell in cells if cell.size])
 
 
 def _joined(parts: list[list[np.ndarray]], dtype: np.dtype) -> np.ndarray:

@@ -23,6 +23,7 @@ from activations.errors import ToolkitError, UsageError, Warn, ignore
 from activations.text import printable
 from activations.views.forecast import forecast
 from activations.views.names import short_model
+from activations.views.packing import FirstReading
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,14 @@ TokensOf = Callable[[str, Sequence[object]], list[str]]
 
 @dataclass(frozen=True)
 class Content:
-    """What a page, a figure or a table shows, and the words around it."""
+    """What a page, a figure or a table shows, and the words around it.
+
+    `first` has heads that were packed for pages while they were read.
+    """
 
     caption: Caption
     stacks: tuple[Stack, ...]
+    first: FirstReading | None = None
 
 
 def read_content(
@@ -94,8 +99,10 @@ def read_content(
         return [stack.size for stack in stacks]
 
     chosen = take(read_attention(document, note, found), layers, heads, warn=note)
-    forecast(take(chosen, tokens=tokens), pages, warn)
-    scored = with_scores(chosen)
+    parts = take(chosen, tokens=tokens)
+    forecast(parts, pages, warn)
+    first = FirstReading(parts) if pages else None
+    scored = with_scores(chosen, None if first is None else first.visit)
     odd = sum(layer.facts.odd for stack in scored for layer in stack.weights if layer.facts)
     if odd:
         note(f"{odd:,} attention weights are not finite: neither drawn nor scored.")
@@ -117,7 +124,7 @@ def read_content(
         _capture_id(document),
         document.path.stem,
     )
-    return Content(caption, tuple(stacks))
+    return Content(caption, tuple(stacks), first)
 
 
 def about_weights(stacks: Sequence[Stack]) -> Iterator[str]:

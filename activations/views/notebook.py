@@ -111,7 +111,12 @@ def make_view(
         document, tokens_of, numbers(layers, "layers"), numbers(heads, "heads"), _pair(tokens)
     )
     pages = build_pages(
-        [view], content.caption, content.stacks, float(min_weight), LARGEST - _FRAME_SIZE
+        [view],
+        content.caption,
+        content.stacks,
+        float(min_weight),
+        LARGEST - _FRAME_SIZE,
+        content.first,
     )
     return View(f"{heading(view)}: {content.caption.title}", b"".join(pages[view]), pixels)
 

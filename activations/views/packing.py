@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,9 @@ LARGEST = 400_000_000  # V8 drops a script of over 512 M characters without a me
 _STEPS = 10_000  # 4 decimals
 
 
+Blob = tuple[np.ndarray, bytes]  # a head's overview in shades, and its text
+
+
 @dataclass(frozen=True)
 class Packed:
     """`stacks`: what the page's script knows of each. `overviews` and `heads` are blobs, base64
@@ -44,14 +47,42 @@ class Packed:
     heads: dict[str, bytes]
 
 
-def pack(stacks: Sequence[Stack], budget: int = BUDGET) -> Packed:
+class FirstReading:
+    """Packs the heads of these stacks when they are read for their scores: JSON is parsed once.
+
+    With all decimals. Given up, `blobs` being empty, where that takes more than a page's budget.
+    """
+
+    def __init__(self, stacks: Sequence[Stack]) -> None:
+        self._layers = {
+            (s.name, s.layers[i]): s.weights[i] for s in stacks for i in range(len(s.layers))
+        }
+        self._room = BUDGET
+        self.blobs: dict[tuple[str, int, int], Blob] = {}
+
+    def visit(self, stack: Stack, layer: int, head: int, weights: Head) -> None:
+        """Take a head of the whole text, by its place (see `attention.scores.with_scores`)."""
+        key = stack.name, stack.layers[layer]
+        if key in self._layers and self._room > 0:
+            blob = _sparse_blob(self._layers[key].cut(weights), ALL_DECIMALS)
+            self._room -= len(blob[1])
+            self.blobs[(*key, stack.heads[head])] = blob
+        if self._room <= 0:
+            self.blobs.clear()
+
+
+def pack(
+    stacks: Sequence[Stack], budget: int = BUDGET, first: FirstReading | None = None
+) -> Packed:
     """Stacks -> what a page needs of them, if possible within this many bytes.
 
-    Raises `ToolkitError` where even the largest weights are too many for a browser.
+    `first` has those of their heads that were packed before. Raises `ToolkitError` where even the
+    largest weights are too many for a browser.
     """
     for above in _THRESHOLDS:
         limit = LARGEST if above == _THRESHOLDS[-1] else min(budget, LARGEST)
-        packed = _Packing(above, limit).of(stacks)
+        ready = first.blobs if first is not None and above == ALL_DECIMALS else {}
+        packed = _Packing(above, limit, ready).of(stacks)
         if packed is not None:
             return packed
     raise too_large()
@@ -70,8 +101,10 @@ def too_large(size: int = 0) -> ToolkitError:
 class _Packing:
     """One attempt to pack all stacks, given up where it takes more than `limit` bytes."""
 
-    def __init__(self, above: float, limit: int) -> None:
-        self._above, self._limit = above, limit
+    def __init__(
+        self, above: float, limit: int, ready: Mapping[tuple[str, int, int], Blob]
+    ) -> None:
+        self._above, self._limit, self._ready = above, limit, ready
         self._size = 0
         self._packed = Packed([], {}, {})
 
@@ -90,12 +123,8 @@ class _Packing:
     def _add_heads(self, id: int, stack: Stack, raw: tuple[float, float] | None) -> bool:
         """Whether there is room for the heads of this stack."""
 
-        def blob(head: Head) -> tuple[np.ndarray, bytes]:
-            return _raw_blob(head, *raw) if raw else _sparse_blob(head, self._above)
-
         squeeze, pieces = zlib.compressobj(1), []
-        all_heads = (head for layer in stack.weights for head in layer.each_head())
-        for number, (overview, text) in enumerate(in_turn(blob, all_heads)):
+        for number, (overview, text) in enumerate(self._blobs(stack, raw)):
             layer, head = divmod(number, len(stack.heads))
             self._packed.heads[f"head-{id}-{layer}-{head}"] = text
             pieces.append(squeeze.compress(overview.tobytes()))
@@ -106,6 +135,18 @@ class _Packing:
         self._packed.overviews[f"overview-{id}"] = overviews
         self._size += len(overviews)
         return self._size <= self._limit
+
+    def _blobs(self, stack: Stack, raw: tuple[float, float] | None) -> Iterable[Blob]:
+        """Every head of a stack, packed."""
+        names = [(stack.name, layer, head) for layer in stack.layers for head in stack.heads]
+        if raw is None and all(name in self._ready for name in names):
+            return [self._ready[name] for name in names]
+
+        def blob(head: Head) -> Blob:
+            return _raw_blob(head, *raw) if raw else _sparse_blob(head, self._above)
+
+        all_heads = (head for layer in stack.weights for head in layer.each_head())
+        return in_turn(blob, all_heads, stack.weights[0].is_large)
 
     def _described(self, id: int, stack: Stack, raw: tuple[float, float] | None) -> dict[str, Any]:
         row_tokens, column_tokens = labels(stack)
@@ -160,7 +201,7 @@ def _bytes_of(columns: int) -> int:
     return 2 if columns <= NOT_A_NUMBER else 3
 
 
-def _sparse_blob(head: Head, above: float) -> tuple[np.ndarray, bytes]:
+def _sparse_blob(head: Head, above: float) -> Blob:
     """A head's overview in shades, and its blob: counts, columns, weights and rests."""
     if isinstance(head, Sparse):
         sparse = head.part(0, above=above) if above > head.above else head
@@ -180,7 +221,7 @@ def _sparse_blob(head: Head, above: float) -> tuple[np.ndarray, bytes]:
     return _shades(sparse.overview[0, 0]), _squeezed(b"".join(planes))
 
 
-def _raw_blob(head: Head, base: float, steps: float) -> tuple[np.ndarray, bytes]:
+def _raw_blob(head: Head, base: float, steps: float) -> Blob:
     """The same of a head whose values are no probabilities: all of them are there."""
     values = as_dense(head)  # where some layers are no probabilities, all are shown like these
     shown = showable(values)
@@ -202,9 +243,8 @@ def _planes(numbers: np.ndarray, width: int) -> bytes:
 def _steps(weights: np.ndarray) -> np.ndarray:
     """Numbers of at least 0 as steps of 0.0001."""
     # float64: in float32 0.00005 could round to either side.
-    q = np.rint(np.nan_to_num(weights.astype(np.float64)) * _STEPS)
-    q = np.minimum(q, NOT_A_NUMBER - 1)
-    found: np.ndarray = np.where(np.isfinite(weights), q, NOT_A_NUMBER)
+    q = np.rint(weights.astype(np.float64) * _STEPS)
+    found: np.ndarray = np.where(np.isfinite(q), np.minimum(q, NOT_A_NUMBER - 1), NOT_A_NUMBER)
     return found
 
 

@@ -26,7 +26,7 @@ from activations.views.choices import VIEWS
 from activations.views.colours import DARK, LIGHT, STRONG
 from activations.views.content import Caption
 from activations.views.names import capture_name
-from activations.views.packing import BUDGET, NOT_A_NUMBER, SHADES, pack
+from activations.views.packing import BUDGET, NOT_A_NUMBER, SHADES, FirstReading, pack
 
 _TITLE_TEXT = 40  # characters
 _LONG_TEXT = 400  # characters; a longer one is folded
@@ -47,6 +47,7 @@ def build_pages(
     stacks: Sequence[Stack],
     min_weight: float = 0.01,
     budget: int = BUDGET,
+    first: FirstReading | None = None,
 ) -> dict[str, list[bytes]]:
     """The HTML page, as pieces of UTF-8, for each of `views` (see `choices.VIEWS`).
 
@@ -54,9 +55,10 @@ def build_pages(
     or below `min_weight` are not drawn (the numbers stay in the page). Two pages made together link
     heads to each other, so they belong in one folder, and share the pieces that hold the weights.
     Small weights are left out where they would take more than `budget` bytes; the page says which.
+    `first` has heads that were packed while they were read, if any were.
     Raises `ToolkitError` when a page would be too large for a browser.
     """
-    packed = pack(stacks, budget)
+    packed = pack(stacks, budget, first)
     data: dict[str, Any] = {
         "capture": caption.capture,
         "minWeight": min_weight,

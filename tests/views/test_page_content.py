@@ -13,16 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import stack_of
+from browser import Layer, random_weights, stack_of, write_capture
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from packed import unpack
 from tokenizers.pre_tokenizers import ByteLevel
 
+from activations import load
+from activations.document import reader
 from activations.errors import ToolkitError
 from activations.text import is_seen, printable
 from activations.views import assets, packing
-from activations.views.content import Caption
+from activations.views.content import Caption, read_content
 from activations.views.packing import NOT_A_NUMBER, pack
 from activations.views.page import build_pages, page_name
 from activations.views.tokens import readable
@@ -494,3 +496,40 @@ def test_a_text_in_bytes_may_be_cut_anywhere(text: str, start: int, end: int) ->
 @given(st.lists(st.text("abcéħżàçĠĊġċ", min_size=1)), st.sampled_from(["##s", "▁s"]))
 def test_letters_are_no_marks_in_another_spelling(words: list[str], token: str) -> None:
     assert readable([*words, token])[:-1] == words
+
+
+# ------------------------------------------------------------------------------- the first reading
+
+
+@pytest.mark.parametrize("part", [{}, {"heads": [1]}, {"layers": [2]}, {"tokens": (3, 9)}], ids=str)
+@pytest.mark.parametrize("raw", [False, True])
+def test_heads_are_packed_while_they_are_read(
+    part: dict[str, Any], raw: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each layer of JSON is parsed once, and the page is the same as without that."""
+    layers = [Layer(i, random_weights(i, 2, 12)) for i in range(3)]
+    layers[0] = Layer(0, layers[0].weights - 0.5 * raw)
+    write_capture(tmp_path / "a.json", layers)
+    parsed = []
+    parse_line = reader.parse_line
+    monkeypatch.setattr(reader, "parse_line", lambda *a: parsed.append(a[-1]) or parse_line(*a))
+    content = read_content(load(tmp_path / "a.json"), lambda *_: [], **part)
+    pages = build_pages(["head"], content.caption, content.stacks, first=content.first)
+    shown = [layer for stack in content.stacks for layer in stack.layers]
+    if not raw or 0 not in shown:
+        assert len(parsed) == len(set(parsed)) >= len(shown)
+    again = build_pages(["head"], content.caption, content.stacks)
+    assert again == pages
+    assert len(parsed) > len(set(parsed))
+
+
+def test_a_first_reading_gives_up_over_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_capture(tmp_path / "a.json", [Layer(i, random_weights(i, 2, 60)) for i in range(3)])
+    monkeypatch.setattr(packing, "BUDGET", 5_000)
+    content = read_content(load(tmp_path / "a.json"), lambda *_: [])
+    assert content.first is not None
+    assert not content.first.blobs
+    pages = build_pages(["head"], content.caption, content.stacks, 0.01, 5_000, content.first)
+    assert len(pages["head"]) > 1
