@@ -5,6 +5,7 @@
 Each entry of transformers' causal, masked and seq2seq language model mappings is built tiny, with
 random weights. Its attention is captured by the toolkit and compared, bit for bit, with what the
 model itself returns for `output_attentions=True`; then written, read back and turned into pages.
+It is captured again with `--keep-above`, and compared with the large ones among these weights.
 `--write` puts the table into benchmarks/coverage.md and its summary into docs/models.md.
 """
 
@@ -45,10 +46,12 @@ from activations.model.attn_implementation import attention_implementation
 from activations.model.checkpoint import Checkpoint
 from activations.model.loading import skeleton
 from activations.model.signature import accepts, paired
+from activations.outputs.sparse import Sparse
 from activations.outputs.tree import at
 from activations.selection.answers import select
 from activations.selection.catalog import CATEGORIES, Catalog, build_catalog
 from activations.session.opening import OpenedModel, with_request
+from activations.session.options import Options
 from activations.session.run import Capture, run
 from activations.views.choices import VIEWS
 from activations.views.content import Caption
@@ -56,6 +59,7 @@ from activations.views.page import build_pages
 
 PROMPT = "The cat sat on the mat and looked at the moon."
 TARGET = "Ein Satz, noch ein Satz."
+KEEP = 0.05  # a threshold with weights on both sides, in a text this short
 SECONDS = 60  # an entry may take; most take one
 TABLE = ROOT / "benchmarks" / "coverage.md"
 PAGE = ROOT / "docs" / "models.md"
@@ -65,7 +69,8 @@ MARKS = ("<!-- coverage -->", "<!-- /coverage -->")
 @dataclass
 class Row:
     """What became of one entry. `returned` counts the attention tensors the model itself returns,
-    `exact` those captured with the same bits, `shown` those drawn on the pages."""
+    `exact` those captured with the same bits, `shown` those drawn on the pages, `kept` those of
+    which `--keep-above` kept the large ones with the same bits (of raw scores, all)."""
 
     entry: str
     built: bool = False
@@ -76,6 +81,7 @@ class Row:
     exact: int = 0
     surplus: int = 0
     shown: int = 0
+    kept: int = 0
     why: list[str] = field(default_factory=list)
 
     @property
@@ -85,6 +91,10 @@ class Row:
     @property
     def is_viewable(self) -> bool:
         return 0 < self.returned == self.shown
+
+    @property
+    def is_kept(self) -> bool:
+        return 0 < self.returned == self.kept
 
     def cells(self) -> list[str]:
         def count(number: int) -> str:
@@ -100,6 +110,7 @@ class Row:
             count(self.exact),
             said(self.skeleton, self.run),
             count(self.shown),
+            count(self.kept),
             "; ".join(self.why).replace("|", "\\|"),
         ]
 
@@ -183,6 +194,8 @@ def check_weights(row: Row, opened: OpenedModel) -> None:
     own = own_attentions(opened, inputs)
     compare(row, capture, own)
     view(row, capture)
+    with step(row, "not captured with --keep-above"):
+        keep_above(row, opened, own)
 
 
 def own_attentions(opened: OpenedModel, inputs: dict[str, Any]) -> dict[str, list[Any]]:
@@ -226,6 +239,33 @@ def compare(row: Row, capture: Capture, own: dict[str, list[Any]]) -> None:
             row.why.append(f"{kind}: {len(held)} captured of {len(returned)}")
         elif not all(same):
             row.why.append(f"{kind}: {same.count(False)} of {len(same)} differ")
+
+
+def keep_above(row: Row, opened: OpenedModel, own: dict[str, list[Any]]) -> None:
+    """Every tensor the model returns, with 0 in place of what was left out, which is counted."""
+    torch.manual_seed(0)
+    options = Options(keep_above=KEEP, attn_implementation="eager")
+    capture = run(opened, select(opened.catalog, {"attention": "weights"}), options)
+    held: dict[str, list[Any]] = {}
+    for entry in capture.header["attention_weights"]:
+        outputs = capture.captured["attention"][entry["module"]]
+        held.setdefault(entry["kind"], []).append(at(outputs, tuple(entry["element"])))
+    for kind, returned in own.items():
+        pairs = zip(held.get(kind, []), (tensor.numpy() for tensor in returned), strict=False)
+        same = [is_what_was_large(leaf, whole) for leaf, whole in pairs]
+        row.kept += sum(same)
+        if not all(same):
+            row.why.append(f"--keep-above, {kind}: {same.count(False)} of {len(same)} differ")
+
+
+def is_what_was_large(leaf: Any, whole: np.ndarray) -> bool:
+    if not isinstance(leaf, Sparse):  # raw scores, or a state
+        raw = bool(whole.min() < 0 or whole.max() > 1.001 or whole.ndim != 4)
+        return raw and np.array_equal(leaf.data, whole, equal_nan=True)
+    turned = replace(leaf, axes=None).dense()  # as the model returns them, XLNet's too
+    large = np.where(whole > KEEP, whole, 0)
+    sums = turned.sum(-1, dtype=np.float64) + leaf.rest
+    return np.array_equal(turned, large) and np.allclose(sums, whole.sum(-1), rtol=0, atol=1e-5)
 
 
 def view(row: Row, capture: Capture) -> None:
@@ -308,6 +348,7 @@ def summary(rows: list[Row]) -> str:
         "return attentions": sum(row.returned > 0 for row in rows),
         "captured exactly": sum(row.is_exact for row in rows),
         "viewable": sum(row.is_viewable for row in rows),
+        "exact with --keep-above": sum(row.is_kept for row in rows),
     }
     return f"{len(rows)} entries: " + ", ".join(f"{n} {what}" for what, n in count.items())
 
@@ -315,7 +356,7 @@ def summary(rows: list[Row]) -> str:
 def table(rows: list[Row]) -> str:
     """The Markdown document: the versions, what the columns mean, one line an entry."""
     versions = f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}"
-    head = ["entry", "built", "captured", "exact", "without weights", "viewable", "why not"]
+    head = ["entry", "built", "captured", "exact", "without weights", "viewable", "kept", "why not"]
     lines = [
         "# Coverage",
         "",
@@ -331,6 +372,8 @@ def table(rows: list[Row]) -> str:
         "  order, under the same kind.",
         "* **without weights**: the probe finds the same on the skeleton as on the model itself.",
         "* **viewable**: how many of those tensors the head and the model view show.",
+        "* **kept**: of how many of those tensors `--keep-above` keeps the large weights with the",
+        "  same bits, and the sum of the rest of each row; of others, all.",
         "",
         summary(rows) + ".",
         "",
@@ -366,7 +409,8 @@ def short_table(rows: list[Row]) -> str:
                 [r for r in rows if r.built],
             ),
             line("of those that return attentions, captured bit for bit", "is_exact", attending),
-            line("and shown whole by the views", "is_viewable", attending),
+            line("shown whole by the views", "is_viewable", attending),
+            line("and exact with `--keep-above`, for long texts", "is_kept", attending),
         ]
     )
 
