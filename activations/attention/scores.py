@@ -1,21 +1,27 @@
-"""What a head does, in five numbers: how much of its attention goes where. numpy only.
+"""What a head does, in a number for each thing a head is known to do. numpy only.
 
-Each is a mean over the tokens that attend, of the attention weights that go to
+Each but the last two is a mean over the tokens that attend, of the attention weights that go to
 
-* `previous_token`: the token before (every token but the first has one);
+* `previous_token`, `next_token`: the token before, the token after;
+* `self`: the attending token itself;
+* `duplicate_token`: earlier tokens spelled as the attending one (over those that have any);
 * `induction`: the tokens that followed earlier occurrences of the attending token, except itself
   (over the tokens that occurred earlier; Olsson et al. 2022, "In-context Learning and Induction
   Heads");
-* `same_token`: tokens spelled as the attending one, itself included;
 * `first_token`: the first token of the text, where many heads rest (every token but the first);
+* `special_tokens`: `[SEP]`, the end of the text, ..., but not the first token;
+* `punctuation`: tokens of punctuation alone.
 
-and of the `entropy` of the attention weights, -sum(p ln p) in nats: 0 where all goes to one token,
+`alignment` is of cross attention: the rank correlation (Spearman) of each token's strongest column
+with its own place, 1 where a head reads the other text from its start to its end. `entropy` is the
+mean of the entropy of the attention weights, -sum(p ln p) in nats: 0 where all goes to one token,
 ln(n) where it is spread evenly over n. Rows that do not sum to 1 are divided by their sum.
 
 Each head's rows that are not finite are left out of its means.
 
-Cross attention has no previous and no next token; there, all tokens of the decoder count. Where
-only positions are known, not tokens, there is no `same_token` and no `induction`. Virtual tokens
+A score that says nothing is NaN for all heads: where a text has no such tokens; `next_token` where
+no head looks ahead (causal attention); in cross attention all that need one text for rows and
+columns; where only positions are known, not tokens, all that need to know a token. Virtual tokens
 before the text (prefix tuning) are no tokens of it; they count for the entropy only.
 """
 
@@ -27,14 +33,29 @@ from dataclasses import replace
 import numpy as np
 
 from activations.attention.layer import Head, Layer, look
+from activations.attention.sides import Sides
+from activations.attention.spelling import are_punctuation, are_special
 from activations.attention.stack import Stack
 from activations.outputs.sparse import chunk_of, row_sums
 
-SCORES = ("previous_token", "induction", "same_token", "first_token", "entropy")
+SCORES = (
+    "previous_token",
+    "next_token",
+    "self",
+    "duplicate_token",
+    "induction",
+    "first_token",
+    "special_tokens",
+    "punctuation",
+    "alignment",
+    "entropy",
+)
 LOWEST_FIRST = "entropy"  # of the others, the highest is the strongest
+_NEXT, _ALIGNMENT = SCORES.index("next_token"), SCORES.index("alignment")
 _KEPT = 8  # chunks of rows whose same tokens are remembered
 _CACHED = 2**16  # numbers whose logarithms stay in a processor's cache
 _TINY = np.float32(1e-30)  # added to a weight, so that 0 ln 0 is 0; it changes no other
+_Values = tuple[np.ndarray, np.ndarray]  # the value of each row, and where it counts
 
 
 # (stack, place of the layer, place of the head, its weights)
@@ -42,8 +63,8 @@ Visit = Callable[[Stack, int, int, Head], None]
 
 
 def with_scores(stacks: Sequence[Stack], visit: Visit | None = None) -> list[Stack]:
-    """The stacks, read once, each with the scores of its heads: (layers, heads, 5), in the order of
-    `SCORES`, and the facts of its layers.
+    """The stacks, read once, each with the scores of its heads: (layers, heads, scores), in the
+    order of `SCORES`, and the facts of its layers.
 
     NaN where a score is not defined, and for values that are not probabilities. Scores are of the
     whole text; take a part of it afterwards. Those that the document has are taken from there: of
@@ -54,15 +75,16 @@ def with_scores(stacks: Sequence[Stack], visit: Visit | None = None) -> list[Sta
 
 
 def _scored(stack: Stack, visit: Visit | None) -> Stack:
-    layers, scores = zip(
-        *(_of_layer(stack, i, visit) for i in range(len(stack.layers))), strict=True
-    )
-    return replace(stack, weights=layers, scores=np.stack(scores))
+    of_layers = [_of_layer(stack, i, visit) for i in range(len(stack.layers))]
+    scores = np.stack([scores for _, scores in of_layers])
+    if not (scores[..., _NEXT] > 0).any():
+        scores[..., _NEXT] = np.nan
+    return replace(stack, weights=tuple(layer for layer, _ in of_layers), scores=scores)
 
 
 def _of_layer(stack: Stack, place: int, visit: Visit | None) -> tuple[Layer, np.ndarray]:
     """A layer with its facts, and the scores of its heads."""
-    layer, added = stack.weights[place], row_scores(stack)
+    layer, added = stack.weights[place], RowScores(len(stack.heads), stack.sides, stack.is_cross)
     known = layer.known_scores
 
     def see(head_place: int, head: Head) -> None:
@@ -82,31 +104,22 @@ def _of_layer(stack: Stack, place: int, visit: Visit | None) -> tuple[Layer, np.
     return replace(layer, facts=facts), scores
 
 
-def row_scores(stack: Stack) -> RowScores:
-    """What adds up the scores of one layer of a stack."""
-    rows, columns = (stack.rows, stack.columns) if stack.knows_tokens else (None, None)
-    return RowScores(len(stack.heads), rows, columns, stack.offset, stack.prefix)
-
-
 class RowScores:
     """The scores of heads whose weights come a few rows at a time.
 
-    `rows` and `columns` are tokens, or None where only positions are known. Row i is the token of
-    column i + `offset`; None where rows are no tokens of the columns. `prefix` counts the virtual
-    tokens before the text. The heads may come from different threads.
+    `is_cross`: whether rows and columns are tokens of two texts. The heads may come from different
+    threads.
     """
 
-    def __init__(
-        self,
-        heads: int,
-        rows: Sequence[str] | None,
-        columns: Sequence[str] | None,
-        offset: int | None,
-        prefix: int = 0,
-    ) -> None:
-        self._codes = None if rows is None or columns is None else _coded(rows, columns, prefix)
+    def __init__(self, heads: int, sides: Sides, is_cross: bool) -> None:
+        known = sides.knows_tokens
+        self._prefix, self._columns = max(-sides.start, 0), len(sides.columns)
+        self._offset = None if is_cross else sides.offset
+        self._codes = _coded(sides, self._prefix) if known and not is_cross else None
+        self._marks = _marked(sides, self._prefix, known)
+        self._are_there = [bool(column.any()) for column in self._marks.T]
         self._alike: dict[tuple[int, int, int], np.ndarray] = {}
-        self._offset, self._prefix = offset, prefix
+        self._strongest = np.full((heads, len(sides.rows)), -1) if is_cross else None
         self._totals = np.zeros((heads, len(SCORES)))
         self._counts = np.zeros((heads, len(SCORES)), np.int64)
 
@@ -129,37 +142,49 @@ class RowScores:
         for i, (values, counted) in enumerate(self._values(first_row, rows, sums)):
             self._totals[head, i] += values[counted & sound].sum(dtype=np.float64)
             self._counts[head, i] += np.count_nonzero(counted & sound)
+        if self._strongest is not None:
+            columns = np.where(sound & (sums > 0), rows.argmax(axis=1), -1)
+            self._strongest[head, first_row : first_row + len(rows)] = columns
 
     def means(self) -> np.ndarray:
-        """(heads, 5), in the order of `SCORES`; NaN where a score is not defined."""
+        """(heads, scores), in the order of `SCORES`; NaN where a score is not defined."""
         nan = np.full(self._totals.shape, np.nan)
         means = np.divide(self._totals, self._counts, out=nan, where=self._counts > 0)
         found: np.ndarray = np.maximum(means, 0)  # rounding may leave an entropy of -0.0000001
+        if self._strongest is not None:
+            found[:, _ALIGNMENT] = list(map(_alignment, self._strongest))
         return found
 
-    def _values(
-        self,
-        first_row: int,
-        rows: np.ndarray,
-        sums: np.ndarray,
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _values(self, first_row: int, rows: np.ndarray, sums: np.ndarray) -> Iterator[_Values]:
         """For each of `SCORES`, the value of each row, and where it counts."""
         count, width = rows.shape
-        flat = np.ascontiguousarray(rows).reshape(-1)
-        line = np.arange(count) * width  # where each row begins in `flat`
+        none = np.zeros(count), np.zeros(count, bool)
         own = None if self._offset is None else np.arange(count) + first_row + self._offset
-        alike = self._same_tokens(first_row, count, width), line, line + width
         if own is None:
-            yield np.zeros(count), np.zeros(count, bool)
-            yield _added(flat, alike[0], line, line)
+            yield from [none] * 5
         else:
-            yield _at(rows, own - 1, self._prefix)
+            flat = np.ascontiguousarray(rows).reshape(-1)
+            line = np.arange(count) * width  # where each row begins in `flat`
+            alike = self._same_tokens(first_row, count, width)
+            for step in (-1, 1, 0):
+                yield self._at(rows, own + step)
+            yield _added(flat, alike, line, line + np.minimum(own, width))
             # Not what followed the token just before: that is the attending token itself.
-            yield _added(flat[1:], alike[0], line, line + np.maximum(own - 1, 0))
-        yield _added(flat, *alike)
-        values, counted = _at(rows, np.full(count, self._prefix), 0)
+            yield _added(flat[1:], alike, line, line + np.clip(own - 1, 0, width))
+        values, counted = self._at(rows, np.full(count, self._prefix))
         yield values, counted if own is None else counted & (own != self._prefix)
+        shares = rows @ self._marks[:width]
+        for i, are_there in enumerate(self._are_there):
+            yield shares[:, i], np.full(count, are_there)
+        yield none  # alignment, which is no mean
         yield _entropies(rows, sums)
+
+    def _at(self, rows: np.ndarray, columns: np.ndarray) -> _Values:
+        """The weight of one column in each row, and whether the text has that token."""
+        there = (columns >= self._prefix) & (columns < self._columns)
+        given = there & (columns < rows.shape[1])
+        values = rows[np.arange(len(rows)), np.where(given, columns, 0)]
+        return np.where(given, values, 0), there
 
     def _same_tokens(self, first_row: int, count: int, width: int) -> np.ndarray:
         """Where in these rows tokens are spelled as the attending one: places in (rows, columns).
@@ -179,26 +204,27 @@ class RowScores:
         return found
 
 
-def _coded(
-    rows: Sequence[str], columns: Sequence[str], prefix: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _coded(sides: Sides, prefix: int) -> tuple[np.ndarray, np.ndarray]:
     """A number for each spelling, of the rows and of the columns."""
-    code = {token: i for i, token in enumerate(dict.fromkeys((*rows, *columns)))}
-    of_rows, of_columns = (np.array([code[t] for t in side], np.int32) for side in (rows, columns))
+    code = {token: i for i, token in enumerate(dict.fromkeys((*sides.rows, *sides.columns)))}
+    both = (sides.rows, sides.columns)
+    of_rows, of_columns = (np.array([code[t] for t in side], np.int32) for side in both)
     of_columns[:prefix] = -1  # no token of the text
     return of_rows, of_columns
 
 
-def _at(rows: np.ndarray, columns: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """The weight of one column in each row, and whether it is there (not below `least`)."""
-    there = (columns >= least) & (columns < rows.shape[1])
-    values = rows[np.arange(len(rows)), np.where(there, columns, 0)]
-    return values, there
+def _marked(sides: Sides, prefix: int, known: bool) -> np.ndarray:
+    """(columns, 2) of 0 and 1: special tokens but the first of the text, and punctuation."""
+    marks = np.zeros((len(sides.columns), 2), np.float32)
+    if known:
+        tokens = sides.columns[prefix:]
+        marks[prefix:, 0] = are_special(tokens)
+        marks[prefix:, 1] = are_punctuation(tokens)
+        marks[prefix : prefix + 1, 0] = 0
+    return marks
 
 
-def _added(
-    flat: np.ndarray, places: np.ndarray, first: np.ndarray, end: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _added(flat: np.ndarray, places: np.ndarray, first: np.ndarray, end: np.ndarray) -> _Values:
     """For each row, the sum of the numbers at those of `places` that are in its first:end, and
     whether there are any. `places` are in order.
     """
@@ -209,7 +235,7 @@ def _added(
     return sums[bounds[1]] - sums[bounds[0]], bounds[1] > bounds[0]
 
 
-def _entropies(rows: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _entropies(rows: np.ndarray, sums: np.ndarray) -> _Values:
     """The entropy of each row in nats; it counts where anything is attended to."""
     unscaled, step = np.empty_like(sums), max(_CACHED // rows.shape[1], 1)
     for first in range(0, len(rows), step):
@@ -222,3 +248,17 @@ def _entropies(rows: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarr
     found = np.divide(unscaled, sums, out=np.zeros_like(sums), where=filled)
     found += np.log(sums, out=np.zeros_like(sums), where=filled)
     return found, filled
+
+
+def _alignment(strongest: np.ndarray) -> float:
+    """Spearman's rank correlation of the rows' strongest columns (-1: none) with their order.
+
+    NaN where there are no two rows, or all have the same column. Equal columns share their mean
+    rank.
+    """
+    columns = strongest[strongest >= 0]
+    if len(columns) < 2 or (columns == columns[0]).all():
+        return float("nan")
+    _, place, counts = np.unique(columns, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return float(np.corrcoef(ranks, np.arange(len(columns)))[0, 1])

@@ -32,6 +32,11 @@ class Sides:
     knows_tokens: bool = True
     fits: bool = True
 
+    @property
+    def offset(self) -> int | None:
+        """Row i is the token of column i + offset; None where rows are pooled. (Of one text.)"""
+        return len(self.columns) - len(self.rows) if self.is_aligned else None
+
 
 def find_sides(
     header: Header, kind: str, shape: tuple[int, int], fewer_rows: Mapping[str, str], warn: Warn

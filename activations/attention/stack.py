@@ -10,6 +10,7 @@ import numpy as np
 
 from activations.arguments import numbered
 from activations.attention.layer import Layer
+from activations.attention.sides import Sides
 from activations.errors import UsageError, ignore
 from activations.text import printable
 
@@ -65,9 +66,14 @@ class Stack:
         return self.kind.endswith("cross")
 
     @property
+    def sides(self) -> Sides:
+        """What its rows and columns are."""
+        return Sides(self.rows, self.columns, self.start, self.is_aligned, self.knows_tokens)
+
+    @property
     def offset(self) -> int | None:
         """Row i is the token of column i + offset; None where rows are no tokens of the columns."""
-        return len(self.columns) - len(self.rows) if self.is_aligned and not self.is_cross else None
+        return None if self.is_cross else self.sides.offset
 
     @property
     def prefix(self) -> int:

@@ -27,14 +27,7 @@ def scorer(header: Mapping[str, Any], observation: Observation, lengths: Lengths
     def adds_up(kind: str, heads: int, rows: int, columns: int) -> AddsUp:
         fewer = why_fewer_rows(ours, known or [(kind, rows, columns)])
         sides = find_sides(header, kind, (rows, columns), fewer, ignore)
-        aligned = sides.is_aligned and not kind.endswith("cross")
-        return RowScores(
-            heads,
-            sides.rows if sides.knows_tokens else None,
-            sides.columns if sides.knows_tokens else None,
-            columns - rows if aligned else None,
-            max(-sides.start, 0),
-        )
+        return RowScores(heads, sides, kind.endswith("cross"))
 
     return adds_up
 

@@ -1,87 +1,12 @@
-"""Tokens as a tokenizer spells them -> as a person reads them.
-
-Byte-level tokenizers (GPT-2, Llama 3, Qwen) write every byte as one printable character: `Ġ` is a
-space, `Ċ` a newline, `é` the two characters `Ã©`. SentencePiece writes a space as `▁`. Both are
-undone; a space is shown as `·`, a newline as `↵`, so that they stay visible. Bytes that are only a
-part of a character are shown as `\\xf0`. The end of a word (`</w>`; CLIP writes it behind bytes) is
-taken away; WordPiece's `##`, which goes on with one, stays.
-
-The byte table is GPT-2's `bytes_to_unicode`: printable Latin-1 stands for itself, the other bytes
-follow from U+0100 on.
-"""
+"""What the tokens of a stack are called on pages and figures."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-
+from activations.attention.spelling import readable
 from activations.attention.stack import Stack
-from activations.text import spelled_out
-
-_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_OTHERS = [byte for byte in range(256) if byte not in set(_PRINTABLE)]
-_BYTE_OF = {chr(byte): byte for byte in _PRINTABLE} | {
-    chr(0x100 + i): byte for i, byte in enumerate(_OTHERS)
-}
-_OTHER_SPELLING = re.compile(r"▁|##\w")  # a token starts so: SentencePiece, WordPiece
-_CONTROL = re.compile(r"[\0-\x1f\x7f]")
-_LETTER = re.compile(rb"[A-Za-z]")
-_VISIBLE = {" ": "·", "\n": "↵", "\r": "␍", "\t": "→", "\u00a0": "⍽"}
 
 
 def labels(stack: Stack) -> tuple[list[str], list[str]]:
     """What rows and columns are called, as a person reads it."""
     virtual, tokens = stack.columns[: stack.prefix], stack.columns[stack.prefix :]
     return readable(stack.rows), [*virtual, *readable(tokens)]
-
-
-def readable(tokens: Sequence[str]) -> list[str]:
-    """The tokens' texts, spaces and line breaks made visible; never an empty string."""
-    bare = [token.removesuffix("</w>") for token in tokens]
-    byte_level = is_byte_level(bare)
-    return [_shown(_text(token, byte_level)) or "∅" for token in bare]
-
-
-def is_byte_level(tokens: Sequence[str]) -> bool:
-    """Whether these tokens are spelled in bytes.
-
-    The marks of space and newline show it. They are also letters (of Maltese), so they do not count
-    if a word would not be UTF-8, or if a token is spelled in another way. Tokens without letters
-    are not checked: a generated text may hold parts of characters. In a text without marks, all
-    characters together must be UTF-8; there `ā` or `č` are letters, not control characters.
-    """
-    if any(map(_OTHER_SPELLING.match, tokens)):
-        return False
-    beyond_ascii = [token for token in tokens if not token.isascii()]
-    encoded = [raw for token in beyond_ascii if (raw := _bytes_of(token)) is not None]
-    if any(mark in token for token in beyond_ascii for mark in "ĠĊ"):
-        return all(map(_is_utf8, filter(_LETTER.search, encoded)))
-    text = b"".join(encoded)
-    return bool(text) and _is_utf8(text) and not _CONTROL.search(text.decode())
-
-
-def _is_utf8(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _bytes_of(token: str) -> bytes | None:
-    try:
-        return bytes(_BYTE_OF[character] for character in token)
-    except KeyError:  # a special token, or one the user added
-        return None
-
-
-def _text(token: str, byte_level: bool) -> str:
-    if byte_level:
-        raw = _bytes_of(token)
-        return token if raw is None else raw.decode("utf-8", "backslashreplace")
-    return token.replace("▁", " ")
-
-
-def _shown(text: str) -> str:
-    """Spaces and control characters as something that can be seen."""
-    return spelled_out(text, lambda c: _VISIBLE.get(c) or f"\\u{ord(c):04x}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,9 +18,12 @@ from activations.attention.stack import Stack, take
 
 
 def stack_of(
-    weights: np.ndarray, rows: str, columns: str | None = None, kind: str = "self"
+    weights: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str] | None = None,
+    kind: str = "self",
 ) -> Stack:
-    """One layer of weights (heads, rows, columns); each letter is a token."""
+    """One layer of weights (heads, rows, columns); of a text, each letter is a token."""
     heads = tuple(range(len(weights)))
     layers = (Layer.of(weights),)
     return Stack(kind.capitalize(), kind, (0,), heads, layers, tuple(rows), tuple(columns or rows))
@@ -29,33 +33,65 @@ def mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def by_loops(matrix: list[list[float]], rows: str, columns: str, cross: bool) -> list[float]:
-    """The five scores of one head, token by token."""
-    previous, induction, same, first, entropies = [], [], [], [], []
+SPECIAL, PUNCTUATION = ("[CLS]", "[SEP]", "</s>"), (".", ",")
+
+
+def by_loops(
+    matrix: list[list[float]], rows: tuple[str, ...], columns: tuple[str, ...], cross: bool
+) -> list[float]:
+    """The scores of one head, token by token."""
+    of: dict[str, list[float]] = {name: [] for name in SCORES}
+    strongest = []
     for i, row in enumerate(matrix):
         if not all(map(math.isfinite, row)):
             continue
-        alike = [weight for weight, token in zip(row, columns, strict=True) if token == rows[i]]
-        if alike:
-            same.append(sum(alike))
         if cross or i > 0:
-            first.append(row[0])
-        if not cross and i > 0:
-            previous.append(row[i - 1])
-        followers = [j + 1 for j in range(i) if rows[j] == rows[i] and j + 1 != i]
-        if not cross and followers:
-            induction.append(sum(row[j] for j in followers))
+            of["first_token"].append(row[0])
+        if not cross:
+            of["self"].append(row[i])
+            of["previous_token"] += [row[i - 1]] if i > 0 else []
+            of["next_token"] += row[i + 1 : i + 2]
+            earlier = [j for j in range(i) if rows[j] == rows[i]]
+            of["duplicate_token"] += [sum(row[j] for j in earlier)] if earlier else []
+            followers = [j + 1 for j in earlier if j + 1 != i]
+            of["induction"] += [sum(row[j] for j in followers)] if followers else []
+        for name, kind in (("special_tokens", SPECIAL), ("punctuation", PUNCTUATION)):
+            there = [j for j, token in enumerate(columns) if token in kind]
+            there = [j for j in there if j > 0 or name == "punctuation"]
+            of[name] += [sum(row[j] for j in there)] if there else []
         total = sum(row)
         if total > 0:
+            strongest.append(row.index(max(row)))
             shares = [weight / total for weight in row if weight > 0]
-            entropies.append(-sum(p * math.log(p) for p in shares))
-    return [mean(previous), mean(induction), mean(same), mean(first), mean(entropies)]
+            of["entropy"].append(-sum(p * math.log(p) for p in shares))
+    found = {name: mean(values) for name, values in of.items()}
+    found["alignment"] = rank_correlation(strongest) if cross else math.nan
+    return [found[name] for name in SCORES]
+
+
+def rank_correlation(places: list[int]) -> float:
+    """Spearman's, of places with their order."""
+    ranks = [sum(b < a for b in places) + (places.count(a) - 1) / 2 for a in places]
+    order = list(range(len(places)))
+    if len(set(places)) < 2:
+        return math.nan
+    x, y = ([v - sum(values) / len(values) for v in values] for values in (ranks, order))
+    product = sum(a * b for a, b in zip(x, y, strict=True))
+    return product / math.sqrt(sum(a * a for a in x) * sum(b * b for b in y))
 
 
 def expected(stack: Stack) -> np.ndarray:
-    rows, columns = "".join(stack.rows), "".join(stack.columns)
     heads = stack.weights[0].dense().astype(np.float64).tolist()
-    return np.array([by_loops(matrix, rows, columns, stack.is_cross) for matrix in heads])
+    found = [by_loops(matrix, stack.rows, stack.columns, stack.is_cross) for matrix in heads]
+    scores = np.array(found)
+    ahead = scores[:, SCORES.index("next_token")]
+    ahead[~(ahead > 0).any(keepdims=True).repeat(len(ahead))] = np.nan
+    return scores
+
+
+def of(found: np.ndarray, *names: str) -> np.ndarray:
+    """These scores of all heads."""
+    return found[:, [SCORES.index(name) for name in names]]
 
 
 def scores_of(stack: Stack) -> np.ndarray:
@@ -65,26 +101,26 @@ def scores_of(stack: Stack) -> np.ndarray:
     return scored.scores[0]
 
 
-TEXTS = st.text("abc", min_size=1, max_size=12)
+TEXTS = st.lists(st.sampled_from([*"abc.", "[SEP]", "[CLS]", ","]), min_size=1, max_size=12)
 
 
 @settings(max_examples=150, deadline=None)
 @given(TEXTS, st.integers(0, 999), st.booleans())
-def test_self_attention(text: str, seed: int, causal: bool) -> None:
-    """Few letters, so that most texts repeat some."""
+def test_self_attention(text: list[str], seed: int, causal: bool) -> None:
+    """Few tokens, so that most texts repeat some."""
     stack = stack_of(random_weights(seed, 3, len(text), causal=causal), text)
     np.testing.assert_allclose(scores_of(stack), expected(stack), atol=1e-5)
 
 
 @settings(max_examples=100, deadline=None)
 @given(TEXTS, TEXTS, st.integers(0, 999))
-def test_cross_attention(rows: str, columns: str, seed: int) -> None:
+def test_cross_attention(rows: list[str], columns: list[str], seed: int) -> None:
     weights = random_weights(seed, 2, len(rows), len(columns))
     stack = stack_of(weights, rows, columns, "cross")
     found = scores_of(stack)
     np.testing.assert_allclose(found, expected(stack), atol=1e-5)
-    assert np.isnan(found[:, :2]).all()  # no previous token, no induction
-    assert np.isnan(found[:, 2]).all() == (not set(rows) & set(columns))
+    of_one_text = ("previous_token", "next_token", "self", "duplicate_token", "induction")
+    assert np.isnan(of(found, *of_one_text)).all()
 
 
 def test_an_induction_head_and_a_previous_token_head() -> None:
@@ -94,10 +130,10 @@ def test_an_induction_head_and_a_previous_token_head() -> None:
         induction[i, i - 3 if i > 3 else i] = 1
         previous[i, max(i - 1, 0)] = 1
     found = scores_of(stack_of(np.stack([induction, previous]), text))
-    np.testing.assert_allclose(found[0, :2], [0, 1])  # the 5th token looks at the 2nd
-    np.testing.assert_allclose(found[1, :2], [1, 0])
-    assert (found[:, 4] == 0).all()
-    assert not np.signbit(found).any()  # printed, a negative zero would have a sign
+    # In the first head the 5th token looks at the 2nd.
+    np.testing.assert_allclose(of(found, "previous_token", "induction"), [[0, 1], [1, 0]])
+    assert (of(found, "entropy") == 0).all()
+    assert not np.signbit(found[np.isfinite(found)]).any()  # a negative zero would have a sign
 
 
 def test_rows_that_do_not_sum_to_one_are_divided_by_their_sum() -> None:
@@ -108,7 +144,8 @@ def test_rows_that_do_not_sum_to_one_are_divided_by_their_sum() -> None:
     stack = stack_of(halved, "abcdef")
     np.testing.assert_allclose(scores_of(stack), expected(stack), atol=1e-5)
     full = scores_of(stack_of(np.delete(weights, 4, axis=1), "abcdf", "abcdef", "cross"))
-    np.testing.assert_allclose(scores_of(stack)[:, 4], full[:, 4], atol=1e-5)
+    entropies = of(scores_of(stack), "entropy"), of(full, "entropy")
+    np.testing.assert_allclose(*entropies, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["self", "cross"])
@@ -122,11 +159,10 @@ def test_rows_that_are_not_finite_are_left_out(kind: str) -> None:
     stack = stack_of(weights, "abcabc", kind=kind)
     found = scores_of(stack)
     np.testing.assert_allclose(found, expected(stack), atol=1e-5)
-    assert np.isnan(found[2, SCORES.index("induction")])
+    assert np.isnan(of(found, "induction", "duplicate_token")[2]).all()
     assert np.isnan(found[3]).all()
     sound = scores_of(stack_of(weights[:, :3, :3], "abc", kind=kind))
-    others = [i for i in range(len(SCORES)) if SCORES[i] != "induction"]
-    np.testing.assert_allclose(found[2, others], sound[2, others], atol=1e-5)
+    np.testing.assert_allclose(found[2], sound[2], atol=1e-5)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(6, 10), (1, 7), (4, 5)])
@@ -147,11 +183,9 @@ def test_virtual_tokens_before_the_text(prefix: int) -> None:
     weights = random_weights(prefix, 3, len(text), len(text) + prefix, causal=False)
     stack = stack_of(weights, text, "a" * prefix + text)
     found = scores_of(replace(stack, start=-prefix))
-    np.testing.assert_allclose(
-        found[:, :4], expected(stack_of(weights[..., prefix:], text))[:, :4], atol=1e-6
-    )
-    entropy = SCORES.index("entropy")
-    np.testing.assert_allclose(found[:, entropy], expected(stack)[:, entropy], atol=1e-5)
+    without = expected(stack_of(weights[..., prefix:], text))
+    np.testing.assert_allclose(found[:, :-1], without[:, :-1], atol=1e-6)
+    np.testing.assert_allclose(of(found, "entropy"), of(expected(stack), "entropy"), atol=1e-5)
 
 
 def test_pooled_rows_have_no_token_before_them() -> None:
@@ -162,9 +196,10 @@ def test_pooled_rows_have_no_token_before_them() -> None:
         knows_tokens=False,
     )
     found = scores_of(stack)
-    assert np.isnan(found[:, :3]).all()
     first = stack.weights[0].dense()[:, :, 0]
-    np.testing.assert_allclose(found[:, 3], first.mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(of(found, "first_token")[:, 0], first.mean(axis=1), atol=1e-6)
+    named = [name for name in SCORES if not np.isnan(of(found, name)).all()]
+    assert named == ["first_token", "entropy"]
 
 
 @pytest.mark.parametrize("odd", [-0.5, 1.5, 40.0])
@@ -176,13 +211,13 @@ def test_raw_scores_have_no_scores(odd: float) -> None:
 
 @pytest.mark.parametrize("kind", ["self", "cross"])
 def test_positions_are_no_spellings(kind: str) -> None:
-    stack = stack_of(random_weights(8, 2, 6), "abcabc", kind=kind)
+    stack = stack_of(random_weights(8, 2, 6), "abca.c", kind=kind)
     known, unknown = scores_of(stack), scores_of(replace(stack, knows_tokens=False))
-    spelled = [SCORES.index("induction"), SCORES.index("same_token")]
-    assert np.isnan(unknown[:, spelled]).all()
-    assert not np.isnan(known[:, SCORES.index("same_token")]).any()
-    others = [i for i in range(len(SCORES)) if i not in spelled]
-    np.testing.assert_array_equal(unknown[:, others], known[:, others])
+    spelled = ("induction", "duplicate_token", "punctuation", "special_tokens")
+    assert np.isnan(of(unknown, *spelled)).all()
+    assert not np.isnan(of(known, "punctuation")).any()
+    others = [name for name in SCORES if name not in spelled]
+    np.testing.assert_array_equal(of(unknown, *others), of(known, *others))
 
 
 def test_scores_stay_those_of_the_whole_text() -> None:

@@ -38,7 +38,7 @@ from activations.views.content import Caption
 from activations.views.figure import build_figures, head_map
 from activations.views.fonts import families_for
 from activations.views.heat_map import draw
-from activations.views.tokens import readable
+from activations.attention.spelling import readable
 
 EVERY_FORMAT = pytest.mark.parametrize("form", FIGURE_FORMATS)
 ROOT = Path(__file__).parent.parent.parent

@@ -38,7 +38,7 @@ from activations.views.choices import SUMMARY_FORMATS, VIEWS
 from activations.views.content import Caption
 from activations.views.names import short_model
 from activations.views.page import build_pages
-from activations.views.tokens import readable
+from activations.attention.spelling import readable
 
 pytestmark = pytest.mark.browser
 

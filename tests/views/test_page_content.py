@@ -27,7 +27,7 @@ from activations.views import assets, packing
 from activations.views.content import Caption, read_content
 from activations.views.packing import NOT_A_NUMBER, pack
 from activations.views.page import build_pages, page_name
-from activations.views.tokens import readable
+from activations.attention.spelling import readable
 
 patient = settings(deadline=None)  # the machine may be busy with a browser
 
