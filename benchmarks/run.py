@@ -163,7 +163,7 @@ def viewing(folder: Path) -> list[Row]:
             ">= 20 x",
         ),
         ("memory for it", size(much), size(little), times(much, little), "<= 600 MB"),
-        ("size of a page", size(large / 1e6), size(page / 1e6), times(large, page), "<= 14 MB"),
+        ("size of a page", size(large / 1e6), size(page / 1e6), times(large, page), "<= 16 MB"),
         _starting("both pages of 16 tokens", tiny, short, "<= 0.6 s"),
     ]
 

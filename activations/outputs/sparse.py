@@ -239,7 +239,7 @@ class SparseBuilder:
         """Note the largest weight of each cell: rows first, as both at once takes far longer."""
         high, wide = self._cell
         pooled = _pooled(rows, high, -first_row % high)
-        largest = _pooled(np.ascontiguousarray(pooled.T), wide).T
+        largest = np.maximum.reduceat(pooled, np.arange(0, rows.shape[1], wide), axis=1)
         cells, first = largest.shape, first_row // high
         seen = self._overview[batch, head, first : first + cells[0], : cells[1]]
         np.maximum(seen, largest.astype(np.float16), out=seen)
@@ -263,7 +263,7 @@ class SparseBuilder:
         )
 
 
-def _pooled(rows: np.ndarray, high: int, lead: int = 0) -> np.ndarray:
+def _pooled(rows: np.ndarray, high: int, lead: int) -> np.ndarray:
     """The largest of each column in every `high` rows; the first `lead` rows end a cell."""
     lead = min(lead, len(rows))
     count, width = (len(rows) - lead) // high, rows.shape[1]

@@ -28,8 +28,9 @@ def test_every_row_of_the_page_is_one_that_is_measured(marks: str, script: str) 
     rows = re.findall(r"^\| (.+?) \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", found[1], re.MULTILINE)
     assert len(rows) > 15
     source = (ROOT / "benchmarks" / script).read_text(encoding="utf-8")
-    for what, *_, reach in rows:
-        assert reach in source or reach.startswith("<= one line"), what
+    for what, *_, reach in rows[1:]:  # after the heads of the columns
+        fixed = reach.split(",")[0]  # after it may stand what that is in numbers
+        assert fixed in source or fixed.startswith("<= one line"), what
 
 
 def test_the_table_takes_the_place_of_the_old_one(
