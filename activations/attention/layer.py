@@ -14,7 +14,7 @@ from activations.system.workers import in_turn
 Head = np.ndarray | Sparse  # (rows, columns), or what was kept of (1, 1, rows, columns)
 Opened = Callable[[int], Head]  # a head of an opened layer, by its place
 _NEARLY_NONE = 1e-3  # of a row's attention
-_SMALL = 2**13  # weights that are worked on in less time than a thread takes to be handed them
+_A_TASK = 2**19  # weights; it takes some time to hand over even one
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ class Layer:
         return numbers[rows, columns]
 
     @property
-    def is_large(self) -> bool:
-        """Whether a head is worth a thread of its own."""
-        return len(self.rows) * len(self.columns) > _SMALL
+    def together(self) -> int:
+        """How many heads are worth a task of their own."""
+        return max(_A_TASK // max(len(self.rows) * len(self.columns), 1), 1)
 
     @property
     def is_whole(self) -> bool:
@@ -163,27 +163,34 @@ def _outside(head: Head, rows: slice, columns: slice) -> float:
     return float(outside.max(initial=0))
 
 
-def look(layer: Layer, each: Callable[[int, Head], None] | None = None) -> Facts:
-    """Read a layer once. `each(place, head)` is called with every head of probabilities, from two
-    threads; where a head turns out to be no probabilities, not with all of them.
+def look(
+    layer: Layer,
+    each: Callable[[int, Head, np.ndarray], None] | None = None,
+    is_work: bool = False,
+) -> Facts:
+    """Read a layer once. `each(place, head, sums of its rows)` is called with every head of
+    probabilities; where one turns out to be none, not with all of them. It is called from two
+    threads if heads are large, or `is_work`: if it does more than to add up numbers.
     """
 
     def see(numbered: tuple[int, Head]) -> tuple[bool, float, int, float, float]:
         place, head = numbered
-        found = _of_sparse(head) if isinstance(head, Sparse) else _of_dense(head)
+        sums = sums_of(head)
+        found = _of_sparse(head) if isinstance(head, Sparse) else _of_dense(head, sums)
         if each is not None and found[0]:
-            each(place, head)
+            each(place, head, sums)
         return found
 
-    seen = list(in_turn(see, enumerate(layer.each_head()), layer.is_large))
+    heads = enumerate(layer.each_head())
+    apart = is_work or layer.together == 1
+    seen = list(in_turn(see, heads, layer.together) if apart else map(see, heads))
     probabilities, above, odd, sums, left = zip(*seen, strict=True) if seen else ((),) * 5
     return Facts(
         all(probabilities), max(above, default=0.0), sum(odd), np.array(sums), np.array(left)
     )
 
 
-def _of_dense(head: np.ndarray) -> tuple[bool, float, int, float, float]:
-    sums = row_sums(head)
+def _of_dense(head: np.ndarray, sums: np.ndarray) -> tuple[bool, float, int, float, float]:
     sound = np.isfinite(sums)
     odd = 0 if sound.all() else int(head.size - np.count_nonzero(np.isfinite(head)))
     mean = float(sums[sound].mean()) if sound.any() else np.nan

@@ -27,8 +27,8 @@ before the text (prefix tuning) are no tokens of it; they count for the entropy 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from activations.attention.layer import Head, Layer, look
 from activations.attention.sides import Sides
 from activations.attention.spelling import are_punctuation, are_special
 from activations.attention.stack import Stack
-from activations.outputs.sparse import chunk_of, row_sums
+from activations.outputs.sparse import row_sums
 
 SCORES = (
     "previous_token",
@@ -52,10 +52,10 @@ SCORES = (
 )
 LOWEST_FIRST = "entropy"  # of the others, the highest is the strongest
 _NEXT, _ALIGNMENT = SCORES.index("next_token"), SCORES.index("alignment")
-_KEPT = 8  # chunks of rows whose same tokens are remembered
+_KEPT = 8  # plans
+_TOGETHER = 2**17  # weights that are looked at together
 _CACHED = 2**16  # numbers whose logarithms stay in a processor's cache
 _TINY = np.float32(1e-30)  # added to a weight, so that 0 ln 0 is 0; it changes no other
-_Values = tuple[np.ndarray, np.ndarray]  # the value of each row, and where it counts
 
 
 # (stack, place of the layer, place of the head, its weights)
@@ -87,14 +87,15 @@ def _of_layer(stack: Stack, place: int, visit: Visit | None) -> tuple[Layer, np.
     layer, added = stack.weights[place], RowScores(len(stack.heads), stack.sides, stack.is_cross)
     known = layer.known_scores
 
-    def see(head_place: int, head: Head) -> None:
+    def see(head_place: int, head: Head, sums: np.ndarray) -> None:
         if known is None and isinstance(head, np.ndarray):
-            for first in range(0, len(head), step := chunk_of(head.shape[1])):
-                added.add(head_place, first, head[first : first + step])
+            for first in range(0, len(head), step := max(_TOGETHER // head.shape[1], 1)):
+                part = slice(first, first + step)
+                added.add(head_place, first, head[part], sums[part])
         if visit is not None:
             visit(stack, place, head_place, head)
 
-    facts = look(layer, see)
+    facts = look(layer, see, visit is not None)
     if known is not None:
         scores = known[list(layer.heads)]
     elif facts.probabilities and not facts.above:
@@ -102,6 +103,18 @@ def _of_layer(stack: Stack, place: int, visit: Visit | None) -> tuple[Layer, np.
     else:
         scores = np.full((len(stack.heads), len(SCORES)), np.nan)
     return replace(layer, facts=facts), scores
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which weights of some rows are added up: the same for all heads.
+
+    `places` are those of the first scores, one after another, in the flat rows; `counted` says for
+    all but the last two scores which rows count.
+    """
+
+    places: list[np.ndarray]
+    counted: np.ndarray
 
 
 class RowScores:
@@ -117,8 +130,7 @@ class RowScores:
         self._offset = None if is_cross else sides.offset
         self._codes = _coded(sides, self._prefix) if known and not is_cross else None
         self._marks = _marked(sides, self._prefix, known)
-        self._are_there = [bool(column.any()) for column in self._marks.T]
-        self._alike: dict[tuple[int, int, int], np.ndarray] = {}
+        self._plans: dict[tuple[int, int, int], _Plan] = {}
         self._strongest = np.full((heads, len(sides.rows)), -1) if is_cross else None
         self._totals = np.zeros((heads, len(SCORES)))
         self._counts = np.zeros((heads, len(SCORES)), np.int64)
@@ -139,12 +151,21 @@ class RowScores:
         sound = np.isfinite(sums)
         if not sound.all():
             rows, sums = np.where(sound[:, None], rows, 0), np.where(sound, sums, 0)
-        for i, (values, counted) in enumerate(self._values(first_row, rows, sums)):
-            self._totals[head, i] += values[counted & sound].sum(dtype=np.float64)
-            self._counts[head, i] += np.count_nonzero(counted & sound)
+        count, width = rows.shape
+        plan, flat = self._plan(first_row, count, width), np.ascontiguousarray(rows).reshape(-1)
+        entropies, filled = _entropies(rows, sums)
+        in_columns = np.ones(count, rows.dtype) @ rows
+        self._totals[head] += [
+            *(flat[places].sum(dtype=np.float64) for places in plan.places),
+            *(in_columns @ self._marks[:width]),
+            0,  # alignment, which is no mean
+            entropies.sum(dtype=np.float64),
+        ]
+        self._counts[head, :-2] += np.count_nonzero(plan.counted & sound, axis=1)
+        self._counts[head, -1] += np.count_nonzero(filled)
         if self._strongest is not None:
-            columns = np.where(sound & (sums > 0), rows.argmax(axis=1), -1)
-            self._strongest[head, first_row : first_row + len(rows)] = columns
+            columns = np.where(filled, rows.argmax(axis=1), -1)
+            self._strongest[head, first_row : first_row + count] = columns
 
     def means(self) -> np.ndarray:
         """(heads, scores), in the order of `SCORES`; NaN where a score is not defined."""
@@ -155,53 +176,49 @@ class RowScores:
             found[:, _ALIGNMENT] = list(map(_alignment, self._strongest))
         return found
 
-    def _values(self, first_row: int, rows: np.ndarray, sums: np.ndarray) -> Iterator[_Values]:
-        """For each of `SCORES`, the value of each row, and where it counts."""
-        count, width = rows.shape
-        none = np.zeros(count), np.zeros(count, bool)
-        own = None if self._offset is None else np.arange(count) + first_row + self._offset
-        if own is None:
-            yield from [none] * 5
-        else:
-            flat = np.ascontiguousarray(rows).reshape(-1)
-            line = np.arange(count) * width  # where each row begins in `flat`
-            alike = self._same_tokens(first_row, count, width)
-            for step in (-1, 1, 0):
-                yield self._at(rows, own + step)
-            yield _added(flat, alike, line, line + np.minimum(own, width))
-            # Not what followed the token just before: that is the attending token itself.
-            yield _added(flat[1:], alike, line, line + np.clip(own - 1, 0, width))
-        values, counted = self._at(rows, np.full(count, self._prefix))
-        yield values, counted if own is None else counted & (own != self._prefix)
-        shares = rows @ self._marks[:width]
-        for i, are_there in enumerate(self._are_there):
-            yield shares[:, i], np.full(count, are_there)
-        yield none  # alignment, which is no mean
-        yield _entropies(rows, sums)
-
-    def _at(self, rows: np.ndarray, columns: np.ndarray) -> _Values:
-        """The weight of one column in each row, and whether the text has that token."""
-        there = (columns >= self._prefix) & (columns < self._columns)
-        given = there & (columns < rows.shape[1])
-        values = rows[np.arange(len(rows)), np.where(given, columns, 0)]
-        return np.where(given, values, 0), there
-
-    def _same_tokens(self, first_row: int, count: int, width: int) -> np.ndarray:
-        """Where in these rows tokens are spelled as the attending one: places in (rows, columns).
-
-        Kept for a while: all heads have the same rows.
-        """
-        if self._codes is None:
-            return np.zeros(0, np.int64)
+    def _plan(self, first_row: int, count: int, width: int) -> _Plan:
+        """What is added up of these rows. Kept for a while: all heads have the same rows."""
         key = first_row, count, width
-        found = self._alike.get(key)
-        if found is None:
-            rows, columns = self._codes[0][first_row : first_row + count], self._codes[1][:width]
-            found = np.flatnonzero(rows[:, None] == columns)
-            while len(self._alike) > _KEPT:
-                self._alike.pop(next(iter(self._alike)), None)
-            self._alike[key] = found
-        return found
+        if key not in self._plans:
+            while len(self._plans) > _KEPT:
+                self._plans.pop(next(iter(self._plans)), None)
+            self._plans[key] = self._planned(first_row, count, width)
+        return self._plans[key]
+
+    def _planned(self, first_row: int, count: int, width: int) -> _Plan:
+        own = None if self._offset is None else np.arange(count) + first_row + self._offset
+        every, none = np.ones(count, bool), np.zeros(count, bool)
+        if own is None:
+            chosen = [(np.zeros(0, np.int64), none)] * 5
+        else:
+            chosen = [self._at(own + step, width) for step in (-1, 1, 0)]
+            in_rows, columns = self._same_tokens(first_row, count, width)
+            # Not what followed the token just before: that is the attending token itself.
+            for before, step in ((own, 0), (own - 1, 1)):
+                are = columns < before[in_rows]
+                places = in_rows[are] * width + columns[are] + step
+                chosen.append((places, np.bincount(in_rows[are], minlength=count) > 0))
+        firsts = np.full(count, self._prefix)
+        chosen.append(
+            self._at(firsts if own is None else np.where(own == firsts, -1, firsts), width)
+        )
+        counted = [rows for _, rows in chosen]
+        counted += [every if mark.any() else none for mark in self._marks.T]
+        return _Plan([places for places, _ in chosen], np.stack(counted))
+
+    def _at(self, columns: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """The place of one column in each row, and in which rows the text has that token."""
+        there = (columns >= self._prefix) & (columns < self._columns)
+        given = np.flatnonzero(there & (columns < width))
+        return given * width + columns[given], there
+
+    def _same_tokens(self, first_row: int, count: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows and columns at which tokens are spelled as the attending one."""
+        if self._codes is None:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        rows, columns = self._codes[0][first_row : first_row + count], self._codes[1][:width]
+        found = np.flatnonzero(rows[:, None] == columns)
+        return np.divmod(found, max(width, 1))
 
 
 def _coded(sides: Sides, prefix: int) -> tuple[np.ndarray, np.ndarray]:
@@ -224,19 +241,8 @@ def _marked(sides: Sides, prefix: int, known: bool) -> np.ndarray:
     return marks
 
 
-def _added(flat: np.ndarray, places: np.ndarray, first: np.ndarray, end: np.ndarray) -> _Values:
-    """For each row, the sum of the numbers at those of `places` that are in its first:end, and
-    whether there are any. `places` are in order.
-    """
-    bounds = np.searchsorted(places, first), np.searchsorted(places, end)
-    sums = np.zeros(len(places) + 1)
-    reached = places[: bounds[1][-1]]  # beyond, there may be no number
-    np.cumsum(flat[reached], out=sums[1 : len(reached) + 1])
-    return sums[bounds[1]] - sums[bounds[0]], bounds[1] > bounds[0]
-
-
-def _entropies(rows: np.ndarray, sums: np.ndarray) -> _Values:
-    """The entropy of each row in nats; it counts where anything is attended to."""
+def _entropies(rows: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The entropy of each row in nats, and in which rows anything is attended to."""
     unscaled, step = np.empty_like(sums), max(_CACHED // rows.shape[1], 1)
     for first in range(0, len(rows), step):
         part = rows[first : first + step]

@@ -295,9 +295,10 @@ def row_sums(rows: np.ndarray) -> np.ndarray:
 
 def are_probabilities(values: np.ndarray) -> bool:
     """Whether all finite values are between 0 and 1, except for rounding."""
-    if not np.isfinite(values).all():
-        values = values[np.isfinite(values)]
-    return values.size == 0 or bool(values.min() >= 0 and values.max() <= 1.001)
+    if values.size == 0 or (values.min() >= 0 and values.max() <= 1.001):
+        return True  # NaN is neither
+    finite = values[np.isfinite(values)]
+    return finite.size == 0 or bool(finite.min() >= 0 and finite.max() <= 1.001)
 
 
 def keep_above(

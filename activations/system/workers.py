@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 _In = TypeVar("_In")
@@ -13,21 +14,23 @@ _Out = TypeVar("_Out")
 
 
 def in_turn(
-    work: Callable[[_In], _Out], things: Iterable[_In], side_by_side: bool = True
+    work: Callable[[_In], _Out], things: Iterable[_In], together: int = 1
 ) -> Iterator[_Out]:
     """What `work` makes of each thing, in order.
 
-    `things` are taken one by one: two are worked on while the next is made. Not `side_by_side`
-    where each is small, as handing it over then takes longer than the work.
+    `things` are taken one by one: two are worked on while the next is made; of small ones,
+    `together` at a time, as handing one over takes some time too.
     """
-    if not side_by_side:
-        yield from map(work, things)
-        return
-    waiting: deque[Future[_Out]] = deque()
+
+    def worked(some: list[_In]) -> list[_Out]:
+        return [work(thing) for thing in some]
+
+    waiting: deque[Future[list[_Out]]] = deque()
+    left = iter(things)
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 2)) as pool:
-        for thing in things:
-            waiting.append(pool.submit(work, thing))
+        while some := list(islice(left, together)):
+            waiting.append(pool.submit(worked, some))
             if len(waiting) > 1:
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
         while waiting:
-            yield waiting.popleft().result()
+            yield from waiting.popleft().result()

@@ -146,7 +146,7 @@ class _Packing:
             return _raw_blob(head, *raw) if raw else _sparse_blob(head, self._above)
 
         all_heads = (head for layer in stack.weights for head in layer.each_head())
-        return in_turn(blob, all_heads, stack.weights[0].is_large)
+        return in_turn(blob, all_heads, stack.weights[0].together)
 
     def _described(self, id: int, stack: Stack, raw: tuple[float, float] | None) -> dict[str, Any]:
         row_tokens, column_tokens = labels(stack)

@@ -46,8 +46,9 @@ class HeadScores:
 def show_summary(stacks: Sequence[Stack], form: str, file: TextIO, warn: Warn = ignore) -> None:
     """Print the scores of all heads of these stacks; `form` is one of `choices.SUMMARY_FORMATS`.
 
-    The table is followed by the strongest heads. Values that are not attention weights have no
-    scores; `warn` gets a line about each such stack.
+    The table has the scores that some head has, and is followed by the strongest heads; CSV has
+    all. Values that are not attention weights have no scores; `warn` gets a line about each such
+    stack.
     """
     heads = list(scored_heads(stacks))
     if form == "csv":  # as in RFC 4180: lines end in CR LF
@@ -56,7 +57,8 @@ def show_summary(stacks: Sequence[Stack], form: str, file: TextIO, warn: Warn = 
         writer.writerows(head.cells(".6f", "") for head in heads)
     else:
         _show_table(heads, file)
-        print("", *strongest(heads), sep="\n", file=file)
+        if lines := strongest(heads):
+            print("", *lines, sep="\n", file=file)
     _warn_of_layers_without(stacks, warn)
 
 
@@ -105,13 +107,19 @@ def ranked(heads: Sequence[HeadScores], by: str) -> list[HeadScores]:
 def strongest(heads: Sequence[HeadScores]) -> list[str]:
     """A line for each score: `Previous token: 1.2 (0.96), 0.3 (0.20), 0.1 (0.14)`."""
     lines = []
-    for i, score in enumerate(SCORES):
+    for i in _defined(heads):
+        score = SCORES[i]
         title = score.replace("_", " ").capitalize()
         title += " (lowest, most focused)" if score == LOWEST_FIRST else ""
         first = [head for head in ranked(heads, score)[:_NAMED] if not np.isnan(head.scores[i])]
         named = [f"{head.name} ({head.scores[i]:.2f})" for head in first]
-        lines.append(f"{title}: {', '.join(named) or '-'}")
+        lines.append(f"{title}: {', '.join(named)}")
     return lines
+
+
+def _defined(heads: Sequence[HeadScores]) -> list[int]:
+    """The places in `SCORES` of those that mean something for some of these heads."""
+    return [i for i in range(len(SCORES)) if not all(np.isnan(head.scores[i]) for head in heads)]
 
 
 def _warn_of_layers_without(stacks: Sequence[Stack], warn: Warn) -> None:
@@ -131,17 +139,19 @@ def _warn_of_layers_without(stacks: Sequence[Stack], warn: Warn) -> None:
 
 
 def _show_table(heads: Sequence[HeadScores], file: TextIO) -> None:
-    header = [name.replace("_", " ") for name in _HEADER]
-    rows = [head.cells(".3f", "-") for head in heads]
+    first = len(_HEADER) - len(SCORES)
+    kept = [*range(first), *(first + i for i in _defined(heads))]
+    header = [_HEADER[i].split("_")[0] for i in kept]  # previous, next: short, as it is wide
+    rows = [[cells[i] for i in kept] for cells in (head.cells(".3f", "-") for head in heads)]
     if is_terminal(file):
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, header_style="bold")
+        table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
         table.add_column(header[0], overflow="fold")
         for name in header[1:]:
-            table.add_column(name, justify="right", min_width=5)
+            table.add_column(name, justify="right", min_width=5, overflow="fold")
         for row in rows:
             table.add_row(*map(Text, row))
         Console(file=file).print(table)

@@ -248,9 +248,9 @@ def test_tokens_that_the_document_does_not_name(
     assert tuple(stack.knows_tokens for stack in stacks) == known
     assert stacks[2].rows == (("x", "y", "z") if known[1] else ("#0", "#1", "#2"))
     # Nor do equal positions of two texts tell anything.
-    same = {s.name: s.scores[..., SCORES.index("same_token")] for s in with_scores(stacks)}
-    assert np.isnan(same["Encoder"]).any() != known[0]
-    assert np.isnan(same["Cross"]).all()  # known: other letters
+    named = {s.name: s.scores[..., SCORES.index("punctuation")] for s in with_scores(stacks)}
+    assert np.isnan(named["Encoder"]).any() != known[0]
+    assert np.isnan(named["Cross"]).any() != known[2]
 
 
 def test_sinks_take_a_part_of_every_row(tmp_path: Path) -> None:

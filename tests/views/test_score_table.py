@@ -70,6 +70,11 @@ def shown_scores(**parts: list[int]) -> list[tuple[str, int, int, list[float]]]:
     return rows
 
 
+def known_in(heads: list[tuple[str, int, int, list[float]]]) -> list[int]:
+    """The places of the scores that some head has."""
+    return [i for i in range(len(SCORES)) if not all(math.isnan(s[i]) for *_, s in heads)]
+
+
 def test_csv_holds_every_head_in_order(both_sides: Path) -> None:
     done = printed("--summary", "csv")
     assert (done.returncode, done.stderr) == (0, b"")
@@ -86,11 +91,11 @@ def test_csv_holds_every_head_in_order(both_sides: Path) -> None:
         ["Decoder", "0", "0"],
     ]
     for row, (*_, scores) in zip(rows, expected, strict=True):
-        assert all(re.fullmatch(r"\d+\.\d{6}", cell) or not cell for cell in row[3:])
+        assert all(re.fullmatch(r"-?\d+\.\d{6}", cell) or not cell for cell in row[3:])
         found = [float(cell) if cell else math.nan for cell in row[3:]]
         np.testing.assert_allclose(found, scores, atol=6e-7)
     cross = [row for row in rows if row[0] == "Cross"]
-    assert [row[3:6] for row in cross] == [["", "", ""]] * 2  # no token of one is in the other
+    assert [row[3:8] for row in cross] == [[""] * 5] * 2  # they need one text
 
 
 def test_from_python(both_sides: Path) -> None:
@@ -102,7 +107,8 @@ def test_from_python(both_sides: Path) -> None:
     with pytest.raises(UsageError) as caught:
         load("x.json").scores(by="previous")
     assert str(caught.value) == (
-        "by takes previous_token, induction, same_token, first_token or entropy, not 'previous'. "
+        "by takes previous_token, next_token, self, duplicate_token, induction, first_token, "
+        "special_tokens, punctuation, alignment or entropy, not 'previous'. "
         "Did you mean 'previous_token'?"
     )
     with pytest.raises(UsageError, match="not 'layer'"):
@@ -114,14 +120,12 @@ def test_from_python(both_sides: Path) -> None:
         load("y.json").scores()
 
 
-@pytest.mark.parametrize("by", SCORES)
+@pytest.mark.parametrize("by", [score for score in SCORES if score != "alignment"])
 def test_the_strongest_first(workplace: Path, by: str) -> None:
     """A head for which the score is not defined comes last, wherever it stands in the document."""
-    weights = random_weights(1, 4, 6)
-    weights[0] = np.nan
-    write_capture(
-        Path("x.json"), [Layer(0, weights), Layer(1, random_weights(2, 4, 6))], tokens=ENCODER
-    )
+    layers = [Layer(i, random_weights(i, 4, 6, causal=False)) for i in range(2)]
+    layers[0].weights[0] = np.nan
+    write_capture(Path("x.json"), layers, tokens=["x", "y", ".", "x", "y", "[SEP]"])
     rows = load("x.json").scores(by=by)
     assert len(rows) == 8
     assert math.isnan(rows[-1][by])
@@ -140,8 +144,9 @@ def test_heads_without_sound_rows(workplace: Path, view: Run) -> None:
     csv_rows = view("x.json", "--summary", "csv").out[1:]
     alone = view("sound.json", "--summary", "csv").out[1:]
     assert [row[9:] for row in (csv_rows[0], csv_rows[2])] == [row[9:] for row in alone]
-    assert csv_rows[1] == "Self,0,1,,,,,"
-    assert view("x.json", "--summary").out[2].split() == ["Self", "0", "1", *"-----"]
+    assert csv_rows[1] == "Self,0,1" + "," * len(SCORES)
+    lines = view("x.json", "--summary").out
+    assert lines[2].split() == ["Self", "0", "1", *"-" * (len(lines[1].split()) - 3)]
 
 
 def test_the_document_as_an_argument(both_sides: Path, view: Run) -> None:
@@ -169,25 +174,30 @@ def test_a_pipe_gets_columns_and_the_strongest(both_sides: Path) -> None:
     lines = done.stdout.decode().splitlines()
     table, block = lines[: lines.index("")], lines[lines.index("") + 1 :]
     assert len({len(line) for line in table}) == 1  # numbers end below each other
-    assert table[0].split() == " ".join(HEADER).replace("_", " ").split()
     expected = shown_scores()
+    known = known_in(expected)
+    assert table[0].split() == [*HEADER[:3], *(SCORES[i].split("_")[0] for i in known)]
     for line, (name, layer, head, scores) in zip(table[1:], expected, strict=True):
-        cells = ["-" if math.isnan(score) else f"{score:.3f}" for score in scores]
+        cells = ["-" if math.isnan(scores[i]) else f"{scores[i]:.3f}" for i in known]
         assert line.split() == [name, str(layer), str(head), *cells]
     assert [line.partition(":")[0] for line in block] == [
         "Previous token",
+        "Next token",
+        "Self",
+        "Duplicate token",
         "Induction",
-        "Same token",
         "First token",
+        "Alignment",
         "Entropy (lowest, most focused)",
     ]
-    for i, line in enumerate(block):
+    for i, line in zip(known, block, strict=True):
+        sign = 1 if SCORES[i] == "entropy" else -1
         ranked = sorted(
-            (scores[i] if i == 4 else -scores[i], f"{name.lower()}:{layer}.{head}")
+            (sign * scores[i], f"{name.lower()}:{layer}.{head}")
             for name, layer, head, scores in expected
             if not math.isnan(scores[i])
         )
-        best = [f"{name} ({abs(score):.2f})" for score, name in ranked[:3]]
+        best = [f"{name} ({sign * score:.2f})" for score, name in ranked[:3]]
         assert line.partition(": ")[2] == ", ".join(best)
 
 
@@ -204,7 +214,8 @@ def test_a_terminal_gets_a_table(both_sides: Path, environment: dict) -> None:
     assert not re.search(r"\x1b\[(3|4|9)\d", found)  # and nothing has a colour
     plain = re.sub(r"\x1b\[[0-9;]*m", "", found)
     for name, layer, head, scores in shown_scores():
-        cells = ["-" if math.isnan(score) else f"{score:.3f}" for score in scores]
+        known = known_in(shown_scores())
+        cells = ["-" if math.isnan(scores[i]) else f"{scores[i]:.3f}" for i in known]
         assert re.search(r"^ *" + r" +".join([name, str(layer), str(head), *cells]), plain, re.M)
     assert "Entropy (lowest, most focused): " in plain
 
@@ -233,7 +244,7 @@ def test_the_demo_models_heads(workplace: Path, capture: Run, view: Run) -> None
     assert capture("--auto-select", "attn:0", "--quiet").code == 0
     done = view("--summary")
     assert (done.code, done.err) == (0, [])
-    block = dict(line.split(": ") for line in done.out[-5:])
+    block = dict(line.split(": ") for line in done.out[-7:])
     assert block["Previous token"].startswith("1.2 (0.96), ")
     induction = re.findall(r"(\d)\.\d \((0\.\d\d)\)", block["Induction"])
     assert [layer for layer, _ in induction] == ["3", "3", "2"]  # they need a layer before them
@@ -256,20 +267,20 @@ def test_heads_are_named_by_kind_only_where_there_are_several(tmp_path: Path) ->
 
 
 def test_equal_heads_stay_in_order_and_undefined_ones_are_left_out() -> None:
-    def head(number: int, *scores: float) -> HeadScores:
+    def head(number: int, **known: float) -> HeadScores:
+        scores = tuple(known.get(name, math.nan) for name in SCORES)
         return HeadScores("Self", HeadName(0, number), scores)
 
     heads = [
-        head(0, 0.5, math.nan, 0.1, 0.2, 1.0),
-        head(1, 0.5, math.nan, 0.3, 0.2, 0.5),
-        head(2, math.nan, math.nan, 0.2, 0.2, math.nan),
-        head(3, 0.6, math.nan, 0.0, 0.2, 0.5),
+        head(0, previous_token=0.5, alignment=-0.1, first_token=0.2, entropy=1.0),
+        head(1, previous_token=0.5, alignment=0.3, first_token=0.2, entropy=0.5),
+        head(2, alignment=0.2, first_token=0.2),
+        head(3, previous_token=0.6, alignment=-0.3, first_token=0.2, entropy=0.5),
     ]
     assert strongest(heads) == [
         "Previous token: 0.3 (0.60), 0.0 (0.50), 0.1 (0.50)",
-        "Induction: -",
-        "Same token: 0.1 (0.30), 0.2 (0.20), 0.0 (0.10)",
         "First token: 0.0 (0.20), 0.1 (0.20), 0.2 (0.20)",
+        "Alignment: 0.1 (0.30), 0.2 (0.20), 0.0 (-0.10)",
         "Entropy (lowest, most focused): 0.1 (0.50), 0.3 (0.50), 0.0 (1.00)",
     ]
 
@@ -284,13 +295,13 @@ def test_raw_scores_have_no_scores(workplace: Path, view: Run) -> None:
         "warning: Self: the values of layers 3-4 are not attention weights between 0 and 1, "
         "so they have no scores."
     ]
-    assert done.out[3].split() == ["Self", "3", "0", "-", "-", "-", "-", "-"]
-    assert view("--input", "x.json", "--summary", "csv").out[3] == "Self,3,0,,,,,"
+    assert done.out[3].split() == ["Self", "3", "0", *["-"] * (len(done.out[0].split()) - 3)]
+    assert view("--input", "x.json", "--summary", "csv").out[3] == "Self,3,0" + "," * len(SCORES)
 
 
 NAMES = st.text(min_size=1, max_size=30)
 SCORE_ROWS = st.lists(
-    st.lists(st.one_of(st.just(math.nan), st.floats(0, 12)), min_size=5, max_size=5),
+    st.lists(st.one_of(st.just(math.nan), st.floats(0, 12)), min_size=10, max_size=10),
     min_size=1,
     max_size=4,
 )
@@ -317,4 +328,5 @@ def test_any_name_and_any_score_parse_back(name: str, rows: list[list[float]]) -
     plain = io.StringIO()
     show_summary([stack], "table", plain)
     assert "\x1b" not in plain.getvalue()
-    assert len(plain.getvalue().splitlines()) == 1 + len(rows) + 1 + 5
+    defined = len(SCORES) - sum(map(all, zip(*(map(math.isnan, row) for row in rows), strict=True)))
+    assert len(plain.getvalue().splitlines()) == 1 + len(rows) + bool(defined) + defined
