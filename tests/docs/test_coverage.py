@@ -57,7 +57,7 @@ def test_a_wrong_tensor_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coverage, "own_attentions", other)
     row = coverage.examined("causal", "llama")
     assert (row.exact, row.returned) == (2, 3)
-    assert row.why == ["self: 1 of 3 differ"]
+    assert row.why == ["self: 1 of 3 differ", "--keep-above, self: 1 of 3 differ"]
 
 
 def test_the_page_gets_the_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,5 +81,5 @@ def test_the_summary_counts(capsys: pytest.CaptureFixture[str]) -> None:
     assert coverage.main(["--only", "gpt2,mamba"]) == 0
     assert capsys.readouterr().out == (
         "2 entries: 2 built, 2 run on text, 2 probed alike without weights, 2 captured whole, "
-        "1 return attentions, 1 captured exactly, 1 viewable\n"
+        "1 return attentions, 1 captured exactly, 1 viewable, 1 exact with --keep-above\n"
     )
