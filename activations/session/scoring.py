@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from activations.attention.scores import SCORES, RowScores
+from activations.attention.scores import SCORES, Plans, RowScores
 from activations.attention.sides import find_sides, why_fewer_rows
 from activations.errors import ignore
 from activations.forward.keeping import AddsUp, Scorer
@@ -22,12 +22,18 @@ def scorer(header: Mapping[str, Any], observation: Observation, lengths: Lengths
     The reader of a document would say the same of it: which tokens the rows and columns are.
     """
     known = list(_sizes(observation, lengths))
+    made: dict[tuple[str, int, int], Plans] = {}
     ours = {**header, "environment": {"toolkit": ""}}  # which reads a whole text in one pass
 
     def adds_up(kind: str, heads: int, rows: int, columns: int) -> AddsUp:
+        if (kind, rows, columns) not in made:
+            made[kind, rows, columns] = plans(kind, rows, columns)
+        return RowScores(heads, made[kind, rows, columns])
+
+    def plans(kind: str, rows: int, columns: int) -> Plans:
         fewer = why_fewer_rows(ours, known or [(kind, rows, columns)])
         sides = find_sides(header, kind, (rows, columns), fewer, ignore)
-        return RowScores(heads, sides, kind.endswith("cross"))
+        return Plans(sides, kind.endswith("cross"))
 
     return adds_up
 

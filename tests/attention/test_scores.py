@@ -237,3 +237,56 @@ def test_a_part_of_weights_that_are_not_finite(odd: float) -> None:
         assert take([inside], tokens=(0, 2))[0].has_whole_rows
         weights[0, 0, 3] = odd
         assert not take([inside], tokens=(0, 2))[0].has_whole_rows
+
+
+# --------------------------------------------------------------------------- as others define them
+
+
+def test_the_relations_to_published_scores() -> None:
+    """TransformerLens's detector and mosaic, and the share of sinks (arXiv 2410.10781)."""
+    text = ["<s>", *(f"t{i}" for i in range(50)), *(f"t{i}" for i in range(50))]
+    count = len(text)
+    perfect = np.zeros((count, count), np.float32)
+    for i in range(count):  # it looks at what followed the first copy, else at the start
+        perfect[i, i - 49 if i > 50 else 0] = 1
+    heads = np.stack([perfect, *random_weights(1, 3, count)])
+    found = scores_of(stack_of(heads, text))
+
+    def detected(pattern: np.ndarray) -> np.ndarray:
+        """`detect_head(error_measure="mul")`: the share of all attention in a pattern."""
+        shares: np.ndarray = (heads * pattern).sum((1, 2)) / heads.sum((1, 2))
+        return shares
+
+    previous = np.eye(count, k=-1)
+    duplicate = np.eye(count, k=-50) * (np.arange(count) > 50)[:, None]
+    induction = np.eye(count, k=-49) * (np.arange(count) > 50)[:, None]
+    names = ("previous_token", "duplicate_token", "induction")
+    shares = np.stack([detected(p) for p in (previous, duplicate, induction)], axis=1)
+    rows = [count - 1, 50, 50]
+    np.testing.assert_allclose(of(found, *names) * rows / count, shares, atol=1e-6)
+    assert found[0, SCORES.index("induction")] == 1
+    assert shares[0, 2] == pytest.approx(0.495, abs=5e-4)
+    assert perfect.diagonal(-49).mean() == pytest.approx(0.981, abs=5e-4)  # the mosaic's stripe
+    sinks = heads[:, :, 0].mean(axis=1)
+    first = of(found, "first_token")[:, 0]
+    np.testing.assert_allclose((1 + (count - 1) * first) / count, sinks, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "special", "punctuation"),
+    [
+        (["[CLS]", "a", ",", "##!", "[SEP]"], [4], [2, 3]),
+        (["<s>", "▁a", "▁.", "</s>", "<0x0A>"], [3], [2]),
+        (["<|endoftext|>", "Ġa", "Ġ.", "<|im_end|>", "âĢĶ"], [3], [2, 4]),
+        (["a", "[b]", "<", "$", "·"], [], [2, 4]),  # $ and < are symbols
+    ],
+)
+def test_what_is_special_and_what_is_punctuation(
+    tokens: list[str], special: list[int], punctuation: list[int]
+) -> None:
+    punctuation = [i for i in punctuation if tokens[i] != "<"]
+    weights = random_weights(4, 2, len(tokens), causal=False)
+    found = scores_of(stack_of(weights, tokens))
+    for name, columns in (("special_tokens", special), ("punctuation", punctuation)):
+        expected = weights[:, :, columns].sum(-1).mean(-1) if columns else [math.nan] * 2
+        np.testing.assert_allclose(of(found, name)[:, 0], expected, atol=1e-6)

@@ -242,7 +242,7 @@ def test_tokens_that_the_document_does_not_name(
         ("e.0.attn", 0, "encoder", weights(1, 2, 6, 6)),
         ("d.0.attn", 0, "decoder", weights(1, 2, 3, 3)),
         ("d.0.cross", 0, "cross", weights(1, 2, 3, 6)),
-        **header,
+        **{"tokens": [*TOKENS[:-1], "."], **header},
     )
     assert [s.name for s in stacks] == ["Encoder", "Decoder", "Cross"]
     assert tuple(stack.knows_tokens for stack in stacks) == known

@@ -19,7 +19,7 @@ from conftest import Run
 
 from activations import ToolkitError, load
 from activations.attention.layer import are_same, sums_of
-from activations.attention.scores import SCORES, row_scores
+from activations.attention.scores import SCORES, Plans, RowScores
 from activations.attention.weights import read_attention
 from activations.document import json_arrays
 from activations.document.format import FORMAT
@@ -53,7 +53,7 @@ def write(
         return path
     write(path, weights, keep=False, **{k: v for k, v in header.items() if k != "format"})
     (stack,) = read_attention(load(path))
-    scores = row_scores(stack)
+    scores = RowScores(len(stack.heads), Plans(stack.sides, stack.is_cross))
     for head, matrix in enumerate(weights):
         scores.add(head, 0, matrix)
     by_name = dict(zip(SCORES, scores.means().T.tolist(), strict=True))

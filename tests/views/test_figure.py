@@ -27,6 +27,7 @@ from matplotlib.font_manager import fontManager
 from PIL import Image
 
 from activations.attention.heads import HeadName
+from activations.attention.spelling import readable
 from activations.attention.stack import Stack
 from activations.document.format import FORMAT
 from activations.document.writer import write_document
@@ -38,7 +39,6 @@ from activations.views.content import Caption
 from activations.views.figure import build_figures, head_map
 from activations.views.fonts import families_for
 from activations.views.heat_map import draw
-from activations.attention.spelling import readable
 
 EVERY_FORMAT = pytest.mark.parametrize("form", FIGURE_FORMATS)
 ROOT = Path(__file__).parent.parent.parent

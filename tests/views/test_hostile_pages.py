@@ -29,6 +29,7 @@ from playwright.sync_api import Frame
 
 import bertviz_head_model_view
 from activations import load
+from activations.attention.spelling import readable
 from activations.document.format import FORMAT
 from activations.document.writer import write_document
 from activations.outputs.tensor import Tensor
@@ -38,7 +39,6 @@ from activations.views.choices import SUMMARY_FORMATS, VIEWS
 from activations.views.content import Caption
 from activations.views.names import short_model
 from activations.views.page import build_pages
-from activations.attention.spelling import readable
 
 pytestmark = pytest.mark.browser
 

@@ -20,6 +20,7 @@ from packed import unpack
 from tokenizers.pre_tokenizers import ByteLevel
 
 from activations import load
+from activations.attention.spelling import readable
 from activations.document import reader
 from activations.errors import ToolkitError
 from activations.text import is_seen, printable
@@ -27,7 +28,6 @@ from activations.views import assets, packing
 from activations.views.content import Caption, read_content
 from activations.views.packing import NOT_A_NUMBER, pack
 from activations.views.page import build_pages, page_name
-from activations.attention.spelling import readable
 
 patient = settings(deadline=None)  # the machine may be busy with a browser
 

@@ -235,10 +235,9 @@
   // The head to begin with where lines of all heads would say little: the one with the highest score (of
   // this layer, if one was asked for).
   function first(stack, asked) {
-    const scores = ["previous_token", "induction", "same_token"].map((name) => Page.scores.indexOf(name));
     const heads = stack.layers.flatMap((_, layer) => stack.heads.map((_, head) => ({ layer, head })))
       .filter(({ layer }) => asked < 0 || layer === asked);
-    const highest = ({ layer, head }) => Math.max(...scores.map((k) => stack.scores?.[layer][head][k] ?? 0));
+    const highest = ({ layer, head }) => ScoreTable.highest(stack, layer, head);
     const best = heads.reduce((a, b) => (highest(b) > highest(a) ? b : a));
     return { layer: stack.layers[best.layer], heads: [best.head] };
   }

@@ -2,12 +2,14 @@
 // The scores of all heads, computed when the page was made: a table to sort, whose rows open the head.
 const ScoreTable = (() => {
   const FEW = 10; // rows shown before more are asked for
+  const SPEAKING = ["induction", "previous_token", "next_token", "duplicate_token", "alignment"]; // best first
   const names = Page.scores.map((name) => {
     const words = name.replaceAll("_", " ");
     return words[0].toUpperCase() + words.slice(1);
   });
   const shown = (score) => (score === null ? "–" : score.toFixed(3));
   let rows = []; // {layer, head, scores}: positions in the stack's lists
+  let known = []; // the scores that some head of the stack has, as positions in Page.scores
   let stack = null;
   let order = { column: 0, down: true }; // 0 is the head's name, the others are scores
   let all = false;
@@ -21,16 +23,21 @@ const ScoreTable = (() => {
     if (newStack === stack) return;
     [stack, all] = [newStack, false];
     rows = (stack.scores ?? []).flatMap((heads, layer) => heads.map((scores, head) => ({ layer, head, scores })));
-    const defined = (k) => rows.some(({ scores }) => scores[k] !== null);
-    byId("scores").hidden = !hasScores(stack);
-    const first = ["induction", "previous_token", "same_token"].map((name) => Page.scores.indexOf(name)).find(defined);
+    known = knownIn(stack);
+    byId("scores").hidden = !known.length;
+    const first = SPEAKING.map((name) => known.indexOf(Page.scores.indexOf(name))).find((place) => place >= 0);
     order = { column: first === undefined ? 0 : first + 1, down: true };
     draw();
   }
 
-  const hasScores = (looked) => (looked.scores ?? []).flat(2).some((score) => score !== null);
+  const knownIn = (looked) => [...Page.scores.keys()]
+    .filter((k) => (looked.scores ?? []).flat().some((scores) => scores[k] !== null));
 
-  const value = (row, column) => (column ? row.scores[column - 1] : -(row.layer * 10000 + row.head));
+  // The highest of a head's scores that say what it does.
+  const highest = (looked, layer, head) =>
+    Math.max(...SPEAKING.map((name) => looked.scores?.[layer][head][Page.scores.indexOf(name)] ?? 0));
+
+  const value = (row, column) => (column ? row.scores[known[column - 1]] : -(row.layer * 10000 + row.head));
 
   function sorted() {
     const sign = order.down ? -1 : 1;
@@ -42,7 +49,7 @@ const ScoreTable = (() => {
   }
 
   function draw() {
-    const head = element("tr", {}, ...["Head", ...names].map(heading));
+    const head = element("tr", {}, ...["Head", ...known.map((k) => names[k])].map(heading));
     const shownRows = all ? sorted() : sorted().slice(0, FEW);
     byId("scores-table").replaceChildren(
       element("thead", {}, head), element("tbody", {}, ...shownRows.map(rowOf)));
@@ -68,7 +75,7 @@ const ScoreTable = (() => {
     const link = element("a", { href: `#${addressOf({ layer, head })}` },
       element("span", {}, `Layer ${layerNumber},`), " ", element("span", {}, `Head ${headNumber}`));
     const row = element("tr", {},
-      element("th", { scope: "row" }, link), ...scores.map((score) => element("td", {}, shown(score))));
+      element("th", { scope: "row" }, link), ...known.map((k) => element("td", {}, shown(scores[k]))));
     row.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return; // opens a new tab
       event.preventDefault(); // the page goes there itself, and in a frame the address is another's
@@ -79,8 +86,9 @@ const ScoreTable = (() => {
 
   // A head's scores as the children of a <dl>; none for the average, and where no head has any.
   function list(looked, layer, head) {
-    if (looked.average || !hasScores(looked)) return [];
-    return looked.scores[layer][head].map((score, k) => element("div", {}, element("dt", {}, names[k]), element("dd", {}, shown(score))));
+    if (looked.average) return [];
+    return knownIn(looked).map((k) =>
+      element("div", {}, element("dt", {}, names[k]), element("dd", {}, shown(looked.scores[layer][head][k]))));
   }
 
   function start() {
@@ -90,5 +98,5 @@ const ScoreTable = (() => {
     });
   }
 
-  return { start, fill, list };
+  return { start, fill, list, highest };
 })();
