@@ -123,12 +123,17 @@ def free_tabs() -> list[Tab]:
 
 @pytest.fixture
 def open_page(chromium: Browser, free_tabs: list[Tab]) -> Iterator[Open]:
-    """Opens a file and waits for the drawing. At the end: no message, no error, no request."""
+    """Opens a file and waits for the drawing. At the end: no message, no error, no request.
+
+    A head view shows all heads, unless the address says otherwise: `#` is its own choice.
+    """
     used: list[tuple[Tab, bool]] = []
 
     def open_(path: Path, address: str = "", quiet: bool = True, **options: Any) -> Tab:
         tab = free_tabs.pop() if free_tabs else Tab(chromium)
         used.append((tab, quiet))
+        if "attention_head_view" in path.name and "head=" not in address and address != "#":
+            address += f"{'&' if address else '#'}head=all"
         beside = [file.as_uri() for file in path.parent.glob("*.html")]
         tab.open(path.as_uri() + address, beside, **options)
         if quiet:

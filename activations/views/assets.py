@@ -28,6 +28,7 @@ SCRIPTS = (  # each uses only those before it
     "tokens.js",
     "row_bars.js",
     "score_table.js",
+    "head_map.js",
     "head_detail.js",
     "head_view.js",
     "model_view.js",

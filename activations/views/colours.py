@@ -16,7 +16,17 @@ LIGHT = [
     *("#347db8", "#1f62a1", "#124987", "#08306b"),
 ]
 DARK = [
-    *("#000000", "#081c30", "#0e3052", "#154774", "#205e96"),
-    *("#3177b5", "#4b91cf", "#6cabe3", "#93c5f2"),
+    *("#16181c", "#1e2d40", "#214368", "#265b8c", "#3674ab"),
+    *("#458ecb", "#67a7e1", "#92c1ec", "#b9dcf7"),
 ]
-STRONG = 0.638  # of the colours; beyond, a number is read better in the paper's colour than in ink
+# Of heads and of layers, in their order: bertviz's own on white, softer ones on a dark page.
+HEADS_LIGHT = [
+    *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd"),
+    *("#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"),
+]
+HEADS_DARK = [
+    *("#6aaede", "#f7ab63", "#74c476", "#ee8181", "#b79ad6"),
+    *("#c49c94", "#eda9d5", "#b5b5b5", "#d3d46e", "#6fd5e0"),
+]
+# Of the colours; beyond, a number is read better in the paper's colour than in ink.
+STRONG, STRONG_DARK = 0.638, 0.53

@@ -23,12 +23,13 @@ from activations.attention.stack import Stack
 from activations.text import html_text, printable
 from activations.views import assets
 from activations.views.choices import VIEWS
-from activations.views.colours import DARK, LIGHT, STRONG
+from activations.views.colours import DARK, HEADS_DARK, HEADS_LIGHT, LIGHT, STRONG, STRONG_DARK
 from activations.views.content import Caption
 from activations.views.names import capture_name
 from activations.views.packing import BUDGET, NOT_A_NUMBER, SHADES, FirstReading, pack
 
 _TITLE_TEXT = 40  # characters
+_SUMMARY = 160  # characters; the page cuts them where the line ends
 _LONG_TEXT = 400  # characters; a longer one is folded
 
 
@@ -65,7 +66,8 @@ def build_pages(
         "notANumber": NOT_A_NUMBER,
         "shades": SHADES,
         "scores": SCORES,
-        "colours": {"light": LIGHT, "dark": DARK, "strong": STRONG},
+        "colours": {"light": LIGHT, "dark": DARK, "strong": [STRONG, STRONG_DARK]},
+        "headColours": {"light": HEADS_LIGHT, "dark": HEADS_DARK},
         "stacks": packed.stacks,
     }
     fields = _caption_fields(caption, stacks)
@@ -123,6 +125,7 @@ def _filled_template(view: str, fields: Mapping[str, str]) -> list[bytes]:
 def _caption_fields(caption: Caption, stacks: Sequence[Stack]) -> dict[str, str]:
     return {
         "model": html_text(caption.model),
+        "start": html_text(_start(caption, _SUMMARY) or "Shown"),
         "facts": html_text(_facts(stacks)),
         "texts": "".join(_text_row(name, text) for name, text in caption.read),
         "notes": "".join(f"<li>{html_text(note)}</li>" for note in caption.notes),
@@ -131,10 +134,14 @@ def _caption_fields(caption: Caption, stacks: Sequence[Stack]) -> dict[str, str]
 
 def _title(view: str, caption: Caption) -> str:
     """What names a browser's tab: the view, the model, and the start of what it read."""
-    start = " ".join(caption.read[0][1][:_LONG_TEXT].split())
-    if len(start) > _TITLE_TEXT:
-        start = start[:_TITLE_TEXT].rstrip() + "…"
+    start = _start(caption, _TITLE_TEXT)
     return printable(f"{heading(view)}: {caption.title}" + (f" – {start}" if start else ""))
+
+
+def _start(caption: Caption, length: int) -> str:
+    """The start of what the model read, in a line of so many characters."""
+    start = " ".join(caption.read[0][1][:_LONG_TEXT].split())
+    return start if len(start) <= length else start[:length].rstrip() + "…"
 
 
 def _text_row(name: str, text: str) -> str:

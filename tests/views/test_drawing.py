@@ -25,6 +25,8 @@ from browser import (
 )
 from playwright.sync_api import expect
 
+from activations import load
+from activations.document.reader import Document
 from activations.views import assets
 from activations.views.content import Caption
 from activations.views.page import build_pages
@@ -84,11 +86,11 @@ def test_model_view_draws_every_weight_above_the_cut(tmp_path: Path, open_page: 
     assert [round(float(o or 0), 4) for (o,) in detail] == list(drawn.values())
 
 
-@pytest.mark.parametrize("selector", ["#heads button", "#vis > svg > g:last-of-type > rect"])
-def test_heads_switch_on_and_off(tmp_path: Path, open_page: Open, selector: str) -> None:
+def test_heads_switch_on_and_off(tmp_path: Path, open_page: Open) -> None:
     layers = [Layer(i, random_weights(i, heads=3, rows=5)) for i in range(2)]
     tab = open_page(make_pages(tmp_path, layers)["head"])
-    switches = tab.page.locator(selector)
+    switches = tab.page.locator("#heads button")
+    expect(tab.page.locator("#vis > svg > g:last-of-type > rect").first).to_be_hidden()
 
     def now(*on: bool) -> None:
         for button, is_on in zip(tab.page.locator("#heads button").all(), on, strict=True):
@@ -175,8 +177,12 @@ def test_same_marks_as_bertviz(tmp_path: Path, open_page: Open, view: str) -> No
     our_tab = open_page(pages[view], "#layer=1" if view == "head" else "")
 
     def marks(tab: Tab) -> list[list[Any]]:
+        """Each line's place, colour and strength, the lines as wide as bertviz draws them."""
+        extra = tab.page.evaluate("typeof Lines == 'object' ? Lines.extra : 0")
         found = tab.page.evaluate(MARKS)
         shown = [[*mark[:-1], round(mark[-1], 6)] for mark in found if mark[-1] > 0]
+        for mark in shown if view == "head" else ():
+            mark[2] = f"{float(mark[2]) - extra:.6f}"
         return sorted(shown)
 
     their_marks = marks(their_tab)
@@ -355,7 +361,7 @@ def test_kinds_that_are_left_out_are_noted(
     assert capsys.readouterr().err.splitlines() == [f"warning: {note}" for note in notes]
     tab = open_page(pages["head"])
     assert tab.texts("#notes li") == [*notes, "Only the tokens 3 to 4 are shown."]
-    assert tab.page.inner_text("#facts") == "Encoder: layers 0-1, 2 heads, 2 tokens"
+    assert tab.page.text_content("#facts") == "Encoder: layers 0-1, 2 heads, 2 tokens"
 
 
 def test_non_finite_weights_are_not_drawn(tmp_path: Path, open_page: Open) -> None:
@@ -406,7 +412,7 @@ def test_only_the_strongest_of_too_many_lines(tmp_path: Path, open_page: Open) -
     weights = random_weights(0, heads=4, rows=40, causal=False)
     weights[1] = np.eye(40)
     every = len(expected_lines(weights, 0))
-    tab = open_page(large_page(tmp_path / "page.html", "head", weights))
+    tab = open_page(large_page(tmp_path / "page.html", "head", weights), "#head=all")
     status = tab.drawn()
     cut = float(re.search(r"weight of ([\d.]+) or less", status)[1])  # type: ignore[index]
     drawn = expected_lines(weights, cut)
@@ -423,7 +429,7 @@ def test_the_real_limit(tmp_path: Path, open_page: Open) -> None:
     weights = np.full((26, 99, 99), 0.0101, np.float32)
     weights[:, 0, 0] = 0.01
     weights[:, 0, 1] = 0.0102
-    tab = open_page(large_page(tmp_path / "page.html", "head", weights, 0.01))
+    tab = open_page(large_page(tmp_path / "page.html", "head", weights, 0.01), "#head=all")
     assert tab.drawn().startswith("The 26 strongest of 254,800 lines are drawn.")
     assert tab.page.locator("#vis line").count() == 26
 
@@ -602,31 +608,47 @@ def test_links_lead_to_the_same_attention(tmp_path: Path, open_page: Open) -> No
     assert head_view_lines(tab) == of_head(kinds["Cross"][2], 1)
 
 
+def strongest(document: Document, kind: str, layer: int | None) -> tuple[int, set[int]]:
+    """The layer and the head with the highest score that says what a head does."""
+    names = ("previous_token", "next_token", "duplicate_token", "induction", "alignment")
+    rows = [row for row in document.scores() if row["attention"] == kind]
+    among = [row for row in rows if layer in (None, row["layer"])]
+    best = max(among, key=lambda row: np.nanmax([0, *(row[name] for name in names)]))
+    return best["layer"], {best["head"]}
+
+
 def test_addresses(tmp_path: Path, open_page: Open) -> None:
     kinds = encoder_decoder([0, 1], [0, 1, 2])
     every = [layer for layers in kinds.values() for layer in layers]
     tab = open_page(make_pages(tmp_path, every)["head"], "#layer=2&head=1&attention=1")
+    document = load(tmp_path / "capture.json")
     for address, kind, layer, heads, missing in (
-        ("#", "Encoder", 0, {0, 1}, ""),
+        ("#", "Encoder", None, None, ""),
+        ("#head=all", "Encoder", 0, {0, 1}, ""),
+        ("#layer=1&head=all&attention=2", "Cross", 1, {0, 1}, ""),
         ("#layer=2&head=0&attention=2", "Cross", 2, {0}, ""),
-        ("#layer=1&attention=2", "Cross", 1, {0, 1}, ""),
+        ("#layer=1&attention=2", "Cross", 1, None, ""),
         ("#layer=1&head=1", "Encoder", 1, {1}, ""),
-        ("#layer=0&attention=0", "Encoder", 0, {0, 1}, ""),
-        ("#head=1&__proto__=1&%ff", "Encoder", 0, {0, 1}, ""),
-        ("#layer=99&head=1", "Encoder", 0, {0, 1}, "layer 99"),
-        ("#layer=0&head=7", "Encoder", 0, {0, 1}, "head 7"),
-        ("#layer=9&head=7", "Encoder", 0, {0, 1}, "layer 9 and head 7"),
-        ("#attention=7&layer=x", "Encoder", 0, {0, 1}, "attention 7 and layer x"),
-        ("#layer=%E2%80%AE%3Cb%3E", "Encoder", 0, {0, 1}, "layer %E2%80%AE%3Cb%3E"),
-        (f"#layer={'9' * 100}", "Encoder", 0, {0, 1}, f"layer {'9' * 19}…"),
+        ("#layer=0&attention=0", "Encoder", 0, None, ""),
+        ("#head=1&__proto__=1&%ff", "Encoder", None, None, ""),
+        ("#layer=99&head=1", "Encoder", None, None, "layer 99"),
+        ("#layer=0&head=7", "Encoder", 0, None, "head 7"),
+        ("#layer=9&head=7", "Encoder", None, None, "layer 9 and head 7"),
+        ("#attention=7&layer=x", "Encoder", None, None, "attention 7 and layer x"),
+        ("#layer=%E2%80%AE%3Cb%3E", "Encoder", None, None, "layer %E2%80%AE%3Cb%3E"),
+        (f"#layer={'9' * 100}", "Encoder", None, None, f"layer {'9' * 19}…"),
     ):
         tab.page.evaluate("address => { location.hash = address; }", address)
         missed = f"The address names {missing}, which this page does not have." if missing else ""
         tab.reads("#address-note", missed)
         tab.drawn()
+        if heads is None:  # the head with the highest score, of this layer if one is asked for
+            layer, heads = strongest(document, kind, layer)
+            assert tab.page.input_value("#layer") == str(layer)
         shown = expected_lines(kinds[kind][layer].weights)
         assert head_view_lines(tab) == {p: w for p, w in shown.items() if p[0] in heads}
-    tab.row("Layer 0, Head 1").click()  # what was missing is no longer of interest
+    layer, (head,) = strongest(document, "Encoder", None)
+    tab.row(f"Layer {layer}, Head {1 - head}").click()  # what was missing is of no more interest
     tab.reads("#address-note", "")
 
 
@@ -650,13 +672,14 @@ def test_everything_is_reached_by_keyboard(tmp_path: Path, open_page: Open) -> N
     header = {"tokens": list("abcd"), "sentence_b_start": 2}
     pages = make_pages(tmp_path, layers, **header)
     head = open_page(pages["head"])
-    stops = tab_stops(head, 15)
-    controls = ["theme", "Prompt", "filter", "Head 0", "Head 1", "average", "without-first"]
+    stops = tab_stops(head, 17)
+    controls = ["SUMMARY", "A", "theme", "How to read this", "layer", "filter"]
+    controls += ["Head 0", "Head 1", "average", "without-first"]
     controls += ["threshold", "Save the picture as SVG", "Save the picture as PNG"]
     # One stop for the tokens of each side, then what stands beside; the shift key leads back.
-    assert stops[:-1] == [*controls, "Drawing", "layer", "a, token 0", "a, token 0"]
+    assert stops[:-1] == [*controls, "Drawing", "a, token 0", "a, token 0"]
     assert stops[-1] == "Scores of the heads"
-    for _ in range(3):
+    for _ in range(12):
         head.page.keyboard.press("Shift+Tab")
     # The layer, twice by arrow key: the list keeps the focus although it is made anew.
     for layer in (1, 2):
@@ -669,10 +692,10 @@ def test_everything_is_reached_by_keyboard(tmp_path: Path, open_page: Open) -> N
     )
 
     model = open_page(pages["model"])
-    stops = tab_stops(model, 12)
-    controls.remove("Head 0")
-    controls.remove("Head 1")
-    controls.insert(2, "pictures")
+    stops = tab_stops(model, 14)
+    for name in ("layer", "Head 0", "Head 1"):
+        controls.remove(name)
+    controls.insert(4, "pictures")
     assert stops == [*controls, "to-scores", "Drawing", "Layer 0, Head 0"]
     # One stop for all pictures; the arrow keys go from one to the other, and not beyond the last.
     for key in ("ArrowLeft", "ArrowUp", "ArrowRight", "ArrowRight"):

@@ -34,7 +34,7 @@ from activations.document.writer import write_document
 from activations.outputs.tensor import Tensor
 from activations.text import printable
 from activations.views.choices import FIGURE_FORMATS
-from activations.views.colours import DARK, LIGHT, STRONG
+from activations.views.colours import DARK, LIGHT, STRONG, STRONG_DARK
 from activations.views.content import Caption
 from activations.views.figure import build_figures, head_map
 from activations.views.fonts import families_for
@@ -174,14 +174,19 @@ def test_the_page_has_the_same_colours(tmp_path: Path, open_page: Open) -> None:
         assert abs(step).max() <= 5
 
 
-@pytest.mark.parametrize(("colours", "inks"), [(LIGHT, (0, 255)), (DARK, (255, 0))])
-def test_numbers_are_readable_on_every_colour(colours: list[str], inks: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("colours", "strong", "inks"),
+    [(LIGHT, STRONG, (0, 255)), (DARK, STRONG_DARK, (255, 0))],
+)
+def test_numbers_are_readable_on_every_colour(
+    colours: list[str], strong: float, inks: tuple[int, int]
+) -> None:
     rgb = np.array([[*bytes.fromhex(colour[1:])] for colour in colours])
     shares = np.linspace(0, 1, 1001)
     at = np.linspace(0, 1, len(colours))
     shown = np.stack([np.interp(shares, at, channel) for channel in rgb.T], axis=1)
     light = luminance(shown)
-    ink = np.where(shares > STRONG, *(luminance(np.full(3, ink)) for ink in inks[::-1]))
+    ink = np.where(shares > strong, *(luminance(np.full(3, ink)) for ink in inks[::-1]))
     high, low = np.maximum(light, ink), np.minimum(light, ink)
     assert ((high + 0.05) / (low + 0.05)).min() > 4.5  # WCAG AA
 

@@ -112,7 +112,7 @@ def weights() -> np.ndarray:
 
 
 def test_lines_of_the_rows_in_view(weights: np.ndarray, tmp_path: Path, open_page: Open) -> None:
-    tab = open_page(make_pages(tmp_path, [Layer(0, weights)])["head"])
+    tab = open_page(make_pages(tmp_path, [Layer(0, weights)])["head"], "#")
     assert tab.pressed() == [False, True, False]  # the head that looks at the token before
 
     def shows(first: int, count: int) -> None:
@@ -215,7 +215,7 @@ def test_any_cell_can_be_read(
 
 
 def test_ways_of_moving_in_the_matrix(weights: np.ndarray, tmp_path: Path, open_page: Open) -> None:
-    tab = open_page(make_pages(tmp_path, [Layer(0, weights)])["head"])
+    tab = open_page(make_pages(tmp_path, [Layer(0, weights)])["head"], "#")
     canvas = tab.page.locator(CANVAS)
     canvas.focus()
     tab.page.keyboard.press("+")
@@ -458,7 +458,7 @@ def test_a_row_that_is_spread_over_all(tmp_path: Path, open_page: Open) -> None:
 
 
 def test_pictures_are_saved(weights: np.ndarray, tmp_path: Path, open_page: Open) -> None:
-    tab = open_page(make_pages(tmp_path, [Layer(0, weights)])["head"])
+    tab = open_page(make_pages(tmp_path, [Layer(0, weights)])["head"], "#")
     name, svg = tab.saved("Save matrix as SVG")
     assert name.endswith("_layer_0_head_1_matrix.svg")
     assert b"data:image/png;base64," in svg

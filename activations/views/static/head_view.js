@@ -1,6 +1,8 @@
 "use strict";
 // What the head view adds to bertviz's drawing: the layer, heads to switch by name, tokens.
 const HeadView = (() => {
+  const BERTVIZ = { label: 110, band: 115, most: 320 }; // pixels: a label, the lines, the lines at most
+
   // The layers whose lines are drawn at once, as positions.
   function layers() {
     return [Math.max(State.stack.layers.indexOf(State.wanted?.layer ?? State.stack.layers[0]), 0)];
@@ -11,12 +13,22 @@ const HeadView = (() => {
     State.redraw();
   }
 
-  // bertviz fills this list.
+  // bertviz fills this list, where it looks for it. Then it moves to the other controls.
   function prepare(root) {
-    root.append(element("label", {}, "Layer ", element("select", { id: "layer" })));
+    byId("layer-part").replaceChildren();
+    root.append(element("label", { id: "layer-label" }, "Layer ", element("select", { id: "layer" })));
+  }
+
+  // Make room for the lines: all the width that there is, up to a point. bertviz's own is always the same.
+  function widen() {
+    const bars = TextWindow.isLong(State.whole) ? 90 : 0;
+    const band = Math.min(byId("scroll").clientWidth - 2 * BERTVIZ.label - bars - 12, BERTVIZ.most);
+    Lines.extra = Math.max(Math.floor(band) - BERTVIZ.band, 0);
+    State.svg.querySelector("#right").setAttribute("transform", `translate(${Lines.extra},0)`);
   }
 
   function dress() {
+    byId("layer-part").replaceChildren(byId("layer-label"));
     const select = byId("layer");
     for (const option of select.options) option.textContent = option.value;
     // Before bertviz hears of it: another layer may have other numbers of lines to draw.
@@ -25,6 +37,7 @@ const HeadView = (() => {
       show({ ...State.wanted, layer: +select.value });
     }, { capture: true });
     State.wanted = { ...State.wanted, layer: +select.value };
+    widen();
     makeHeadButtons();
   }
 
@@ -71,7 +84,6 @@ const HeadView = (() => {
     byId("heads").querySelectorAll("button").forEach((each, i) => {
       each.setAttribute("aria-pressed", String(on[i]));
     });
-    squares().forEach((square, i) => square.classList.toggle("off", !on[i]));
     const places = heads();
     State.wanted = { ...State.wanted, heads: places.length === on.length ? null : places };
     byId("all-heads").hidden = State.wanted.heads === null;
@@ -81,8 +93,6 @@ const HeadView = (() => {
   // After the lines: some heads may have been switched while they were made.
   function finish() {
     markHeads();
-    const [square] = squares();
-    State.svg.style.minWidth = `${State.stack.heads.length * square.getAttribute("width")}px`; // all of them
     Tokens.dress([tokensOf("left"), tokensOf("right")], () => ({ layer: layers()[0], heads: heads() }));
     drawBars();
   }

@@ -107,7 +107,8 @@ const HeatMap = (() => {
     return cells.flatMap((row, r) => row.flatMap((weight, c) => (!weight ? [] : [
       svgElement("text", {
         x: left + (c + 0.5) * size, y: top + (r + 0.5) * size + 3.5, "text-anchor": "middle",
-        "font-size": "10px", class: strength(weight, range) > Page.colours.strong ? "on-strong" : "on-faint",
+        "font-size": "10px",
+        class: `value ${Page.colours.strong.map((strong) => (strength(weight, range) > strong ? "strong" : "faint")).join("-")}`,
       }, weight.toFixed(2)),
     ])));
   }

@@ -3,6 +3,7 @@
 (() => {
   const view = Page.view === "head" ? HeadView : ModelView;
   const narrow = matchMedia("(max-width: 640px)");
+  const ALL = "all"; // heads, in an address
   let base; // the stack chosen, one of Page.stacks
   let showing = 0; // counts the calls of show(), so that an earlier one notices that it is outdated
   let counting = 0; // and those of countLines()
@@ -24,6 +25,7 @@
     byId("filter").value = String(Page.stacks.indexOf(base));
     showThreshold();
     ScoreTable.fill(base, openHead, (head) => addressOf(head, false));
+    HeadMap.fill(base, openHead);
     show(arrived);
   }
 
@@ -79,7 +81,6 @@
     const { stack, least } = State;
     const isLong = TextWindow.isLong(State.whole);
     const asPictures = view === ModelView && pictures() === "matrices";
-    byId("how").hidden = asPictures; // it is about lines
     byId("pictures-label").hidden = view === HeadView || isLong; // then there is no choice
     byId("pictures").value = asPictures ? "matrices" : "lines";
     if (asPictures) {
@@ -144,6 +145,7 @@
       const title = HeadDetail.title(stack, place.layer, place.head);
       line.append(...(Page.otherPage ? [`${title}: see it `, linkTo(place), "."] : [title]));
     }
+    HeadMap.mark(State.average ? null : place);
     byId("to-head-detail").hidden = !place;
     byId("to-scores").hidden = byId("scores").hidden;
     if (!drawing) remember(!isStep);
@@ -160,6 +162,16 @@
     remember(true);
   }
 
+  // The two views, of which the other one is a link to the same head.
+  function showViews() {
+    byId("views").hidden = !Page.otherPage;
+    if (!Page.otherPage) return;
+    const names = { head: "Head", model: "Model" };
+    const address = `${encodeURIComponent(Page.otherPage)}#${addressOf(place)}&of=${Page.capture}`;
+    byId("views").replaceChildren(...Object.entries(names).map(([name, label]) => (name === Page.view
+      ? element("span", { "aria-current": "page" }, label) : element("a", { href: address }, label))));
+  }
+
   // A link to the same head in the other view's file, in the same folder.
   function linkTo(place) {
     const alone = State.average ? "" : "alone ";
@@ -173,7 +185,7 @@
     const parts = new Map();
     const heads = average ? [Weights.AVERAGE] : base.heads;
     if (place) parts.set("layer", stack.layers[place.layer]).set("head", heads[place.head]);
-    else if (view === HeadView && wanted && wanted.layer !== stack.layers[0]) parts.set("layer", wanted.layer);
+    else if (view === HeadView && wanted) parts.set("layer", wanted.layer).set("head", ALL);
     if (Page.stacks.indexOf(base)) parts.set("attention", Page.stacks.indexOf(base));
     if (State.withoutFirst) parts.set("first", "hidden");
     if (State.least !== Page.minWeight) parts.set("above", decimals(State.least));
@@ -187,6 +199,7 @@
   // history, unless the address itself asked for it, or heads were only switched on or off (as the
   // first clicks of a double click do): then `inPlace`.
   function remember(inPlace = false) {
+    showViews();
     if (!["file:", "http:", "https:"].includes(location.protocol)) return; // a frame has no address
     const [address, before] = [addressOf(place), location.hash.slice(1)];
     if (address === before) return; // browsers count these calls
@@ -222,13 +235,14 @@
     const found = {
       attention: stack === Page.stacks[Number(asked.get("attention"))],
       layer: layer >= 0,
-      head: head >= 0 || average,
+      head: head >= 0 || average || (asked.get("head") === ALL && view === HeadView),
       row: hasRow,
     };
     byId("address-note").textContent = addressNote(asked, Object.keys(found).filter((key) => asked.get(key) && !found[key]));
     document.body.classList.toggle("long", TextWindow.isLong(stack));
     let opened = layer < 0 ? null : { layer: stack.layers[layer], heads };
-    if (TextWindow.isLong(stack) && view === HeadView && !average && !heads) opened = first(stack, layer);
+    if (view === HeadView && !average && !heads && asked.get("head") !== ALL) opened = first(stack, layer);
+    else if (view === HeadView && !opened) opened = { layer: stack.layers[0], heads };
     look(stack, opened, { average, withoutFirst }, true);
   }
 
@@ -369,6 +383,7 @@
     HeadDetail.start();
     for (const part of ["head-detail", "scores"]) byId(`to-${part}`).addEventListener("click", () => reveal(byId(part), 0));
     ScoreTable.start();
+    HeadMap.start();
     Theme.start(new URLSearchParams(location.hash.slice(1)).get("theme"), () => show());
     readAddress();
     addEventListener("popstate", readAddress); // not hashchange, which comes later than the address

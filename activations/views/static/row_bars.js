@@ -12,7 +12,7 @@ const RowBars = (() => {
     remove();
     const { stack } = State;
     if (!TextWindow.isLong(State.whole) || stack.raw || !heads.length || !groups.length) return;
-    const x = right.querySelector("text").getBBox().x + LABELS;
+    const x = right.querySelector("text").getBBox().x + Lines.extra + LABELS;
     const width = Math.min(Math.max(State.svg.getBoundingClientRect().width - x - 2, 24), WIDTH);
     const bars = svgElement("g", { id: "row-bars" });
     groups.forEach((group, i) => {

@@ -18,7 +18,7 @@ const Save = (() => {
     });
     const { x, y, width, height } = shown.getBBox();
     const box = [x - 8, y - 8, width + 16, height + 16];
-    return compose(box, getComputedStyle(shown).filter, [...copy.childNodes], caption);
+    return compose(box, [...copy.childNodes], caption);
   }
 
   function write(original, copy) {
@@ -35,14 +35,14 @@ const Save = (() => {
   }
 
   // With a line below that says what it shows.
-  function compose([x, y, width, picture], filter, children, caption) {
+  function compose([x, y, width, picture], children, caption) {
     const { backgroundColor: paper, color: ink, fontFamily } = getComputedStyle(document.body);
     const height = picture + 22;
     const svg = svgElement("svg", { xmlns: SVG, width, height, viewBox: `${x} ${y} ${width} ${height}` });
     svg.append(
       svgElement("title", {}, document.title),
       svgElement("rect", { x, y, width, height, fill: paper }),
-      svgElement("g", filter && filter !== "none" ? { filter } : {}, ...children),
+      svgElement("g", {}, ...children),
       svgElement("text", { x: x + 8, y: y + picture + 10, fill: ink, "font-size": "11px", "font-family": fontFamily }, caption),
     );
     const text = new XMLSerializer().serializeToString(svg).replace(NO_XML, "\uFFFD");
@@ -69,7 +69,7 @@ const Save = (() => {
         }, cell.textContent));
       }
     }
-    return compose([-8, -8, outer.width + 16, outer.height + 16], "none", children, caption);
+    return compose([-8, -8, outer.width + 16, outer.height + 16], children, caption);
   }
 
   // The end of a file's name: which attention, layer and head (position) it shows. null: all.
@@ -117,7 +117,7 @@ const Save = (() => {
   function canvas(shown, caption) {
     const { width, height } = shown.getBoundingClientRect();
     const image = svgElement("image", { x: 0, y: 0, width, height, href: shown.toDataURL() });
-    return compose([-8, -8, width + 16, height + 16], "none", [image], caption);
+    return compose([-8, -8, width + 16, height + 16], [image], caption);
   }
 
   const WIDE = 512; // tokens a side; of a longer text a table lists the weights that are there

@@ -98,5 +98,8 @@ const ScoreTable = (() => {
     });
   }
 
-  return { start, fill, list, highest };
+  const nameOf = (k) => names[k];
+  const saysMuch = (k) => SPEAKING.includes(Page.scores[k]);
+
+  return { start, fill, list, highest, knownIn, nameOf, saysMuch };
 })();

@@ -12,6 +12,7 @@ const Theme = (() => {
     const root = document.documentElement;
     root.dataset.theme = choice;
     root.toggleAttribute("data-dark", isDark());
+    d3.schemeCategory10.splice(0, 10, ...Page.headColours[isDark() ? "dark" : "light"]); // which bertviz takes
     onChange();
   }
 

@@ -126,8 +126,8 @@ const ZoomMap = (() => {
         columns.forEach((c, i) => {
           const [cx, cy] = [x(c + 0.5), y(r + 0.5)];
           if (cx < MARGIN.left + 10 || cx > MARGIN.left + inner.wide - 10 || cy < MARGIN.top + 5 || cy > MARGIN.top + inner.high - 5) return;
-          const strong = levelOf(q[i]) / SHADES > Page.colours.strong;
-          context.fillStyle = strong === Theme.isDark() ? "#000" : "#fff";
+          const [light, dark] = Page.colours.strong.map((strong) => levelOf(q[i]) / SHADES > strong);
+          context.fillStyle = (Theme.isDark() ? dark : !light) ? "#000" : "#fff";
           context.fillText(decimals(Weights.value(stack, q[i])), cx, cy);
         });
       }

@@ -1,0 +1,96 @@
+"use strict";
+// All heads at a glance: a cell for each, layers down and heads across, tinted by a score of choice.
+const HeadMap = (() => {
+  const CELL = { least: 12, most: 46, withNumber: 26, withLabel: 14 }; // pixels
+  const [COLUMN, LABELS, GAP] = [232, 28, 2]; // pixels: what stands beside the pictures, layers' numbers
+  const MOST = 0.92; // of the colours, for the highest score
+  const BRIGHT = 0.179; // the luminance from which black is read better than white
+  const ramps = [Page.colours.light, Page.colours.dark].map((colours) => d3.piecewise(d3.interpolateRgb, colours));
+  let stack = null;
+  let open = () => {};
+  let shown = null; // the score, as a position in Page.scores
+
+  // The map of this stack; openHead(layer, head) is called with positions when a cell is chosen.
+  function fill(newStack, openHead) {
+    open = openHead;
+    if (newStack === stack) return;
+    stack = newStack;
+    const known = ScoreTable.knownIn(stack);
+    byId("map").hidden = !known.length || stack.layers.length * stack.heads.length < 2;
+    if (byId("map").hidden) return;
+    byId("map-score").replaceChildren(...known.map((k) => new Option(ScoreTable.nameOf(k), String(k))));
+    shown = known.includes(shown) ? shown : mostTelling(known);
+    draw();
+  }
+
+  // The score that separates the heads best: whose highest is farthest above the mean.
+  function mostTelling(known) {
+    const telling = known.filter((k) => ScoreTable.saysMuch(k));
+    const above = (k) => d3.max(values(k)) - d3.mean(values(k));
+    return telling.length ? telling.reduce((a, b) => (above(b) > above(a) ? b : a)) : known[0];
+  }
+
+  const values = (k) => stack.scores.flat().map((scores) => scores[k]).filter((score) => score !== null);
+
+  function draw() {
+    byId("map-score").value = String(shown);
+    const highest = Math.max(...values(shown), 0);
+    const heads = stack.heads.length;
+    const size = Math.min(Math.max(Math.floor((COLUMN - LABELS) / heads) - GAP, CELL.least), CELL.most);
+    byId("map").classList.toggle("wide", heads * (CELL.least + GAP) + LABELS > COLUMN);
+    const cells = byId("map-cells");
+    cells.style.gridTemplateColumns = `${LABELS - 6}px repeat(${heads}, ${size}px)`;
+    cells.style.gridAutoRows = `${Math.min(size, 40)}px`;
+    const every = Math.ceil(CELL.withLabel / (size + GAP));
+    const label = (number, i) => element("span", { "aria-hidden": "true" }, i % every ? "" : String(number));
+    cells.replaceChildren(element("span"), ...stack.heads.map(label), ...stack.layers.flatMap((number, layer) => [
+      label(number, layer), ...stack.heads.map((_, head) => cell(layer, head, highest, size)),
+    ]));
+    roving([...cells.querySelectorAll("button")], heads);
+    byId("map-highest").textContent = highest.toFixed(2);
+    byId("map-colours").style.background = `linear-gradient(to right, ${d3.range(0, 1.01, 0.25).map((t) => tint(t).css).join(", ")})`;
+    mark(null, true);
+  }
+
+  function tint(share) {
+    const found = ramps.map((ramp) => ramp(MOST * share));
+    const inks = found.map((colour) => (luminance(colour) > BRIGHT ? "#000" : "#fff"));
+    return { css: `light-dark(${found})`, ink: `light-dark(${inks})` };
+  }
+
+  function luminance(colour) {
+    const { r, g, b } = d3.rgb(colour);
+    const [x, y, z] = [r, g, b].map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+  }
+
+  function cell(layer, head, highest, size) {
+    const score = stack.scores[layer][head][shown];
+    const name = `Layer ${stack.layers[layer]}, Head ${stack.heads[head]}`;
+    const said = `${name}: ${ScoreTable.nameOf(shown).toLowerCase()} ${score === null ? "not defined" : score.toFixed(3)}`;
+    const number = size < CELL.withNumber ? "" : score === null ? "–" : score.toFixed(2).replace(/^0/, "");
+    const made = button(number, () => open(layer, head), { title: said, "aria-label": said, "data-place": `${layer} ${head}` });
+    const { css, ink } = tint(highest > 0 ? Math.max(score ?? 0, 0) / highest : 0);
+    made.style.background = css;
+    made.style.color = ink;
+    return made;
+  }
+
+  // Show which head is on its own, {layer, head} as positions; null: none. `again`: the one before.
+  let marked = null;
+  function mark(place, again = false) {
+    if (!again) marked = place && `${place.layer} ${place.head}`;
+    byId("map-cells").querySelectorAll("button").forEach((each) => {
+      each.setAttribute("aria-pressed", String(each.dataset.place === marked));
+    });
+  }
+
+  function start() {
+    byId("map-score").addEventListener("change", () => {
+      shown = Number(byId("map-score").value);
+      draw();
+    });
+  }
+
+  return { start, fill, mark };
+})();
