@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from activations.arguments import check_new_tokens, parse_ids, parse_layers
+from activations.arguments import DIAGNOSTICS, check_new_tokens, parse_ids, parse_layers
 from activations.cli.command import Console, Parser, exit_on_signal, run_command
 from activations.cli.messages import chosen_lines, modules_and_calls, tokens_in_words, tokens_read
 from activations.document.destination import prepare_output
@@ -77,6 +77,11 @@ def build_parser() -> Parser:
     prompt.add_argument("--prompt", metavar="TEXT", help="the text the model reads (a short story)")
     prompt.add_argument("--prompt-file", metavar="FILE", help="read it from a file; - is stdin")
     prompt.add_argument("--ids", metavar="LIST", help="token ids in its place, as in 50256,12,7")
+    prompt.add_argument(
+        "--diagnostic",
+        choices=DIAGNOSTICS,
+        help="a text that shows what heads do: induction is random tokens, twice, with a control",
+    )
     text.add_argument(
         "--text-pair", metavar="TEXT", help="a second sentence, for models of pairs such as BERT"
     )
@@ -226,6 +231,7 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
         image=image,
         audio=audio,
         ids=None if args.ids is None else parse_ids(args.ids),
+        diagnostic=args.diagnostic,
         conversation=conversation,
         source_language=args.source_language,
         target_language=args.target_language,

@@ -88,6 +88,7 @@ def capture(
     prompt: str | Sequence[Mapping[str, str]] | None = None,
     *,
     ids: Iterable[int] | None = None,
+    diagnostic: str | None = None,
     select: str = "attn:weights",
     output: str | os.PathLike[str] = DOCUMENT,
     format: str = "json",
@@ -117,8 +118,9 @@ def capture(
     (None: the bundled demo model). A loaded model may be any module that takes `input_ids`, such as
     a classifier around a Hugging Face model. `tokenizer` is a tokenizer, a name or a folder.
     `prompt` is a text (None: a short story), or a conversation: a list of {"role": ..., "content":
-    ...}; `ids` are token ids in its place. `select` is what `--auto-select` takes, `layers` one
-    number or several. Of attention weights, only those above `keep_above` are kept, with the sum of
+    ...}; `ids` are token ids in its place, or `diagnostic` is "induction": random tokens, twice,
+    with a control. `select` is what `--auto-select` takes, `layers` one number or several. Of
+    attention weights, only those above `keep_above` are kept, with the sum of
     the others of each row: for long texts. `format` is "json", or "safetensors" for the numbers in
     a second file next to the document. `dtype` and `device` may be torch's own. `target` is the
     decoder's text of an encoder-decoder model; without it the model generates up to
@@ -132,7 +134,7 @@ def capture(
     the model is left as it was in any case.
     """
     check("a text", str, select=select, format=format, backend=backend)
-    check("a text", str, NoneType, text_pair=text_pair, target=target)
+    check("a text", str, NoneType, text_pair=text_pair, target=target, diagnostic=diagnostic)
     check("a text", str, NoneType, source_language=source_language, target_language=target_language)
     check("a text", str, NoneType, device_map=device_map, revision=revision)
     check("a text", str, NoneType, attn_implementation=attn_implementation)
@@ -167,8 +169,10 @@ def capture(
         None if keep_above is None else float(number(keep_above, "keep_above", float, "0.01")),
     )
     conversation = _conversation(prompt)
-    if ids is not None and prompt is not None:
-        raise UsageError("prompt and ids cannot be combined. Give one of them.")
+    given = {"prompt": prompt, "ids": ids, "diagnostic": diagnostic}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise UsageError(f"{names[0]} and {names[1]} cannot be combined. Give one of them.")
     request = Request(
         prompt=prompt if isinstance(prompt, str) else None,
         text_pair=text_pair,
@@ -178,6 +182,7 @@ def capture(
         image=None if image is None else read_image(os.fspath(image)),
         audio=None if audio is None else read_audio(os.fspath(audio)),
         ids=None if ids is None else _token_ids(ids),
+        diagnostic=diagnostic,
         conversation=conversation,
         source_language=source_language,
         target_language=target_language,

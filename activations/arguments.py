@@ -10,6 +10,8 @@ from typing import Any
 
 from activations.errors import UsageError
 
+DIAGNOSTICS = ("induction",)  # texts that are made for a model
+
 
 def check(wanted: str, *kinds: type, **asked: Any) -> None:
     """Raise `UsageError` where an argument is not of these types; `wanted` describes them."""

@@ -27,7 +27,7 @@ _LONGEST_NAME = 500  # characters; the time to compare grows with their square
 
 def unknown_value(flag: str, value: object, known: Sequence[str]) -> UsageError:
     """The error for a value that is not among those that an option takes."""
-    listed = f"{', '.join(known[:-1])} or {known[-1]}"
+    listed = " or ".join(filter(None, (", ".join(known[:-1]), known[-1])))
     return UsageError(f"{flag} takes {listed}, not '{value}'.")
 
 

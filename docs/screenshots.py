@@ -23,7 +23,7 @@ import bertviz_head_model_view
 
 # file name -> page, place in it, width and height in CSS pixels
 PICTURES = {
-    "head_view.png": ("head", "#layer=3&head=1", 1200, 1060),
+    "head_view.png": ("head", "#layer=3&head=1", 1280, 860),
     "model_view.png": ("model", "#layer=1&head=2", 1600, 1413),
 }
 
@@ -31,7 +31,7 @@ PICTURES = {
 def main() -> None:
     """Write docs/head_view.png and docs/model_view.png."""
     with tempfile.TemporaryDirectory() as folder:
-        document = str(Path(folder) / "capture.json")
+        document = str(Path(folder) / "agnostic_activations.json")
         quiet = ["--quiet", "--auto-select", "attn:0", "--output", document]
         if agnostic_capture.main(quiet) or bertviz_head_model_view.main(
             ["--input", document, "--output-dir", folder]

@@ -41,7 +41,8 @@ class Layer:
     `open` makes ready to read it and returns what reads a head as a whole: a layer in JSON is
     parsed once for all its heads. `size` is the tensor's (rows, columns). `stored` is how many
     bytes of the document it takes, `memory` how many reading it does. `known_scores` are those that
-    the document has, (heads of the tensor, scores); `facts` what a reading has shown.
+    the document has, (heads of the tensor, scores), `control` those of the text that a diagnostic
+    is compared with; `facts` what a reading has shown.
     """
 
     open: Callable[[], Opened]
@@ -52,6 +53,7 @@ class Layer:
     stored: int = 0
     memory: int = 0
     known_scores: np.ndarray | None = None
+    control: np.ndarray | None = None
     facts: Facts | None = None
 
     @classmethod

@@ -51,7 +51,7 @@ SCORES = (
     "entropy",
 )
 LOWEST_FIRST = "entropy"  # of the others, the highest is the strongest
-_NEXT, _ALIGNMENT = SCORES.index("next_token"), SCORES.index("alignment")
+_NEXT, _INDUCTION, _ALIGNMENT = map(SCORES.index, ("next_token", "induction", "alignment"))
 _KEPT = 8  # plans
 _TOGETHER = 2**17  # weights that are looked at together
 _CACHED = 2**16  # numbers whose logarithms stay in a processor's cache
@@ -118,6 +118,22 @@ class _Plan:
 
     places: list[np.ndarray]
     counted: np.ndarray
+
+
+def control_of(stack: Stack) -> np.ndarray | None:
+    """The induction of each head on the text that a diagnostic is compared with: (layers, heads).
+
+    None where the document is no such diagnostic. NaN for layers without it.
+    """
+    if all(layer.control is None for layer in stack.weights):
+        return None
+    none = np.full(len(stack.heads), np.nan)
+    return np.stack(
+        [
+            none if layer.control is None else layer.control[list(layer.heads), _INDUCTION]
+            for layer in stack.weights
+        ]
+    )
 
 
 class Plans:

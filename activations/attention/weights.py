@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -113,14 +113,16 @@ class _Found:
     @cached_property
     def layer(self) -> Layer:
         heads, rows, columns = self.shape[1:]
-        known = scores_in(self._document.header, self.place.module, self.place.element)
-        fits = known is not None and len(known) == heads
+        header = self._document.header
+        lists = header.get("scores", ()), header.get("diagnostic", {}).get("control", ())
+        known, control = (_scores_in(entries, self.place, heads) for entries in lists)
         stored, memory = self._document.cost(self.place.module, self.place.element)
         return replace(
             Layer.whole(self._open, heads, rows, columns),
             stored=stored,
             memory=memory,
-            known_scores=known if fits else None,
+            known_scores=known,
+            control=control,
         )
 
     def _open(self) -> Opened:
@@ -164,15 +166,16 @@ def _shape(document: Document, place: Place) -> tuple[int, ...]:
     return sizes
 
 
-def scores_in(header: Header, module: str, element: Element) -> np.ndarray | None:
+def _scores_in(entries: Iterable[Mapping[str, Any]], place: Place, heads: int) -> np.ndarray | None:
     """The scores that a document has of a tensor's heads: (heads, scores), NaN where it has none.
 
-    They were computed before small weights were left out.
+    None where it has no entry of so many heads. They were computed when it was captured.
     """
-    for entry in header.get("scores", ()):
-        if entry["module"] == module and tuple(entry["element"]) == element:
+    for entry in entries:
+        if entry["module"] == place.module and tuple(entry["element"]) == place.element:
             numbers = [v for k, v in entry.items() if k not in ("module", "element")]
-            heads = max(map(len, numbers), default=0)
+            if max(map(len, numbers), default=0) != heads:
+                return None
             found = np.full((heads, len(SCORES)), np.nan)
             for i, name in enumerate(SCORES):
                 known = entry.get(name) or []

@@ -79,6 +79,14 @@ def _are_scores(value: Any) -> bool:
     )
 
 
+def _is_diagnostic(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("name"), str)
+        and _are_scores(value.get("control", []))
+    )
+
+
 _Rule = tuple[Callable[[Any], bool], str]
 _TOKENS: _Rule = (_are_texts, "a list of texts")
 _TEXT: _Rule = (_is_text, "a text")
@@ -93,5 +101,6 @@ _RULES: dict[str, _Rule] = {
     "attention_weights": (lambda value: isinstance(value, list), "a list"),
     "keep_above": (_is_threshold, "a number of at least 0 and less than 1"),
     "scores": (_are_scores, "a list of the scores of heads"),
+    "diagnostic": (_is_diagnostic, "an object with a name, and the scores of its control"),
     "selected_patterns": (_are_patterns, "a list of patterns for each category"),
 }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from activations.errors import UsageError
 from activations.inputs.chat_template import in_form
+from activations.inputs.diagnostic import make_diagnostic
 from activations.inputs.generation import add_continuation, add_decoder, decoder_prefix
 from activations.inputs.languages import check_target_language, generates_language, languages
 from activations.inputs.request import (
@@ -48,10 +50,13 @@ def encode_text(model: Any, tokenizer: Any, request: Request) -> Encoded:
     """
     check_request(model, request)
     with languages(tokenizer, request):
-        if request.ids is None:
-            encoded = _encoded_prompt(tokenizer, request)
-        else:
+        if request.diagnostic is not None:
+            made = make_diagnostic(model, tokenizer, request.diagnostic)
+            encoded = replace(_encoded_ids(model, tokenizer, made.ids), diagnostic=made)
+        elif request.ids is not None:
             encoded = _encoded_ids(model, tokenizer, request.ids)
+        else:
+            encoded = _encoded_prompt(tokenizer, request)
         if has_decoder(model, request) and (request.target is not None or can_generate(model)):
             check_target_language(model, tokenizer, request)
             if request.target is None and generates_language(tokenizer):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from activations.errors import UsageError
+from activations.inputs.diagnostic import Diagnostic
 from activations.model.errors import tokenizer_errors
 from activations.model.hosts import config_of
 from activations.model.limits import longest
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 class Request:
     """What the user asks the model to read. See `activations.api.capture` for each.
 
-    `conversation` takes the place of a prompt with `chat`, `ids` of a prompt without a tokenizer.
+    `conversation` takes the place of a prompt with `chat`, `ids` of a prompt without a tokenizer;
+    `diagnostic` is the name of a text that is made for the model.
     """
 
     prompt: str | None = None
@@ -36,11 +38,18 @@ class Request:
     conversation: tuple[Turn, ...] | None = None
     source_language: str | None = None
     target_language: str | None = None
+    diagnostic: str | None = None
 
     @property
     def has_text(self) -> bool:
         """Whether the user gave a text, in one form or another."""
-        return any(form is not None for form in (self.prompt, self.conversation, self.ids))
+        forms = (self.prompt, self.conversation, self.ids, self.diagnostic)
+        return any(form is not None for form in forms)
+
+    @property
+    def needs_tokenizer(self) -> bool:
+        """Whether it is words, and no ids."""
+        return self.ids is None and self.diagnostic is None
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -60,10 +69,11 @@ class Encoded:
     target, (1, tokens), and `labels_end` says whether a special token ends them.
     `decoder_prefix` is what the decoder's text begins with where the model generates it, (1,
     tokens), if that is more than a start: its language. `sentence_b_start` is the first token of
-    the second sentence. `prompt` is the text that was read.
+    the second sentence. `prompt` is the text that was read, `diagnostic` what it was made for.
     """
 
     tensors: dict[str, torch.Tensor]
+    diagnostic: Diagnostic | None = None
     labels: torch.Tensor | None = None
     labels_end: bool = False
     decoder_prefix: torch.Tensor | None = None
@@ -141,6 +151,9 @@ def check_request(model: Any, request: Request) -> None:
         raise UsageError("the second text is empty. Leave --text-pair out.")
     given = {
         "--ids": request.ids is not None,
+        "--diagnostic": request.diagnostic is not None,
+        "--image": request.image is not None,
+        "--audio": request.audio is not None,
         "--chat": request.chat,
         "--text-pair": request.text_pair is not None,
         "--source-language": request.source_language is not None,
@@ -159,6 +172,11 @@ _APART = (
     ("--ids", "--chat"),
     ("--ids", "--text-pair"),
     ("--ids", "--source-language"),
+    *(
+        ("--diagnostic", other)
+        for other in ("--chat", "--text-pair", "--source-language", "--image", "--audio")
+    ),
+    ("--diagnostic", "--max-new-tokens"),
 )
 NO_DECODER = "--target needs an encoder-decoder model. Leave it out."
 _DEFAULT_NEW_TOKENS = 16  # that an encoder-decoder model generates as its target

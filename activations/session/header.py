@@ -10,6 +10,7 @@ from activations.document.writer import NonFinite
 from activations.errors import ToolkitError, first_few
 from activations.forward.hooks import Recording
 from activations.forward.keeping import Keeper
+from activations.inputs.diagnostic import Diagnostic
 from activations.inputs.request import Inputs
 from activations.model.active_adapter import active_adapter
 from activations.model.hosts import dtype_of, hosts
@@ -35,6 +36,7 @@ def build_header(
     environment: dict[str, Any],
     non_finite: NonFinite,
     keeper: Keeper | None = None,
+    control: Keeper | None = None,
 ) -> dict[str, Any]:
     """All keys but the outputs, in the document's order. Keys that do not apply are left out.
 
@@ -49,6 +51,7 @@ def build_header(
         "adapter": _adapter(opened),
         "tokenizer": opened.tokenizer_name,
         "prompt": encoded.prompt,
+        "diagnostic": _diagnostic(encoded.diagnostic, entries, control),
         "conversation": list(request.turns) if request.chat else None,
         "text_pair": request.text_pair,
         "source_language": request.source_language,
@@ -109,10 +112,22 @@ def _weights_entries(
     return entries
 
 
+def _diagnostic(
+    made: Diagnostic | None,
+    entries: list[tuple[dict[str, Any], WeightsSource]],
+    control: Keeper | None,
+) -> dict[str, Any] | None:
+    """What the text was made for, and the scores of its control."""
+    if made is None:
+        return None
+    scores = {} if control is None else {"control": _scores(entries, control)}
+    return made.header() | scores
+
+
 def _scores(
     entries: list[tuple[dict[str, Any], WeightsSource]], keeper: Keeper
 ) -> list[dict[str, Any]]:
-    """The scores of the tensors of which small weights were left out."""
+    """The scores of the tensors of which small weights were left out, or of a control."""
     return [
         score_entry(entry["module"], entry["element"], keeper.scores[source.tensor])
         for entry, source in entries

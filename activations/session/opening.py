@@ -152,7 +152,7 @@ def open_loaded(
     own = _tokenizer_of(tokenizer)
     if own is None:  # a SentenceTransformer has one
         own = getattr(model if processor is None else processor, "tokenizer", None)
-    if own is None and processor is None and request.ids is None:
+    if own is None and processor is None and request.needs_tokenizer:
         raise UsageError("a loaded model needs its tokenizer too: capture(model, tokenizer=...).")
     with restored(model), attention_implementation(model, "eager"), forward_errors():
         if processor is None:
@@ -267,7 +267,7 @@ def _with_own_tokenizer(
     try:
         return replace(opened, tokenizer=load_tokenizer(*checkpoint.tokenizer_source))
     except ToolkitError:
-        if request.ids is None:
+        if request.needs_tokenizer:
             raise
         line = f"no tokenizer of '{opened.name}' can be loaded, so tokens are shown by their ids."
         return replace(opened, warnings=[*opened.warnings, line])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from activations.document.writer import count_non_finite, write_document
@@ -19,7 +19,7 @@ from activations.forward.sdpa_trial import agrees_with_eager
 from activations.forward.sdpa_weights import sdpa_weights
 from activations.inputs.processor import name_positions
 from activations.inputs.prompt import complete
-from activations.inputs.request import Inputs
+from activations.inputs.request import Inputs, Request
 from activations.model.attn_implementation import attention_implementation
 from activations.model.errors import forward_errors
 from activations.model.loading import load_model
@@ -30,10 +30,11 @@ from activations.selection.answers import Selection
 from activations.selection.catalog import CATEGORIES
 from activations.selection.observation import Observation, WeightsSource
 from activations.session.header import build_header, capture_warnings, describe_environment
-from activations.session.opening import OpenedModel
+from activations.session.opening import OpenedModel, with_request
 from activations.session.options import Options
 from activations.session.scoring import scorer
 
+_ONLY_SCORES = 0.999  # a threshold above which hardly any weight is
 _KINDS_OF_ONE = ("self", "encoder", "decoder", "cross")  # of attention, in one model
 BACKENDS = {"hooks": hooks.record, "pyvene": pyvene_backend.record}
 
@@ -109,9 +110,12 @@ def run(
             "No data captured: none of the selected modules was called in the forward pass. "
             "Choose others; --list shows what each returns."
         )
+    control = _control(opened, selection, options, inputs)
     captured = _by_category(recorded, selection)
     non_finite = count_non_finite(captured)
-    header = build_header(opened, selection, inputs, recorded, environment, non_finite, keeper)
+    header = build_header(
+        opened, selection, inputs, recorded, environment, non_finite, keeper, control
+    )
     warnings = capture_warnings(opened, selection, recorded, non_finite, keeper)
     return Capture(header, captured, [*opened.warnings, *inputs.warnings, *warnings])
 
@@ -121,10 +125,12 @@ def _pass(
     selection: Selection,
     options: Options,
     progress: Callable[[str], None] | None,
+    named: Inputs | None = None,
 ) -> tuple[Inputs, Recording, dict[str, Any], Keeper | None]:
     """The forward pass: its inputs, what was recorded, and the environment.
 
-    The model is left as it was.
+    Scores are of its own tokens, or of those that it stands for: `named`. The model is left as it
+    was.
     """
     model, observation = opened.model, opened.catalog.observation
     implementation = _implementation(selection, options)
@@ -138,7 +144,9 @@ def _pass(
         if options.keep_above is not None and sources:
             kept = [s for s in observation.weights if s.module in selection.names]
             keeper = Keeper(
-                options.keep_above, kept, scorer(inputs.header(), observation, opened.lengths)
+                options.keep_above,
+                kept,
+                scorer((named or inputs).header(), observation, opened.lengths),
             )
             if implementation is None and selection.wants_attention:
                 implementation = "sdpa" if _allows_sdpa(opened, inputs, sources) else "eager"
@@ -160,6 +168,24 @@ def _pass(
                     keeper,
                 )
             return inputs, recorded, describe_environment(model, options), keeper
+
+
+def _control(
+    opened: OpenedModel, selection: Selection, options: Options, inputs: Inputs
+) -> Keeper | None:
+    """What has the scores of a diagnostic's control, as if it were the diagnostic's text.
+
+    None where there is no diagnostic, or no attention is captured.
+    """
+    made = opened.encoded and opened.encoded.diagnostic
+    if not made or not selection.weights(opened.catalog.observation):
+        return None
+    other = with_request(opened, Request(ids=made.control))
+    implementation = options.attn_implementation or (
+        "eager" if options.keep_above is None else None
+    )
+    scored = replace(options, attn_implementation=implementation, keep_above=_ONLY_SCORES)
+    return _pass(other, selection, scored, None, inputs)[-1]
 
 
 def _with_inner(sources: Sequence[WeightsSource], observation: Observation) -> list[WeightsSource]:

@@ -9,18 +9,21 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, TextIO
 
 import numpy as np
 
 from activations.arguments import numbered
 from activations.attention.heads import HeadName
-from activations.attention.scores import LOWEST_FIRST, SCORES
+from activations.attention.scores import LOWEST_FIRST, SCORES, control_of
 from activations.attention.stack import Stack
 from activations.errors import UsageError, Warn, ignore, nearest, quoted_list, unknown_value
 from activations.system.streams import is_terminal
 
 _HEADER = ("attention", "layer", "head", *SCORES)
+_CONTROLLED = "induction"
+_CONTROL = f"{_CONTROLLED}_control"
 _NAMED = 3  # heads for each score
 _RAW = "are not attention weights between 0 and 1"
 _LARGE_ONLY = "are without the small weights"
@@ -30,17 +33,20 @@ _LARGE_ONLY = "are without the small weights"
 class HeadScores:
     """One head: what its attention is called, and its scores in the order of `SCORES`.
 
-    Scores that are not defined are NaN.
+    Scores that are not defined are NaN. `control` is its induction on a diagnostic's control, None
+    where the document is no diagnostic.
     """
 
     attention: str
     name: HeadName
     scores: tuple[float, ...]
+    control: float | None = None
 
     def cells(self, form: str, undefined: str) -> list[str]:
-        """The row's texts, scores formatted by `form`."""
-        scores = [undefined if np.isnan(score) else format(score, form) for score in self.scores]
-        return [self.attention, str(self.name.layer), str(self.name.head), *scores]
+        """The row's texts, scores formatted by `form`; last the control, where there is one."""
+        numbers = [*self.scores, *([] if self.control is None else [self.control])]
+        cells = [undefined if np.isnan(number) else format(number, form) for number in numbers]
+        return [self.attention, str(self.name.layer), str(self.name.head), *cells]
 
 
 def show_summary(stacks: Sequence[Stack], form: str, file: TextIO, warn: Warn = ignore) -> None:
@@ -53,7 +59,7 @@ def show_summary(stacks: Sequence[Stack], form: str, file: TextIO, warn: Warn = 
     heads = list(scored_heads(stacks))
     if form == "csv":  # as in RFC 4180: lines end in CR LF
         writer = csv.writer(file)
-        writer.writerow(_HEADER)
+        writer.writerow([*_HEADER, *_control(heads)])
         writer.writerows(head.cells(".6f", "") for head in heads)
     else:
         _show_table(heads, file)
@@ -70,8 +76,13 @@ def score_rows(stacks: Sequence[Stack], by: str | None = None) -> list[dict[str,
     heads = list(scored_heads(stacks))
     if by is not None:
         heads = ranked(heads, by)
-    values = ((head.attention, head.name.layer, head.name.head, *head.scores) for head in heads)
-    return [dict(zip(_HEADER, row, strict=True)) for row in values]
+    header = [*_HEADER, *_control(heads)]
+    controls = [[] if head.control is None else [head.control] for head in heads]
+    values = (
+        (head.attention, head.name.layer, head.name.head, *head.scores, *control)
+        for head, control in zip(heads, controls, strict=True)
+    )
+    return [dict(zip(header, row, strict=True)) for row in values]
 
 
 def scored_heads(stacks: Sequence[Stack]) -> Iterator[HeadScores]:
@@ -79,11 +90,11 @@ def scored_heads(stacks: Sequence[Stack]) -> Iterator[HeadScores]:
     several = len({stack.kind for stack in stacks}) > 1
     for stack in stacks:
         assert stack.scores is not None, "read_content computes them"
-        kind = stack.kind if several else None
-        for layer, of_layer in zip(stack.layers, stack.scores, strict=True):
-            for head, scores in zip(stack.heads, of_layer, strict=True):
-                name = HeadName(layer, head, kind)
-                yield HeadScores(stack.title, name, tuple(map(float, scores)))
+        kind, control = stack.kind if several else None, control_of(stack)
+        for (i, layer), (j, head) in product(enumerate(stack.layers), enumerate(stack.heads)):
+            scores = tuple(map(float, stack.scores[i, j]))
+            beside = None if control is None else float(control[i, j])
+            yield HeadScores(stack.title, HeadName(layer, head, kind), scores, beside)
 
 
 def ranked(heads: Sequence[HeadScores], by: str) -> list[HeadScores]:
@@ -112,9 +123,20 @@ def strongest(heads: Sequence[HeadScores]) -> list[str]:
         title = score.replace("_", " ").capitalize()
         title += " (lowest, most focused)" if score == LOWEST_FIRST else ""
         first = [head for head in ranked(heads, score)[:_NAMED] if not np.isnan(head.scores[i])]
-        named = [f"{head.name} ({head.scores[i]:.2f})" for head in first]
+        named = [f"{head.name} ({head.scores[i]:.2f}{_beside(head, score)})" for head in first]
         lines.append(f"{title}: {', '.join(named)}")
     return lines
+
+
+def _beside(head: HeadScores, score: str) -> str:
+    """What the control has, where it is a control of this score."""
+    is_of = score == _CONTROLLED and head.control is not None
+    return f", control {head.control:.2f}" if is_of else ""
+
+
+def _control(heads: Sequence[HeadScores]) -> list[str]:
+    """The heading of the control, where the heads have one."""
+    return [_CONTROL] if any(head.control is not None for head in heads) else []
 
 
 def _defined(heads: Sequence[HeadScores]) -> list[int]:
@@ -141,7 +163,11 @@ def _warn_of_layers_without(stacks: Sequence[Stack], warn: Warn) -> None:
 def _show_table(heads: Sequence[HeadScores], file: TextIO) -> None:
     first = len(_HEADER) - len(SCORES)
     kept = [*range(first), *(first + i for i in _defined(heads))]
-    header = [_HEADER[i].split("_")[0] for i in kept]  # previous, next: short, as it is wide
+    names = [*_HEADER, *_control(heads)]
+    if _CONTROL in names and (induction := names.index(_CONTROLLED)) in kept:
+        kept.insert(kept.index(induction) + 1, names.index(_CONTROL))
+    # previous, next: short, as it is wide
+    header = [names[i].removeprefix(f"{_CONTROLLED}_").split("_")[0] for i in kept]
     rows = [[cells[i] for i in kept] for cells in (head.cells(".3f", "-") for head in heads)]
     if is_terminal(file):
         from rich.console import Console

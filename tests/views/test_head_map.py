@@ -120,7 +120,8 @@ def test_where_it_stands(
     tab.resize(width)
     tab.drawn()
     boxes = tab.page.evaluate(
-        "['#vis > svg, #thumbnails', '#map'].map(s => document.querySelector(s).getBoundingClientRect())"
+        "['#vis > svg, #thumbnails', '#map']"
+        ".map(s => document.querySelector(s).getBoundingClientRect())"
     )
     picture, found = boxes
     assert (found["left"] >= picture["right"] - 2) == is_beside
