@@ -9,36 +9,18 @@ is no induction.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from activations.arguments import DIAGNOSTICS
 from activations.errors import UsageError, unknown_value
+from activations.inputs.request import Diagnostic
 from activations.model.hosts import config_of, embeddings
 from activations.model.limits import longest
 
 _SEED = 0
 _LENGTH = 50  # random tokens, where the model takes twice as many
-
-
-@dataclass(frozen=True)
-class Diagnostic:
-    """`ids` are a start token, if the model has one, `length` random tokens, and these again.
-
-    `control` has as many ids, and none twice.
-    """
-
-    name: str
-    seed: int
-    length: int
-    ids: tuple[int, ...]
-    control: tuple[int, ...]
-
-    def header(self) -> dict[str, Any]:
-        """What the document says of it."""
-        return {"name": self.name, "seed": self.seed, "length": self.length}
 
 
 def make_diagnostic(model: Any, tokenizer: Any, name: str) -> Diagnostic:

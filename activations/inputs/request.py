@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from activations.errors import UsageError
-from activations.inputs.diagnostic import Diagnostic
 from activations.model.errors import tokenizer_errors
 from activations.model.hosts import config_of
 from activations.model.limits import longest
@@ -59,6 +58,24 @@ class Request:
     @property
     def has_media(self) -> bool:
         return self.image is not None or self.audio is not None
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """`ids` are a start token, if the model has one, `length` random tokens, and these again.
+
+    `control` has as many ids, and none twice.
+    """
+
+    name: str
+    seed: int
+    length: int
+    ids: tuple[int, ...]
+    control: tuple[int, ...]
+
+    def header(self) -> dict[str, Any]:
+        """What the document says of it."""
+        return {"name": self.name, "seed": self.seed, "length": self.length}
 
 
 @dataclass

@@ -10,8 +10,7 @@ from activations.document.writer import NonFinite
 from activations.errors import ToolkitError, first_few
 from activations.forward.hooks import Recording
 from activations.forward.keeping import Keeper
-from activations.inputs.diagnostic import Diagnostic
-from activations.inputs.request import Inputs
+from activations.inputs.request import Diagnostic, Inputs
 from activations.model.active_adapter import active_adapter
 from activations.model.hosts import dtype_of, hosts
 from activations.model.loading import versions

@@ -32,7 +32,9 @@ DEFAULTS = {
     "capture": {"--model": "{llama}", "--prompt": "The cat", "--auto-select": "attn:0"},
     "view": {"--input": "good.json"},
 }
-INSTEAD = dict.fromkeys(("--prompt-file", "--ids", "--image", "--audio"), "--prompt")
+INSTEAD = dict.fromkeys(
+    ("--prompt-file", "--ids", "--diagnostic", "--image", "--audio"), "--prompt"
+)
 # design.md's list of what has a message of its own.
 CATALOGUE = """\
 model not found, no network, gated, a folder that is no checkpoint, tokenizer missing,

@@ -16,7 +16,8 @@ from conftest import Run
 import activations
 from activations import UsageError
 from activations.document.reader import Document
-from activations.inputs.diagnostic import Diagnostic, make_diagnostic
+from activations.inputs.diagnostic import make_diagnostic
+from activations.inputs.request import Diagnostic
 
 TOKENIZER = tiny.tokenizer()
 

@@ -686,8 +686,8 @@ def test_everything_is_reached_by_keyboard(tmp_path: Path, open_page: Open) -> N
         head.page.keyboard.press("ArrowDown")
         head.drawn()
         assert head_view_lines(head) == expected_lines(layers[layer].weights)
-    head.page.get_by_role("button", name="Head 0").press("Enter")
-    expect(head.page.get_by_role("button", name="Head 0")).to_have_attribute(
+    head.page.get_by_role("button", name="Head 0", exact=True).press("Enter")
+    expect(head.page.get_by_role("button", name="Head 0", exact=True)).to_have_attribute(
         "aria-pressed", "false"
     )
 
