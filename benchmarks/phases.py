@@ -260,29 +260,14 @@ def naive_pages(folder: Path, name: str = "naive") -> dict[str, Any]:
 
 def pages(folder: Path, layers: int, heads: int, tokens: int) -> dict[str, Any]:
     """Pages of made-up attention (a softmax of normal scores of deviation 2), and bertviz's own."""
-    import numpy as np
     import torch
 
     import bertviz
-    from activations.attention.layer import Layer
-    from activations.attention.stack import Stack
     from activations.views.content import Caption
     from activations.views.page import build_pages
 
-    scores = np.random.default_rng(0).normal(scale=2, size=(layers, heads, tokens, tokens))
-    scores[..., ~np.tri(tokens, dtype=bool)] = -np.inf
-    weights = np.exp(scores - scores.max(-1, keepdims=True)).astype(np.float32)
-    weights /= weights.sum(-1, keepdims=True)
-    names = tuple(f"t{i}" for i in range(tokens))
-    stack = Stack(
-        "Self",
-        "self",
-        tuple(range(layers)),
-        tuple(range(heads)),
-        tuple(map(Layer.of, weights)),
-        names,
-        names,
-    )
+    weights, names = _attention(layers, heads, tokens), tuple(f"t{i}" for i in range(tokens))
+    stack = _stack(weights, names)
     for view, page in build_pages(["head", "model"], Caption("m", "p"), [stack]).items():
         (folder / f"{view}_{tokens}.html").write_bytes(b"".join(page))
     if tokens <= 64:
@@ -290,6 +275,48 @@ def pages(folder: Path, layers: int, heads: int, tokens: int) -> dict[str, Any]:
         html = bertviz.model_view(attention, list(names), html_action="return").data
         (folder / "bertviz.html").write_text(f"<!doctype html><meta charset=utf-8>{html}")
     return {}
+
+
+def _attention(layers: int, heads: int, tokens: int) -> Any:
+    """Causal attention, a softmax of normal scores of deviation 2."""
+    import numpy as np
+
+    scores = np.random.default_rng(0).normal(scale=2, size=(layers, heads, tokens, tokens))
+    scores[..., ~np.tri(tokens, dtype=bool)] = -np.inf
+    weights = np.exp(scores - scores.max(-1, keepdims=True)).astype(np.float32)
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def _stack(weights: Any, names: tuple[str, ...]) -> Any:
+    from activations.attention.layer import Layer
+    from activations.attention.stack import Stack
+
+    layers, heads = map(tuple, map(range, weights.shape[:2]))
+    return Stack("Self", "self", layers, heads, tuple(map(Layer.of, weights)), names, names)
+
+
+def scores(folder: Path, layers: int, heads: int, tokens: int) -> dict[str, Any]:
+    """The scores of all heads, against five of them by whole arrays."""
+    import numpy as np
+
+    from activations.attention.scores import with_scores
+
+    weights, names = _attention(layers, heads, tokens), tuple(f"t{i % 97}" for i in range(tokens))
+    codes = np.array([int(name[1:]) for name in names])
+    same = codes[:, None] == codes
+    induction, first = np.zeros_like(same), np.zeros_like(same)
+    induction[:, 1:] = np.tril(same, -2)[:, :-1]
+    first[1:, 0] = True
+    masks = np.eye(tokens, k=-1, dtype=bool), induction, np.tril(same, -1), first
+
+    def plain() -> None:
+        for layer in weights:
+            for mask in masks:
+                layer[:, mask].sum(axis=1, dtype=np.float64) / mask.any(axis=1).sum()
+            -np.einsum("hij,hij->hi", layer, np.log(layer + np.float32(1e-30))).mean(axis=1)
+
+    naive, ours, ratio = pairs(plain, lambda: with_scores([_stack(weights, names)]), 5)
+    return {"naive": naive, "ours": ours, "ratio": ratio}
 
 
 def draw(folder: Path, name: str) -> dict[str, Any]:
@@ -310,7 +337,8 @@ def draw(folder: Path, name: str) -> dict[str, Any]:
         page.add_init_script(_WATCH)
         page.route(REQUIRE, lambda route: route.fulfill(body=libraries))
         start = time.perf_counter()
-        page.goto((folder / f"{name}.html").resolve().as_uri())
+        every = "#head=all" if name.startswith("head") else ""  # not only the first head
+        page.goto((folder / f"{name}.html").resolve().as_uri() + every)
         page.evaluate(_DRAWN)
         seconds = time.perf_counter() - start
         longest = page.evaluate("Math.max(0, ...window.tasks)")
@@ -336,7 +364,7 @@ _DRAWN = """async () => {
 PHASES: dict[str, Callable[..., Any]] = {
     found.__name__: found
     for found in (build, capture, write, naive_write, write_tensors, read, naive_read)
-} | {found.__name__: found for found in (write_both, naive_pages, pages, draw)}
+} | {found.__name__: found for found in (write_both, naive_pages, scores, pages, draw)}
 
 
 def of_long_texts() -> dict[str, Callable[..., Any]]:

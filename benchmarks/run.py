@@ -210,6 +210,23 @@ def _starting(what: str, naive: list[Any], here: list[Any], reach: str) -> Row:
     return what, seconds(slow), seconds(quick), times(slow, quick), reach
 
 
+def scoring(folder: Path, layers: int, tokens: int) -> list[Row]:
+    rows = []
+    for count, length, reach in ((layers, tokens, ">= 3.5 x"), (2, 4 * tokens, ">= 2 x")):
+        found = phase("scores", folder, count, 14, length)
+        what = f"scores of {count} x 14 x {length:,} heads, against five of them by whole arrays"
+        rows.append(
+            (
+                what,
+                seconds(found["naive"]),
+                seconds(found["ours"]),
+                f"{1 / found['ratio']:.1f} x",
+                reach,
+            )
+        )
+    return rows
+
+
 def drawing(folder: Path, quick: bool) -> list[Row]:
     rows: list[Row] = []
     layers, heads = (6, 14) if quick else (24, 14)
@@ -274,6 +291,7 @@ def main(argv: list[str] | None = None) -> int:
         lambda: writing(folder),
         lambda: reading(folder),
         lambda: viewing(folder),
+        lambda: scoring(folder, layers, tokens),
         starting,
         lambda: capturing(folder),
         lambda: drawing(folder, options.quick),
