@@ -90,6 +90,23 @@ def test_a_cell_opens_its_head(
     expect(chosen).to_have_count(0)
 
 
+def test_a_token_pointed_at_while_another_head_opens(
+    layers: list[Layer], tmp_path: Path, open_page: Open
+) -> None:
+    """The drawing is still the old one, and the weights of the new one are not there yet."""
+    tab = open_page(make_pages(tmp_path, layers, tokens=TOKENS)["head"], "#layer=1&head=0")
+    tab.page.evaluate(
+        """() => {
+            document.querySelector('#map-cells button:last-child').click();
+            document.querySelector('#vis [role=option]').focus();
+        }"""
+    )
+    tab.reads("#head-detail-title", "Layer 4, Head 2")
+    tab.drawn()
+    tab.page.locator("#vis [role=option]").nth(2).focus()
+    expect(tab.page.locator("#readout")).to_contain_text("Head 2")
+
+
 def test_the_page_opens_on_the_strongest_head(
     layers: list[Layer], tmp_path: Path, open_page: Open
 ) -> None:

@@ -84,6 +84,7 @@ const Tokens = (() => {
 
   function showToken(side, i, layer, heads) {
     const { stack } = State;
+    if (!heads.every((head) => Weights.isOpen(stack, layer, head))) return; // others are being opened
     const [own, other] = side === 0 ? ["row", "column"] : ["column", "row"];
     const number = numbered("token ", positionOf(stack, own, i));
     const most = heads.length > 1 ? MOST.ofSeveral : MOST.tokens;

@@ -133,6 +133,8 @@ const Weights = (() => {
 
   const headOf = (stack, layer, head) => kept.get(nameOf(stack, layer, stack.average ? AVERAGE : head));
 
+  const isOpen = (stack, layer, head) => headOf(stack, layer, head) !== undefined;
+
   // ----------------------------------------------------------------------------------- overviews
 
   const overviews = new Map();
@@ -281,5 +283,5 @@ const Weights = (() => {
     return least;
   }
 
-  return { ALL_DECIMALS, AVERAGE, positionOf, restore, open, overview, hasFirst, lookedAt, value, row, parts, matrix, histogram, above, cutFor };
+  return { ALL_DECIMALS, AVERAGE, positionOf, restore, open, isOpen, overview, hasFirst, lookedAt, value, row, parts, matrix, histogram, above, cutFor };
 })();
