@@ -552,7 +552,7 @@ def test_a_view_made_alone_links_to_no_other(tmp_path: Path, open_page: Open) ->
     tab = open_page(make_pages(tmp_path, layers, "--view", "model")["model"])
     tab.button("Layer 0, Head 1").click()
     tab.reads("#opened", "Layer 0, Head 1")
-    assert tab.page.locator("#opened a").count() == 0
+    assert tab.page.locator("#views a").count() == 0
 
 
 def test_links_between_the_views(tmp_path: Path, open_page: Open) -> None:
@@ -560,14 +560,14 @@ def test_links_between_the_views(tmp_path: Path, open_page: Open) -> None:
     pages = make_pages(tmp_path, layers, "--heads", "1,3", model="a b/c#d?e%f")
     assert pages["head"].name == "attention_head_view_a_b_c_d_e_f_capture.html"
     tab = open_page(pages["model"])
-    link = tab.page.locator("#opened a")
+    link = tab.page.locator("#views a")
     assert link.count() == 0
     for links in (1, 0, 1):  # opened, closed again, opened
         tab.button("Layer 8, Head 3").click()
         expect(link).to_have_count(links)
     capture = tab.page.evaluate("Page.capture")
     expect(link).to_have_attribute("href", f"{pages['head'].name}#layer=8&head=3&of={capture}")
-    tab.follow("#opened a", "/attention_head_view_a_b_c_d_e_f_capture.html#layer=8&head=3")
+    tab.follow("#views a", "/attention_head_view_a_b_c_d_e_f_capture.html#layer=8&head=3")
     assert tab.page.input_value("#layer") == "8"
     assert tab.pressed() == [False, True]
     assert head_view_lines(tab) == of_head(Layer(8, layers[1].weights[[1, 3]]), 1)
@@ -575,7 +575,7 @@ def test_links_between_the_views(tmp_path: Path, open_page: Open) -> None:
     tab.choose("#layer", "3")
     tab.button("Head 1").dblclick()
     expect(link).to_have_attribute("href", f"{pages['model'].name}#layer=3&head=1&of={capture}")
-    tab.follow("#opened a", "/attention_model_view_a_b_c_d_e_f_capture.html#layer=3&head=1")
+    tab.follow("#views a", "/attention_model_view_a_b_c_d_e_f_capture.html#layer=3&head=1")
     assert tab.texts(OPENED) == ["Layer 3, Head 1"]
 
 
@@ -587,7 +587,7 @@ def test_a_link_from_a_page_of_another_capture(tmp_path: Path, open_page: Open) 
         make_pages(tmp_path, layers, "--view", "model", "--layers", "8", **changes)
         tab = open_page(pages["head"], "#layer=8&head=1")
         expect(tab.page.locator("#address-note")).to_have_text("")
-        tab.follow("#opened a", f"{pages['model'].name}#layer=8&head=1")
+        tab.follow("#views a", f"{pages['model'].name}#layer=8&head=1")
         assert tab.texts(OPENED) == ["Layer 8, Head 1"]
         assert tab.page.inner_text("#address-note").startswith(said)
         if said:  # wherever the page was scrolled to
@@ -602,7 +602,7 @@ def test_links_lead_to_the_same_attention(tmp_path: Path, open_page: Open) -> No
     tab = open_page(make_pages(tmp_path, every, tokens=SOURCE, decoder_tokens=TARGET)["model"])
     tab.choose("#filter", "Cross")
     tab.button("Layer 2, Head 1").click()
-    tab.follow("#opened a", "#layer=2&head=1&attention=2")
+    tab.follow("#views a", "#layer=2&head=1&attention=2")
     assert (tab.texts(LEFT), tab.texts(RIGHT)) == (WRITTEN, SPOKEN)
     assert tab.page.locator("#filter option:checked").inner_text() == "Cross"
     assert head_view_lines(tab) == of_head(kinds["Cross"][2], 1)

@@ -281,7 +281,7 @@ def test_the_average_of_the_heads(tmp_path: Path, open_page: Open) -> None:
     expected = list(expected_lines(mean[1].weights).values())
     assert np.allclose([float(o or 0) for (o,) in drawn], expected, atol=1.5e-4)
     # The link to the other view leads to the average too; a row of the table back to a head.
-    model.follow("#opened a", "/*head_view*#layer=5&head=average")
+    model.follow("#views a", "/*head_view*#layer=5&head=average")
     assert model.page.get_by_label("Average of the heads", exact=True).is_checked()
     close(head_view_lines(model), expected_lines(mean[1].weights))
     model.row("Layer 2, Head 3").click()
@@ -457,7 +457,7 @@ def test_controls_do_not_scroll_the_page(tmp_path: Path, open_page: Open, view: 
     # All of it is in the address, and so in the link to the other view.
     ways = "#layer=5&head=1&first=hidden&above=0.09&theme=dark"
     assert tab.hash() == ways
-    tab.follow("#opened a", f"{ways}")
+    tab.follow("#views a", f"{ways}")
     assert tab.page.get_by_label("Hide the first token").is_checked()
     assert tab.read("#threshold-value") == "0.09"
 
@@ -647,9 +647,9 @@ def test_pictures_of_choice(tmp_path: Path, open_page: Open) -> None:
     # It is in the address, and comes back from the other view.
     tab.button("Layer 2, Head 1").click()
     tab.wait("() => location.hash === '#layer=2&head=1&pictures=matrices'")
-    tab.follow("#opened a", "/*head_view*#layer=2&head=1&pictures=matrices")
+    tab.follow("#views a", "/*head_view*#layer=2&head=1&pictures=matrices")
     assert choice.is_hidden()
-    tab.follow("#opened a", "/*model_view*#layer=2&head=1&pictures=matrices")
+    tab.follow("#views a", "/*model_view*#layer=2&head=1&pictures=matrices")
     assert pictures.count() == 16
     tab.reads(TITLE, "Layer 2, Head 1")
     # And back to lines, on a narrow screen too.
@@ -714,7 +714,7 @@ def test_the_colour_switch(tmp_path: Path, open_page: Open, view: str, system: s
         now(scheme)
     # The other view opens in the same colours.
     assert tab.hash() == f"#layer=5&head=1&theme={other}"
-    tab.follow("#opened a", f"#layer=5&head=1&theme={other}")
+    tab.follow("#views a", f"#layer=5&head=1&theme={other}")
     assert tab.page.input_value("#theme") == other
     assert tab.luminance() == pytest.approx(1 if other == "light" else 0.094, abs=0.001)
 

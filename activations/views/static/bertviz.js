@@ -22,11 +22,13 @@ const State = {
   // Called where a head is on its own, {layer, head} as positions, or none is: null.
   opened: () => {},
   switched: () => {}, // heads were switched on or off
+  pointed: () => {}, // a token was pointed at, {side, index, layer, heads}, or none: null
   redraw: () => {},
   failed: () => {}, // with an error, where the page is damaged
 };
 
 const Bertviz = (() => {
+  const DETAIL_LABEL = 76; // pixels that a token has in a head that it opens
   // bertviz loads its libraries through require.js. They are in the page, so this stands in for
   // it: keep bertviz's function and call it whenever something is to be drawn.
   let bertviz = null;
@@ -55,11 +57,11 @@ const Bertviz = (() => {
     return array;
   }
 
-  // Parameters for bertviz, to draw these layers and heads (positions) of the stack.
-  function parameters(layers, heads) {
-    const { stack, wanted } = State;
-    const length = Page.view === "head" ? 13 : 11;
-    const labels = (tokens, [from, to]) => tokens.slice(from, to).map((t) => shorten(t, length));
+  // Parameters for bertviz, to draw these layers and heads (positions) of a stack, in an element by its id.
+  function parameters(stack, layers, heads, root = "drawing") {
+    const { wanted } = State;
+    const width = Page.view === "head" ? RowGrid.room() : DETAIL_LABEL;
+    const labels = (tokens, [from, to]) => tokens.slice(from, to).map((t) => cut(t, width, 13));
     const attention = {
       name: stack.name,
       attn: lazy(layers.length, (layer) =>
@@ -70,7 +72,7 @@ const Bertviz = (() => {
     return {
       attention: [attention],
       default_filter: "0",
-      root_div_id: "drawing",
+      root_div_id: root,
       include_layers: layers.map((i) => stack.layers[i]),
       layer: wanted?.layer ?? null, // head view
       heads: wanted?.heads ?? null,
@@ -81,10 +83,11 @@ const Bertviz = (() => {
   }
 
   // Let bertviz draw into a new element, and return it.
-  function draw(params) {
-    byId("vis")?.remove();
-    const vis = element("div", { id: "vis" });
-    byId("drawing").append(vis);
+  function drawn(params) {
+    const root = byId(params.root_div_id);
+    const vis = element("div", { id: "vis" }); // where it looks for it
+    root.querySelector(":scope > :has(> svg)")?.remove(); // what was drawn before
+    root.append(vis);
     window.PYTHON_PARAMS = params;
     const log = console.log; // bertviz reports its d3 version and coordinates
     console.log = () => {};
@@ -93,9 +96,27 @@ const Bertviz = (() => {
     } finally {
       console.log = log;
     }
+    return vis;
+  }
+
+  // All of what is shown.
+  function draw() {
+    const { stack } = State;
+    const vis = drawn(parameters(stack, [...stack.layers.keys()], [...stack.heads.keys()]));
     State.svg = vis.firstElementChild;
     return vis;
   }
 
-  return { loaded, parameters, draw };
+  // The lines of one head of the model view, which bertviz draws as what it opens.
+  function drawAlone(stack, layer, head) {
+    Lines.forget();
+    // With many heads, bertviz makes the small picture, which is not shown, so small that it takes no room.
+    const vis = drawn({ ...parameters(stack, [layer], [head], "head-lines"), total_heads: 1000 });
+    vis.id = "head-vis";
+    Lines.forget(); // the small picture's
+    vis.querySelector("svg > g > rect:last-child").dispatchEvent(new MouseEvent("click"));
+    return vis;
+  }
+
+  return { loaded, draw, drawAlone };
 })();

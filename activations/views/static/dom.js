@@ -32,8 +32,30 @@ const shorten = (text, length) => {
   return characters.length > length ? characters.slice(0, length - 1).join("") + "…" : text;
 };
 
+// How wide a text is, in pixels, at this size of the page's letters.
+const pen = document.createElement("canvas").getContext("2d");
+function widthOf(text, size) {
+  pen.font = `${size}px ${getComputedStyle(document.body).fontFamily}`;
+  return pen.measureText(text).width;
+}
+
+// The start of a text that is at most so wide, with the ellipsis at its end.
+function cut(text, width, size) {
+  if (text.length * size * 1.2 < width || widthOf(text, size) <= width) return text;
+  const characters = charactersOf(text);
+  let [fits, more] = [0, characters.length];
+  while (more - fits > 1) {
+    const middle = (fits + more) >> 1;
+    if (widthOf(`${characters.slice(0, middle).join("")}…`, size) <= width) fits = middle;
+    else more = middle;
+  }
+  return `${characters.slice(0, fits).join("")}…`;
+}
+
 const grouped = (count) => count.toLocaleString("en");
 const decimals = (weight) => String(+weight.toFixed(4));
+// As numbers stand in cells and beside tokens: .96, <.01
+const short = (weight) => (weight > 0 && weight < 0.005 ? "<.01" : weight.toFixed(2).replace(/^0(?=\.)/, "").replace(/^-0/, "−"));
 const counted = (count, what) => `${grouped(count)} ${what}${count === 1 ? "" : "s"}`;
 
 // Scroll the page so that an element is visible. Its scrollIntoView() would also scroll the notebook
@@ -83,3 +105,17 @@ const nextTask = (() => {
   });
 })();
 const painted = () => new Promise((done) => requestAnimationFrame(() => nextTask().then(done)));
+
+// A switch between a few options, of which one is chosen: {value: label}. onChoose(value) is called where
+// a person chooses another.
+const Choice = {
+  make(root, options, onChoose) {
+    root.classList.add("switch");
+    root.replaceChildren(...Object.entries(options).map(([value, label]) =>
+      button(label, () => { if (value !== root.dataset.value) onChoose(value); }, { "data-option": value })));
+  },
+  set(root, value) {
+    root.dataset.value = value;
+    for (const each of root.children) each.setAttribute("aria-pressed", String(each.dataset.option === value));
+  },
+};

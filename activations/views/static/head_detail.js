@@ -1,10 +1,11 @@
 "use strict";
-// One head in detail: its scores, its weights as a heat map with values, and as CSV.
+// One head in detail: its name and what it does best, its weights as a heat map with values, and as CSV.
 const HeadDetail = (() => {
   let shown = null; // the picture that is shown, as HeatMap takes it
   let wantsValues = null; // once somebody has said so
   let what = []; // what it is made of
   let map = null; // of a long text
+  let lit = null; // the row of the cell that is pointed at
 
   const title = (stack, layer, head) =>
     `Layer ${stack.layers[layer]}, ${stack.average ? "average of the heads" : `Head ${stack.heads[head]}`}`;
@@ -37,23 +38,27 @@ const HeadDetail = (() => {
     what = asked;
     byId("head-detail-hint").hidden = head !== null;
     byId("head-detail-body").hidden = head === null;
-    byId("head-detail-title").textContent = head === null ? "One head" : title(stack, layer, head) + way(stack);
+    byId("head-detail-title").textContent = head === null ? titleOfMany(stack) : title(stack, layer, head) + way(stack);
+    byId("values-label").hidden = head === null || TextWindow.isLong(stack);
+    byId("jumps").hidden = true;
     setStatus("");
     map = shown = null;
     if (head === null) return;
-    byId("head-scores").replaceChildren(...ScoreTable.list(stack, layer, head));
-    byId("head-scores-title").hidden = !byId("head-scores").hasChildNodes();
     const isLong = TextWindow.isLong(stack);
-    byId("values-label").hidden = isLong;
     byId("zoom").hidden = !isLong;
+    byId("zoom").querySelector("svg")?.remove();
+    if (isLong) byId("zoom").append(HeatMap.scale(stack));
     if (isLong) drawMap(pictureOf(stack, layer, head));
     await Weights.open(stack, [layer], [head]);
     if (asked !== what) return;
     shown = pictureOf(stack, layer, head);
-    byId("values").checked = wantsValues ?? (!isLong && HeatMap.hasRoom(shown, room()));
-    if (isLong) map.opened();
-    else drawHeat();
+    if (isLong) {
+      map.opened();
+      Jumps.show(stack, layer, head);
+    } else drawHeat();
   }
+
+  const titleOfMany = (stack) => (Page.view === "head" && State.wanted ? `Layer ${State.wanted.layer}` : "One head") + way(stack);
 
   function drawMap(picture) {
     const { stack, layer, head } = picture;
@@ -84,7 +89,17 @@ const HeadDetail = (() => {
     byId("cell").replaceChildren(...token("row", row), " to ", ...token("column", column), `: ${weight}`);
   }
 
-  const room = () => Math.min(Math.max(byId("head-detail").clientWidth - 8, 260), 640);
+  const room = () => Math.max(byId("heat").clientWidth, 260);
+
+  // The head view's rows, or square cells that fill the width of the panel.
+  function sizes() {
+    const shared = Page.view === "head" ? HeadView.geometry() : null;
+    if (shared && !shared.isNarrow) return { wide: shared.cell, high: shared.row, label: shared.label, top: shared.title };
+    const label = shared ? shared.label : RowGrid.labelOf(shown.rowTokens);
+    const [width, columns] = [room() - label - 40, shown.columnTokens.length];
+    const wide = Math.min(Math.max(width / columns, 3), 28);
+    return { wide, high: Math.min(Math.max(wide, 300 / shown.rowTokens.length), 28), label, top: RowGrid.TITLE };
+  }
 
   function drawHeat() {
     if (!shown) return;
@@ -93,11 +108,25 @@ const HeadDetail = (() => {
       map.opened();
       return;
     }
-    byId("heat").replaceChildren(HeatMap.draw(shown, room(), byId("values").checked, showCell));
+    const measured = sizes();
+    byId("values").checked = wantsValues ?? HeatMap.hasRoom(shown, measured);
+    byId("heat").replaceChildren(HeatMap.draw(shown, measured, byId("values").checked, showCell));
   }
 
-  // The token pair of a cell.
+  // Frame what is pointed at among the tokens: {side, index}, a position among those drawn; or null.
+  function light(at) {
+    const picture = byId("heat").firstElementChild;
+    if (shown && !shown.isLong && picture) HeatMap.light(picture, at?.side ?? null, at?.index);
+  }
+
+  // The token pair of a cell; its row is lit among the tokens too.
   function showCell(r, c) {
+    if (r !== lit) Tokens.point(r);
+    lit = r;
+    if (r === null) {
+      byId("cell").replaceChildren();
+      return;
+    }
     const { matrix, rowTokens, columnTokens, rowStart, columnStart } = shown;
     const weight = Number.isNaN(matrix[r][c]) ? "no number" : decimals(matrix[r][c]);
     const number = (position) => (position < 0 ? "" : ` (${position})`);
@@ -126,12 +155,7 @@ const HeadDetail = (() => {
   }
 
   function start() {
-    byId("head-detail-actions").append(
-      button("Copy as CSV", copyCsv),
-      button("Save matrix as SVG", () => save("svg")),
-      button("Save matrix as PNG", () => save("png")),
-    );
-    byId("zoom").append(
+    byId("zoom").firstElementChild.append(
       button("+", () => map.zoom(1.5), { "aria-label": "Zoom in" }),
       button("−", () => map.zoom(1 / 1.5), { "aria-label": "Zoom out" }),
       button("All of it", () => map.whole()),
@@ -140,12 +164,7 @@ const HeadDetail = (() => {
       wantsValues = byId("values").checked;
       drawHeat();
     });
-    let waiting = 0;
-    addEventListener("resize", () => {
-      clearTimeout(waiting);
-      waiting = setTimeout(drawHeat, 150);
-    });
   }
 
-  return { start, show, outline, title, way };
+  return { start, show, drawHeat, light, outline, title, way, copyCsv, save, isShown: () => shown !== null };
 })();

@@ -10,36 +10,32 @@ const HeadMap = (() => {
   let open = () => {};
   let shown = null; // the score, as a position in Page.scores
 
-  // The map of this stack; openHead(layer, head) is called with positions when a cell is chosen.
+  // The map of this stack; openHead(layer, head, adds) is called with positions when a cell is chosen, `adds`
+  // where the shift key was down.
   function fill(newStack, openHead) {
     open = openHead;
     if (newStack === stack) return;
     stack = newStack;
     const known = ScoreTable.knownIn(stack);
-    byId("map").hidden = !known.length || stack.layers.length * stack.heads.length < 2;
+    // In the model view all heads are there already, with bars for the score.
+    byId("map").hidden = Page.view === "model" || !known.length || stack.layers.length * stack.heads.length < 2;
     if (byId("map").hidden) return;
-    byId("map-score").replaceChildren(...known.map((k) => new Option(ScoreTable.nameOf(k), String(k))));
-    shown = known.includes(shown) ? shown : mostTelling(known);
+    byId("map-score").replaceChildren(...known.map((k) => new Option(ScoreTable.shortOf(k), String(k))));
+    shown = known.includes(shown) ? shown : ScoreTable.mostTelling(stack);
     draw();
   }
 
-  // The score that separates the heads best: whose highest is farthest above the mean.
-  function mostTelling(known) {
-    const telling = known.filter((k) => ScoreTable.saysMuch(k));
-    const above = (k) => d3.max(values(k)) - d3.mean(values(k));
-    return telling.length ? telling.reduce((a, b) => (above(b) > above(a) ? b : a)) : known[0];
-  }
-
-  const values = (k) => stack.scores.flat().map((scores) => scores[k]).filter((score) => score !== null);
-
   function draw() {
     byId("map-score").value = String(shown);
-    const highest = Math.max(...values(shown), 0);
+    const highest = Math.max(...ScoreTable.valuesOf(stack, shown), 0);
     const heads = stack.heads.length;
-    const size = Math.min(Math.max(Math.floor((COLUMN - LABELS) / heads) - GAP, CELL.least), CELL.most);
-    byId("map").classList.toggle("wide", heads * (CELL.least + GAP) + LABELS > COLUMN);
+    const column = Math.max(byId("aside").clientWidth, COLUMN);
+    const isWide = heads * (CELL.least + GAP) + LABELS > column;
+    byId(isWide ? "panel" : "aside").append(byId("map")); // it has the whole width under the pictures
+    const size = Math.min(Math.max(Math.floor((column - LABELS) / heads) - GAP, CELL.least), CELL.most);
     const cells = byId("map-cells");
     cells.style.gridTemplateColumns = `${LABELS - 6}px repeat(${heads}, ${size}px)`;
+    cells.style.gridTemplateRows = "16px";
     cells.style.gridAutoRows = `${Math.min(size, 40)}px`;
     const every = Math.ceil(CELL.withLabel / (size + GAP));
     const label = (number, i) => element("span", { "aria-hidden": "true" }, i % every ? "" : String(number));
@@ -68,8 +64,8 @@ const HeadMap = (() => {
     const score = stack.scores[layer][head][shown];
     const name = `Layer ${stack.layers[layer]}, Head ${stack.heads[head]}`;
     const said = `${name}: ${ScoreTable.nameOf(shown).toLowerCase()} ${score === null ? "not defined" : score.toFixed(3)}`;
-    const number = size < CELL.withNumber ? "" : score === null ? "–" : score.toFixed(2).replace(/^0/, "");
-    const made = button(number, () => open(layer, head), { title: said, "aria-label": said, "data-place": `${layer} ${head}` });
+    const number = size < CELL.withNumber ? "" : score === null ? "–" : score.toFixed(2).replace(/^0/, "").replace("-", "−");
+    const made = button(number, (event) => open(layer, head, event.shiftKey), { title: said, "aria-label": said, "data-place": `${layer} ${head}` });
     const { css, ink } = tint(highest > 0 ? Math.max(score ?? 0, 0) / highest : 0);
     made.style.background = css;
     made.style.color = ink;
@@ -92,5 +88,5 @@ const HeadMap = (() => {
     });
   }
 
-  return { start, fill, mark };
+  return { start, fill, mark, draw: () => { if (stack && !byId("map").hidden) draw(); } };
 })();

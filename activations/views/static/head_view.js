@@ -1,7 +1,10 @@
 "use strict";
-// What the head view adds to bertviz's drawing: the layer, heads to switch by name, tokens.
+// What the head view adds to bertviz's drawing: its place in the row grid, the layer, heads by name.
 const HeadView = (() => {
-  const BERTVIZ = { label: 110, band: 115, most: 320 }; // pixels: a label, the lines, the lines at most
+  const BERTVIZ = { top: 30, row: 22.5, label: 110, band: 115, baseline: 15 }; // pixels: where it draws
+  const MOST_CHIPS = { short: 16, long: 8 }; // heads; more are chosen by a stepper, beside a window's controls too
+  const LONG_PRESS = 500; // milliseconds
+  let grid = null; // as RowGrid measures it
 
   // The layers whose lines are drawn at once, as positions.
   function layers() {
@@ -19,16 +22,7 @@ const HeadView = (() => {
     root.append(element("label", { id: "layer-label" }, "Layer ", element("select", { id: "layer" })));
   }
 
-  // Make room for the lines: all the width that there is, up to a point. bertviz's own is always the same.
-  function widen() {
-    const bars = TextWindow.isLong(State.whole) ? 90 : 0;
-    const band = Math.min(byId("scroll").clientWidth - 2 * BERTVIZ.label - bars - 12, BERTVIZ.most);
-    Lines.extra = Math.max(Math.floor(band) - BERTVIZ.band, 0);
-    State.svg.querySelector("#right").setAttribute("transform", `translate(${Lines.extra},0)`);
-  }
-
   function dress() {
-    byId("layer-part").replaceChildren(byId("layer-label"));
     const select = byId("layer");
     for (const option of select.options) option.textContent = option.value;
     // Before bertviz hears of it: another layer may have other numbers of lines to draw.
@@ -37,9 +31,68 @@ const HeadView = (() => {
       show({ ...State.wanted, layer: +select.value });
     }, { capture: true });
     State.wanted = { ...State.wanted, layer: +select.value };
-    widen();
+    byId("layer-part").replaceChildren(stepper(byId("layer-label"), select, "layer"));
+    lay();
+    listenToSquares();
     makeHeadButtons();
   }
+
+  // A list of numbers with a button to the one before it and one to the next.
+  function stepper(label, select, what) {
+    const step = (by) => {
+      select.selectedIndex += by;
+      select.dispatchEvent(new Event("change"));
+    };
+    const [back, on] = [[-1, "‹", "Previous"], [1, "›", "Next"]].map(([by, sign, name]) =>
+      button(sign, () => step(by), { "aria-label": `${name} ${what}`, id: `${what}-${by < 0 ? "back" : "on"}` }));
+    back.disabled = select.selectedIndex <= 0;
+    on.disabled = select.selectedIndex === select.length - 1;
+    const made = element("span", { class: "stepper" }, back, on);
+    back.after(select);
+    label.append(made);
+    return label;
+  }
+
+  // ------------------------------------------------------------------------------------- the row grid
+
+  // Where bertviz draws -> the row grid. What it has written stays; the groups around it are moved and
+  // stretched, but for the letters.
+  function lay() {
+    const { svg, stack, whole } = State;
+    grid = RowGrid.of(stack, TextWindow.isLong(whole));
+    const { row, label, band } = grid;
+    const end = label + band;
+    const tall = (from, to) => `translate(${to[0] - from[0] * to[2]},${1 - from[1] * to[3]}) scale(${to[2]},${to[3]})`;
+    const [down, top] = [row / BERTVIZ.row, BERTVIZ.top];
+    const right = BERTVIZ.label + BERTVIZ.band;
+    for (const [side, from, x] of [["left", 0, 0], ["right", right, end]]) {
+      const [boxes, tokens] = svg.querySelector(`#${side}`).children;
+      boxes.setAttribute("transform", tall([from, top], [x, 1, label / BERTVIZ.label, down]));
+      const shift = side === "left" ? label - BERTVIZ.label : end - right;
+      [...tokens.children].forEach((token, i) => place(token, i, shift, side === "left" ? BERTVIZ.label - label : right));
+    }
+    svg.querySelector("#attention").setAttribute("transform",
+      tall([BERTVIZ.label, top], [label, 1, band / BERTVIZ.band, down]));
+    svg.style.height = `${Math.max(...["rows", "columns"].map((side) => stack[side][1] - stack[side][0])) * row + 2}px`;
+    byId("vis").style.width = `${end + label + grid.number + (TextWindow.isLong(whole) ? RowBars.WIDTH + 12 : 0)}px`;
+    byId("ends").style.setProperty("--label", `${label}px`);
+    byId("ends").style.setProperty("--to", `${end}px`);
+  }
+
+  // A token as high as its row, its letters in the middle.
+  function place(token, i, shift, x) {
+    const { row, label } = grid;
+    const baseline = row / 2 + 4.5;
+    const y = 1 + i * row - (BERTVIZ.top + i * BERTVIZ.row);
+    token.setAttribute("transform", `translate(${shift},${y + baseline - BERTVIZ.baseline})`);
+    const background = token.querySelector("rect");
+    const top = BERTVIZ.top + i * BERTVIZ.row - (baseline - BERTVIZ.baseline);
+    for (const [name, value] of Object.entries({ x, y: top, width: label, height: row, rx: 4 })) background.setAttribute(name, value);
+  }
+
+  const geometry = () => grid;
+
+  // ------------------------------------------------------------------------------------------- heads
 
   const squares = () => Array.from(State.svg.querySelectorAll(":scope > g:last-of-type > rect"));
 
@@ -50,24 +103,51 @@ const HeadView = (() => {
   // Those that are on, as positions.
   const heads = () => headsOn().flatMap((isOn, i) => (isOn ? [i] : []));
 
-  function makeHeadButtons() {
-    const group = byId("heads");
-    group.hidden = State.stack.average;
-    group.replaceChildren("Heads");
-    squares().forEach((square, i) => {
-      const name = `Head ${State.stack.heads[i]}`;
-      const made = button(State.stack.heads[i], () => {}, {
-        "aria-label": name, title: `${name}: click to switch on or off, double-click (or with the shift key) for it alone`,
-      });
-      made.style.borderBottomColor = d3.schemeCategory10[i % 10];
-      const send = (type) => square.dispatchEvent(new MouseEvent(type));
-      made.addEventListener("click", (event) => send(event.shiftKey ? "dblclick" : "click"));
-      made.addEventListener("dblclick", (event) => { if (!event.shiftKey) send("dblclick"); });
+  function listenToSquares() {
+    for (const square of squares()) {
       square.addEventListener("click", () => switched(false)); // after bertviz's own
       square.addEventListener("dblclick", () => switched(true));
-      group.append(made);
-    });
+    }
+  }
+
+  // A click opens a head alone; with the shift key, or held long, it is added or taken away.
+  function press(i, adds) {
+    const send = (type) => squares()[i].dispatchEvent(new MouseEvent(type));
+    if (adds) send("click");
+    else if (heads().join() !== String(i)) send("dblclick");
+  }
+
+  function makeHeadButtons() {
+    const { heads: numbers, average } = State.stack;
+    byId("heads-part").hidden = average || numbers.length < 2;
+    const most = TextWindow.isLong(State.whole) ? MOST_CHIPS.long : MOST_CHIPS.short;
+    byId("heads").replaceChildren(...(numbers.length > most ? [headStepper()] : ["Heads ", ...numbers.map(chip)]));
     markHeads();
+  }
+
+  function chip(number, i) {
+    const made = button(number, (event) => {
+      if (made.dataset.held) delete made.dataset.held;
+      else press(i, event.shiftKey);
+    }, { "aria-label": `Head ${number}`, title: `Head ${number}; with the shift key: add it, or take it away` });
+    made.style.setProperty("--head", d3.schemeCategory10[i % 10]);
+    let waiting = 0;
+    made.addEventListener("touchstart", () => {
+      waiting = setTimeout(() => {
+        made.dataset.held = "yes"; // the click that follows is not another
+        press(i, true);
+      }, LONG_PRESS);
+    }, { passive: true });
+    for (const type of ["touchend", "touchmove", "touchcancel"]) made.addEventListener(type, () => clearTimeout(waiting));
+    return made;
+  }
+
+  function headStepper() {
+    const select = element("select", { id: "head", "aria-label": "Head" },
+      ...State.stack.heads.map((number, i) => new Option(number, i)));
+    select.selectedIndex = State.wanted.heads?.[0] ?? -1;
+    select.addEventListener("change", () => show({ ...State.wanted, heads: [+select.value] }));
+    return stepper(element("label", {}, "Head "), select, "head");
   }
 
   function switched(isStep) {
@@ -77,16 +157,16 @@ const HeadView = (() => {
   }
 
   const tokensOf = (side) => Array.from(State.svg.querySelectorAll(`#${side} > g:last-of-type > g`));
-  const drawBars = () => RowBars.draw(tokensOf("left"), State.svg.querySelector("#right"), layers()[0], heads());
+  const drawBars = () => RowBars.draw(grid, layers()[0], heads());
 
   function markHeads(isStep = true) {
     const on = headsOn();
-    byId("heads").querySelectorAll("button").forEach((each, i) => {
+    byId("heads").querySelectorAll("button[aria-label^='Head ']").forEach((each, i) => {
       each.setAttribute("aria-pressed", String(on[i]));
     });
     const places = heads();
     State.wanted = { ...State.wanted, heads: places.length === on.length ? null : places };
-    byId("all-heads").hidden = State.wanted.heads === null;
+    byId("all-heads").setAttribute("aria-pressed", String(State.wanted.heads === null));
     State.opened(places.length === 1 ? { layer: layers()[0], head: places[0] } : null, isStep);
   }
 
@@ -97,19 +177,37 @@ const HeadView = (() => {
     drawBars();
   }
 
+  // The weights from the row pointed at, beside the tokens attended to: [position among those drawn, weight].
+  function writeNumbers(found) {
+    byId("numbers")?.remove();
+    if (!grid.number || !found.length) return;
+    const x = 2 * grid.label + grid.band + 2;
+    State.svg.prepend(svgElement("g", { id: "numbers" }, ...found.map(([i, weight]) => // squares are known by being last
+      svgElement("text", { x, y: 1 + (i + 0.5) * grid.row + 4 }, short(weight)))));
+  }
+
+  // ------------------------------------------------------------------------------------- start
+
   function start() {
-    byId("all-heads").addEventListener("click", () => {
-      show({ ...State.wanted, heads: null });
-      byId("heads").querySelector("button").focus(); // this one goes away
-    });
+    byId("all-heads").addEventListener("click", () => show({ ...State.wanted, heads: null }));
   }
 
-  function open(layer, head) {
+  // The window has another size.
+  function resized() {
+    if (!State.svg?.isConnected) return; // it is being drawn
+    lay();
+    drawBars();
+  }
+
+  function open(layer, head, adds = false) {
+    if (adds && layer === layers()[0]) {
+      press(head, true);
+      return;
+    }
     show({ layer: State.stack.layers[layer], heads: [head] });
-    byId("side").scrollTop = 0;
-    const { top, bottom } = byId("head-detail").getBoundingClientRect();
-    if (bottom < 100 || top > innerHeight - 100) reveal(byId("head-detail"), 0);
+    const { top, bottom } = byId("scroll").getBoundingClientRect();
+    if (bottom < 100 || top > innerHeight - 100) reveal(byId("layout"), 0);
   }
 
-  return { start, layers, heads, prepare, dress, finish, open };
+  return { start, layers, heads, prepare, dress, finish, open, resized, geometry, writeNumbers };
 })();

@@ -3,12 +3,13 @@
 // path, so that a picture of thousands of cells is a few dozen elements, sharp at any size.
 const HeatMap = (() => {
   const SHADES = 48;
-  const CELL = { least: 2, most: 34, withValue: 34, withLabel: 11 }; // pixels
-  const LETTER = 6.6; // pixels a letter of a label takes
+  const CELL = { least: 16, withValue: 26, withRaw: 44, withLabel: 11.5, roomy: 15 }; // pixels
+  const [SLANT, LEGEND] = [34, 140]; // pixels: of the last column's label at the right; the colours
+  const ANGLE = -58; // degrees of the columns' labels
 
   // Both schemes' colours at once, so that the page's switch, the system's and print change them.
-  const [light, dark] = [Page.colours.light, Page.colours.dark].map((colours) => d3.piecewise(d3.interpolateRgb, colours));
-  const shade = (t) => `light-dark(${light(t)}, ${dark(t)})`;
+  const ramps = [Page.colours.light, Page.colours.dark].map((colours) => d3.piecewise(d3.interpolateRgb, colours));
+  const shade = (t) => `light-dark(${ramps.map((ramp) => ramp(t))})`;
 
   // The weights without colour and of full colour: 0 and 1, or the least and the most of raw scores.
   function rangeOf(picture) {
@@ -23,48 +24,45 @@ const HeatMap = (() => {
   // How strong the colour is, 0 to 1: by the root, or a few percent would not be seen. NaN is nothing.
   const strength = (weight, [low, high]) => Math.sqrt(Math.min(Math.max((weight - low) / (high - low), 0), 1)) || 0;
 
-  // The smallest cells that show the values, and those that fit into `room` pixels.
-  function geometry(picture, room, withValues) {
+  const forValues = ({ probabilities }) => (probabilities ? CELL.withValue : CELL.withRaw);
+
+  // A picture of cells of `wide` x `high` pixels. What stands around them: labels of the rows at the left,
+  // of the columns above, slanted, so that the last one reaches over the right edge.
+  function geometry(picture, { wide, high, label, top }, withValues) {
     const cells = picture.matrix;
-    const longest = (tokens) => Math.max(...tokens.map((t) => charactersOf(shorten(t, 12)).length));
-    const left = longest(picture.rowTokens) * LETTER + 14;
-    const top = longest(picture.columnTokens) * LETTER + 14;
-    const fitting = Math.min(Math.max((room - left - 4) / cells[0].length, CELL.least), CELL.most);
-    const size = withValues ? Math.max(fitting, CELL.withValue) : fitting;
+    const least = withValues ? { wide: forValues(picture), high: CELL.least } : { wide: 0, high: 0 };
+    const size = { wide: Math.max(wide, least.wide), high: Math.max(high, least.high) };
     return {
-      left, top, size,
-      width: left + cells[0].length * size + 2,
-      bottom: top + cells.length * size,
+      ...size, top, left: label,
+      right: label + cells[0].length * size.wide,
+      bottom: top + cells.length * size.high,
     };
   }
 
   // Whether the values fit into the cells as they are.
-  function hasRoom(picture, room) {
-    return geometry(picture, room, false).size >= CELL.withValue - 4;
-  }
+  const hasRoom = (picture, { wide }) => wide >= forValues(picture);
 
-  // `picture`: {title, matrix, rowTokens, columnTokens, rowClass, columnClass, probabilities}. Gives
-  // the SVG element, for `room` pixels of width (wider where values need it); calls onCell(row, column)
-  // with the cell pointed at or gone to by arrow key.
-  function draw(picture, room, withValues, onCell) {
+  // `picture`: {title, matrix, rowTokens, columnTokens, rowClass, columnClass, probabilities}; `sizes`:
+  // {wide, high} of a cell, {label, top} of what stands around them. Gives the SVG element; calls
+  // onCell(row, column) with the cell pointed at or gone to by arrow key, onCell(null) where none is.
+  function draw(picture, sizes, withValues, onCell) {
     const cells = picture.matrix;
-    const [place, range] = [geometry(picture, room, withValues), rangeOf(picture)];
-    const height = place.bottom + 40;
+    const [place, range] = [geometry(picture, sizes, withValues), rangeOf(picture)];
+    const [width, height] = [Math.max(place.right + SLANT, place.left + LEGEND + 12), place.bottom + 36];
     const svg = svgElement("svg", {
-      width: place.width, height, viewBox: `0 0 ${place.width} ${height}`, tabindex: "0",
+      width, height, viewBox: `0 0 ${width} ${height}`, tabindex: "0",
       role: "application", "aria-roledescription": "heat map",
       "aria-label": `Heat map of ${picture.title}: ${cells.length} rows attend, ` +
         `${cells[0].length} columns are attended to. Arrow keys go from cell to cell.`,
     });
     svg.append(
       svgElement("rect", {
-        x: place.left, y: place.top, width: cells[0].length * place.size,
-        height: cells.length * place.size, fill: shade(0), stroke: "#8888",
+        class: "paper", x: place.left, y: place.top, width: place.right - place.left, height: place.bottom - place.top, fill: shade(0),
       }),
       ...shades(cells, place, range),
       ...hatches(cells, place),
-      ...labels(picture.rowTokens, picture.rowClass, place, true),
-      ...labels(picture.columnTokens, picture.columnClass, place, false),
+      ...rowLabels(picture, place),
+      ...columnLabels(picture, place),
       ...(withValues ? values(cells, place, range) : []),
       legend(place, range),
     );
@@ -72,80 +70,110 @@ const HeatMap = (() => {
     return svg;
   }
 
-  function shades(cells, { left, top, size }, range) {
+  // Frame a row or a column, side 0 or 1; null: none.
+  function light(svg, side, index) {
+    svg.querySelector(".band")?.remove();
+    svg.querySelectorAll("text.lit").forEach((text) => text.classList.remove("lit"));
+    if (side === null || !svg.querySelector(`[data-side="${side}"]`)) return;
+    const { x, y, width, height } = Object.fromEntries(["x", "y", "width", "height"].map((name) =>
+      [name, Number(svg.querySelector(".paper").getAttribute(name))]));
+    const [wide, high] = [Number(svg.dataset.wide), Number(svg.dataset.high)];
+    svg.append(svgElement("rect", side === 0
+      ? { class: "band", x: x - 1, y: y + index * high - 1, width: width + 2, height: high + 2 }
+      : { class: "band", x: x + index * wide - 1, y: y - 1, width: wide + 2, height: height + 2 }));
+    svg.querySelector(`text[data-side="${side}"][data-index="${index}"]`)?.classList.add("lit");
+  }
+
+  function shades(cells, { left, top, wide, high }, range) {
     const paths = Array.from({ length: SHADES + 1 }, () => []);
+    const gap = Math.min(wide, high) < 8 ? 0 : 1; // or it would eat the cells
     cells.forEach((row, r) => row.forEach((weight, c) => {
       const level = Math.round(strength(weight, range) * SHADES);
-      if (level) paths[level].push(`M${left + c * size} ${top + r * size}h${size}v${size}h${-size}z`);
+      if (level) paths[level].push(`M${left + c * wide} ${top + r * high}h${wide - gap}v${high - gap}h${gap - wide}z`);
     }));
     return paths.flatMap((parts, level) =>
       (parts.length ? [svgElement("path", { d: parts.join(""), fill: shade(level / SHADES) })] : []));
   }
 
   // What is no number, as in figures: hatched, not empty as a weight of 0.
-  function hatches(cells, { left, top, size }) {
+  function hatches(cells, { left, top, wide, high }) {
     const lines = cells.flatMap((row, r) => row.flatMap((weight, c) =>
-      (Number.isNaN(weight) ? [`M${left + c * size} ${top + (r + 1) * size}l${size} ${-size}`] : [])));
+      (Number.isNaN(weight) ? [`M${left + c * wide} ${top + (r + 1) * high}l${wide} ${-high}`] : [])));
     return lines.length ? [svgElement("path", { d: lines.join(""), stroke: "#8888", fill: "none" })] : [];
   }
 
-  function labels(tokens, classOf, { left, top, size }, areRows) {
+  // The labels of a side, every one or every second, ... where they have no room. `at` gives where one is.
+  function labels(side, tokens, classOf, size, room, at) {
     const every = Math.ceil(CELL.withLabel / size);
-    const found = [];
-    for (let i = 0; i < tokens.length; i += every) {
-      const along = (i + 0.5) * size + 4;
-      const at = areRows
-        ? { x: left - 6, y: top + along, "text-anchor": "end" }
-        : { transform: `translate(${left + along},${top - 6}) rotate(-90)` };
-      found.push(svgElement("text", { ...at, class: classOf(i), "font-size": "11px" },
-        shorten(tokens[i], 12), svgElement("title", {}, tokens[i])));
-    }
-    return found;
+    const letters = size < CELL.roomy ? 11 : 12;
+    return tokens.flatMap((token, i) => (i % every ? [] : [svgElement("text", {
+      ...at(i), class: classOf(i), "font-size": `${letters}px`, "data-side": side, "data-index": i,
+    }, cut(token, room, letters), svgElement("title", {}, token))]));
   }
 
-  function values(cells, { left, top, size }, range) {
-    return cells.flatMap((row, r) => row.flatMap((weight, c) => (!weight ? [] : [
+  const rowLabels = ({ rowTokens, rowClass }, { left, top, high }) =>
+    labels(0, rowTokens, rowClass, high, left - 8, (i) => ({ x: left - 6, y: top + (i + 0.5) * high + 4, "text-anchor": "end" }));
+
+  const columnLabels = ({ columnTokens, columnClass }, { left, top, wide }) =>
+    labels(1, columnTokens, columnClass, wide, (top - 10) / Math.sin((-ANGLE * Math.PI) / 180), (i) =>
+      ({ transform: `translate(${left + (i + 0.5) * wide + 3},${top - 5}) rotate(${ANGLE})` }));
+
+  function values(cells, { left, top, wide, high: tall }, range) {
+    const [low, high] = range;
+    const isTold = (weight) => (low === 0 && high === 1 ? weight >= 0.005 : Boolean(weight)); // the colour says the rest
+    return cells.flatMap((row, r) => row.flatMap((weight, c) => (!isTold(weight) ? [] : [
       svgElement("text", {
-        x: left + (c + 0.5) * size, y: top + (r + 0.5) * size + 3.5, "text-anchor": "middle",
-        "font-size": "10px",
+        x: left + (c + 0.5) * wide, y: top + (r + 0.5) * tall + 4, "text-anchor": "middle", "font-size": "11px",
         class: `value ${Page.colours.strong.map((strong) => (strength(weight, range) > strong ? "strong" : "faint")).join("-")}`,
-      }, weight.toFixed(2)),
+      }, short(weight)),
     ])));
   }
 
   function legend({ left, bottom }, [low, high]) {
-    const [width, y] = [150, bottom + 10];
-    const group = svgElement("g", {});
+    const y = bottom + 10;
+    const group = svgElement("g", { class: "legend" });
     for (let i = 0; i < SHADES; i++) {
       group.append(svgElement("rect", {
-        x: left + (i * width) / SHADES, y, width: width / SHADES + 0.5, height: 8, fill: shade((i + 0.5) / SHADES),
+        x: left + (i * LEGEND) / SHADES, y, width: LEGEND / SHADES + 0.5, height: 8, fill: shade((i + 0.5) / SHADES),
       }));
     }
-    for (const t of [0, 0.5, 1]) {
-      group.append(svgElement("text", { x: left + t * width, y: y + 20, "font-size": "10px", "text-anchor": t ? "middle" : "start" },
-        decimals(low + (high - low) * t * t)));
+    for (const share of [0, 0.1, 0.5, 1]) {
+      const x = left + Math.sqrt(share) * LEGEND;
+      const value = low || high !== 1 ? decimals(low + (high - low) * share) : String(share).replace("0.", ".");
+      group.append(svgElement("text", { x, y: y + 20, "font-size": "11px", "text-anchor": share ? "middle" : "start" }, value));
     }
     return group;
   }
 
+  // The colours of a stack with their numbers, for a picture that is no SVG.
+  function scale(stack) {
+    const range = stack.raw ? [stack.raw.base, stack.raw.base + 65534 / stack.raw.steps] : [0, 1];
+    return svgElement("svg", { width: LEGEND + 40, height: 34, "aria-hidden": "true" }, legend({ left: 20, bottom: -8 }, range));
+  }
+
   // A frame around the cell that is pointed at.
-  function follow(svg, cells, { left, top, size }, onCell) {
-    const frame = svgElement("rect", { class: "cell", width: size, height: size, fill: "none", visibility: "hidden" });
+  function follow(svg, cells, { left, top, wide, high }, onCell) {
+    const frame = svgElement("rect", { class: "cell", width: wide, height: high, fill: "none", visibility: "hidden" });
     svg.append(frame);
+    Object.assign(svg.dataset, { wide, high });
     let [row, column] = [0, 0];
     function go(r, c) {
       if (!(r in cells) || !(c in cells[0])) return;
       [row, column] = [r, c];
-      frame.setAttribute("x", left + c * size);
-      frame.setAttribute("y", top + r * size);
+      frame.setAttribute("x", left + c * wide);
+      frame.setAttribute("y", top + r * high);
       frame.setAttribute("visibility", "visible");
       onCell(r, c);
     }
     svg.addEventListener("pointermove", (event) => {
       const box = svg.getBoundingClientRect();
       const scale = svg.viewBox.baseVal.width / box.width;
-      const index = (client, start, first) => Math.floor(((client - start) * scale - first) / size);
-      go(index(event.clientY, box.top, top), index(event.clientX, box.left, left));
+      const index = (client, start, first, size) => Math.floor(((client - start) * scale - first) / size);
+      go(index(event.clientY, box.top, top, high), index(event.clientX, box.left, left, wide));
+    });
+    svg.addEventListener("pointerleave", () => {
+      frame.setAttribute("visibility", "hidden");
+      onCell(null);
     });
     svg.addEventListener("focus", () => go(row, column));
     svg.addEventListener("keydown", (event) => {
@@ -156,5 +184,5 @@ const HeatMap = (() => {
     });
   }
 
-  return { draw, hasRoom };
+  return { draw, light, scale, hasRoom };
 })();

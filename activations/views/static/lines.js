@@ -53,8 +53,7 @@ const Lines = (() => {
         const data = weights.call(row, row.__data__); // where d3 keeps it
         const model = svgElement("line");
         for (const [name, value] of shared) {
-          const found = isFunction(value) ? value.call({ parentNode: row }, data[0], 0) : value;
-          model.setAttribute(name, name === "x2" ? found + Lines.extra : found);
+          model.setAttribute(name, isFunction(value) ? value.call({ parentNode: row }, data[0], 0) : value);
         }
         for (let i = 0; i < data.length; i++) {
           if (!(data[i] > cut)) continue;
@@ -95,5 +94,5 @@ const Lines = (() => {
     turn++;
   }
 
-  return { make, sentence, forget, extra: 0 }; // extra: pixels that the lines are wider than bertviz's
+  return { make, sentence, forget };
 })();

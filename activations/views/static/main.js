@@ -23,30 +23,35 @@
     byId("without-first").checked = withoutFirst;
     byId("without-first-label").hidden = !Weights.hasFirst(base);
     byId("filter").value = String(Page.stacks.indexOf(base));
+    const isLong = TextWindow.isLong(State.whole);
+    document.body.classList.toggle("long", isLong);
+    document.body.classList.toggle("unequal", TextWindow.isUnequal(State.whole));
+    if (isLong) byId("aside").prepend(byId("readout")); // its place is reserved beside the window
+    else byId("aside").before(byId("readout"));
     showThreshold();
     ScoreTable.fill(base, openHead, (head) => addressOf(head, false));
     HeadMap.fill(base, openHead);
+    if (view === ModelView) ModelView.fillBars(base.average ? State.whole : base);
     show(arrived);
   }
 
   // Let bertviz draw everything asked for. Returns false where something else was asked for meanwhile.
   async function draw() {
     const root = byId("drawing");
-    const onLayer = document.activeElement?.id === "layer";
+    const focused = document.activeElement?.closest("#layer-part, #heads") && document.activeElement.id;
     root.style.minHeight = `${root.offsetHeight}px`; // or the page would scroll up
     root.replaceChildren();
     Lines.forget();
     Tokens.forget();
     view.prepare?.(root);
-    const { stack } = State;
-    const vis = Bertviz.draw(Bertviz.parameters([...stack.layers.keys()], [...stack.heads.keys()]));
+    const vis = Bertviz.draw();
     view.dress();
     vis.replaceChildren(); // laid out and painted once, not after every slice of lines
     if (!await Lines.make(State.cut)) return false;
     vis.append(State.svg);
     root.style.minHeight = "";
     view.finish();
-    if (onLayer) byId("layer").focus({ preventScroll: true }); // the list is a new one
+    if (focused) byId(focused)?.focus({ preventScroll: true }); // these controls are new ones
     return true;
   }
 
@@ -77,14 +82,15 @@
     const layer = Math.max(State.whole.layers.indexOf(State.wanted?.layer ?? State.whole.layers[0]), 0);
     State.stack = TextWindow.of(State.whole, layer, State.wanted?.heads?.[0] ?? 0);
     TextWindow.describe(State.stack);
+    nameGrid();
     await painted();
     const { stack, least } = State;
     const isLong = TextWindow.isLong(State.whole);
     const asPictures = view === ModelView && pictures() === "matrices";
-    byId("pictures-label").hidden = view === HeadView || isLong; // then there is no choice
-    byId("pictures").value = asPictures ? "matrices" : "lines";
+    byId("pictures-part").hidden = view === HeadView || isLong; // then there is no choice
+    Choice.set(byId("pictures"), asPictures ? "matrices" : "lines");
+    if (view === ModelView) byId("threshold-part").hidden ||= asPictures; // its matrices show all weights
     if (asPictures) {
-      State.opened(null);
       if (!await ModelView.drawPictures(stillWanted)) return false;
       byId("status").textContent = aboutPictures();
       return true;
@@ -96,6 +102,7 @@
     const all = Weights.above(stack, counts, least);
     State.cut = all > Limits.atOnce ? Weights.cutFor(stack, counts, Limits.atOnce, least) : least;
     if (!await draw() || !stillWanted()) return false;
+    packControls();
     HeadDetail.outline();
     countLines();
     return true;
@@ -111,6 +118,13 @@
   }
   State.switched = () => countLines();
 
+  // Over the pictures of the model view.
+  function nameGrid() {
+    const { layers, heads } = State.whole;
+    byId("grid-title").hidden = view === HeadView;
+    byId("grid-title").firstElementChild.textContent = State.average ? counted(layers.length, "layer") : counted(layers.length * heads.length, "head");
+  }
+
   const longest = () => Math.max(...[State.whole.rows, State.whole.columns].map(([from, to]) => to - from));
   const areTooMany = () => longest() > Limits.asLines;
   const pictures = () => (TextWindow.isLong(State.whole) ? "matrices"
@@ -120,7 +134,7 @@
     const why = areTooMany() ? `${grouped(longest())} tokens are too many for lines of all heads, so each`
       : State.pictures ? "Each" : "The window is narrow, so each";
     return `${why} picture shows the weights of a head as a matrix: rows attend, columns are attended to. ` +
-      "Click one to see its lines.";
+      "Click one to open the head.";
   }
 
   function aboutLines(all, drawn) {
@@ -132,24 +146,34 @@
 
   // ------------------------------------------------------------------------------ one head on its own
 
-  // Name the head that is on its own, and show its matrix. `isStep`: see remember().
+  // Name the head that is on its own, and show its matrix and scores. `isStep`: see remember().
   let place = null; // {layer, head} as positions
   State.opened = (now, isStep = true) => {
     place = now;
-    const { stack } = State;
-    const line = byId("opened");
-    line.replaceChildren();
     Tokens.forget();
     HeadDetail.show(State.whole, place?.layer ?? null, place?.head ?? null).catch(say);
-    if (place) {
-      const title = HeadDetail.title(stack, place.layer, place.head);
-      line.append(...(Page.otherPage ? [`${title}: see it `, linkTo(place), "."] : [title]));
-    }
+    ScoreList.show(State.whole, place, openHead);
     HeadMap.mark(State.average ? null : place);
-    byId("to-head-detail").hidden = !place;
-    byId("to-scores").hidden = byId("scores").hidden;
+    document.body.classList.toggle("one-head", place !== null);
     if (!drawing) remember(!isStep);
   };
+
+  // A token is pointed at, in the lines: it is lit in the matrix too, and its weights stand beside the others.
+  State.pointed = (at) => {
+    HeadDetail.light(at);
+    if (view !== HeadView) return;
+    const isOne = at?.side === 0 && at.heads.length === 1;
+    HeadView.writeNumbers(isOne ? numbersOf(at) : []);
+  };
+
+  function numbersOf({ index, layer, heads: [head] }) {
+    const { stack } = State;
+    if (!Weights.isOpen(stack, layer, head)) return [];
+    const { columns, q } = Weights.row(stack, layer, head, stack.rows[0] + index);
+    return columns.map((c, i) => [c - stack.columns[0], Weights.value(stack, q[i])]).filter(([, weight]) => weight >= 0.005);
+  }
+
+  State.wayToHead = () => (Page.otherPage ? [linkTo(place)] : []);
   State.redraw = () => show();
 
   // The window of a long text was moved: only what it shows is drawn again.
@@ -172,12 +196,9 @@
       ? element("span", { "aria-current": "page" }, label) : element("a", { href: address }, label))));
   }
 
-  // A link to the same head in the other view's file, in the same folder.
-  function linkTo(place) {
-    const alone = State.average ? "" : "alone ";
-    return element("a", { href: `${encodeURIComponent(Page.otherPage)}#${addressOf(place)}&of=${Page.capture}` },
-      Page.view === "head" ? "in the model view" : `${alone}in the head view`);
-  }
+  // A link to the same head in the head view's file, in the same folder.
+  const linkTo = (place) =>
+    element("a", { href: `${encodeURIComponent(Page.otherPage)}#${addressOf(place)}&of=${Page.capture}` }, "Open in Head →");
 
   // #layer=3&head=5: what is shown, as readAddress() reads it.
   function addressOf(place, average = State.average) {
@@ -186,6 +207,7 @@
     const heads = average ? [Weights.AVERAGE] : base.heads;
     if (place) parts.set("layer", stack.layers[place.layer]).set("head", heads[place.head]);
     else if (view === HeadView && wanted) parts.set("layer", wanted.layer).set("head", ALL);
+    else if (view === ModelView) parts.set("head", ALL);
     if (Page.stacks.indexOf(base)) parts.set("attention", Page.stacks.indexOf(base));
     if (State.withoutFirst) parts.set("first", "hidden");
     if (State.least !== Page.minWeight) parts.set("above", decimals(State.least));
@@ -235,13 +257,12 @@
     const found = {
       attention: stack === Page.stacks[Number(asked.get("attention"))],
       layer: layer >= 0,
-      head: head >= 0 || average || (asked.get("head") === ALL && view === HeadView),
+      head: head >= 0 || average || asked.get("head") === ALL,
       row: hasRow,
     };
     byId("address-note").textContent = addressNote(asked, Object.keys(found).filter((key) => asked.get(key) && !found[key]));
-    document.body.classList.toggle("long", TextWindow.isLong(stack));
     let opened = layer < 0 ? null : { layer: stack.layers[layer], heads };
-    if (view === HeadView && !average && !heads && asked.get("head") !== ALL) opened = first(stack, layer);
+    if (!average && !heads && asked.get("head") !== ALL) opened = first(stack, layer);
     else if (view === HeadView && !opened) opened = { layer: stack.layers[0], heads };
     look(stack, opened, { average, withoutFirst }, true);
   }
@@ -268,10 +289,10 @@
     return notes.join(" ");
   }
 
-  // A row of the table of scores was chosen.
-  function openHead(layer, head) {
+  // A head was chosen by its score. `adds`: it is to be shown beside those that are.
+  function openHead(layer, head, adds = false) {
     if (State.average) look(base, { layer: base.layers[layer], heads: [head] }, { ...State, average: false });
-    else view.open(layer, head);
+    else view.open(layer, head, adds);
   }
 
   // -------------------------------------------------------------------------------- the controls
@@ -287,8 +308,9 @@
   }
 
   function startPictures() {
-    byId("pictures").addEventListener("change", () => {
-      State.pictures = byId("pictures").value;
+    Choice.make(byId("pictures"), { lines: "Lines", matrices: "Matrices" }, (kind) => {
+      State.pictures = kind;
+      showThreshold();
       show();
     });
   }
@@ -338,28 +360,110 @@
     });
   }
 
+  // A menu of what leaves the page. What a head has is there while one is open.
   function startSaving() {
-    for (const format of ["SVG", "PNG"]) {
-      byId("save").append(button(format, async () => {
-        try {
-          const alone = byId("thumbnails") && !byId("vis");
-          const made = alone ? Save.table(byId("thumbnails"), caption()) : Save.standalone(State.svg, caption());
-          await Save.picture(format.toLowerCase(), pictureName(), made);
-        } catch (error) {
-          byId("status").textContent = `The picture could not be made (${error.message}).`;
-        }
-      }, { "aria-label": `Save the picture as ${format}` }));
+    const [menu] = byId("save").getElementsByTagName("div");
+    const item = (label, act, attributes = {}) => button(label, () => {
+      byId("save").open = false;
+      act();
+    }, attributes);
+    const ofHead = { class: "of-head" };
+    menu.append(
+      ...["SVG", "PNG"].map((format) => item(`Picture as ${format}`, () => savePicture(format), { "aria-label": `Save the picture as ${format}` })),
+      ...["SVG", "PNG"].map((format) => item(`Matrix as ${format}`, () => HeadDetail.save(format.toLowerCase()), { ...ofHead, "aria-label": `Save matrix as ${format}` })),
+      item("Copy as CSV", HeadDetail.copyCsv, ofHead),
+      item("Copy link", async () => {
+        byId("head-detail-status").textContent = await Save.copy(location.href) ? "Copied: the address of what is shown." : "The browser does not let this page copy.";
+      }),
+      item("Print", () => print()),
+    );
+  }
+
+  async function savePicture(format) {
+    try {
+      const made = byId("thumbnails") ? Save.table(byId("thumbnails"), caption()) : Save.standalone(State.svg, caption());
+      await Save.picture(format.toLowerCase(), pictureName(), made);
+    } catch (error) {
+      byId("status").textContent = `The picture could not be made (${error.message}).`;
     }
   }
 
-  // The layer that the picture shows, null for all of them; and its head, as a position.
-  const layerShown = () => (place ? State.stack.layers[place.layer] : view === HeadView ? State.wanted.layer : null);
+  // Sheets over the page close where a person goes elsewhere.
+  function startSheets() {
+    const sheets = ["about", "help", "save"].map(byId);
+    byId("options-button").addEventListener("click", () => openOptions(byId("options-button").getAttribute("aria-expanded") === "false"));
+    document.addEventListener("pointerdown", ({ target }) => {
+      for (const sheet of sheets) if (!sheet.contains(target)) sheet.open = false;
+      if (!target.closest("#options, #options-button")) openOptions(false);
+    });
+    return () => {
+      const open = sheets.find((sheet) => sheet.open);
+      if (open) open.open = false;
+      else if (byId("options-button").getAttribute("aria-expanded") === "true") openOptions(false);
+      else return false;
+      return true;
+    };
+  }
 
-  const pictureName = () => Page.name + Save.nameOf(State.stack, layerShown(), place && place.head);
+  const openOptions = (isOpen) => byId("options-button").setAttribute("aria-expanded", String(isOpen));
+
+  // The options stand in the row of controls where there is room, else in a sheet.
+  function packControls() {
+    const controls = byId("controls");
+    controls.classList.remove("packed");
+    const tops = [...controls.querySelectorAll(":scope > :not([hidden]), #options > :not([hidden])")]
+      .filter((each) => each.offsetParent).map((each) => each.getBoundingClientRect());
+    controls.classList.toggle("packed", tops.length > 0 && Math.max(...tops.map(({ top }) => top)) > Math.min(...tops.map(({ bottom }) => bottom)));
+  }
+
+  // Single keys, where no field takes them.
+  function startKeys(closeSheet) {
+    document.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input:not([type=checkbox], [type=range]), select, textarea")) return;
+      const press = (id) => () => byId(id)?.click();
+      const act = {
+        "[": press("layer-back"), "]": press("layer-on"), ",": () => nextHead(-1), ".": () => nextHead(1),
+        "?": () => { byId("help").open = !byId("help").open; },
+        "/": () => { if (!byId("window").hidden) byId("find").focus(); },
+        Escape: () => closeSheet() || Tokens.letGo(),
+      }[event.key];
+      if (!act) return;
+      event.preventDefault();
+      act();
+    });
+  }
+
+  function nextHead(by) {
+    if (!place || State.average) return;
+    const next = place.head + by;
+    if (next in State.whole.heads) view.open(place.layer, next);
+  }
+
+  let resizing = 0;
+  function startResizing() {
+    let width = innerWidth;
+    addEventListener("resize", () => {
+      clearTimeout(resizing);
+      resizing = setTimeout(() => {
+        packControls();
+        if (drawing) return;
+        view.resized();
+        HeadMap.draw();
+        HeadMap.mark(place);
+        if (view === HeadView || width !== innerWidth) HeadDetail.drawHeat();
+        width = innerWidth;
+      }, 120);
+    });
+  }
+
+  // The layer that the picture shows, null for all of them; and its head, as a position.
+  const layerShown = () => (view === ModelView ? null : State.wanted.layer);
+
+  const pictureName = () => Page.name + Save.nameOf(State.stack, layerShown(), view === HeadView && place ? place.head : null);
 
   function caption() {
     const layer = layerShown();
-    const what = place ? HeadDetail.title(State.stack, place.layer, place.head) : layer === null ? "all layers" : `Layer ${layer}`;
+    const what = view === HeadView && place ? HeadDetail.title(State.stack, place.layer, place.head) : layer === null ? "all layers" : `Layer ${layer}`;
     return `${byId("model").textContent}: ${what}${HeadDetail.way(State.stack)}; weights above ${decimals(State.cut)}`;
   }
 
@@ -381,11 +485,13 @@
     startSaving();
     view.start();
     HeadDetail.start();
-    for (const part of ["head-detail", "scores"]) byId(`to-${part}`).addEventListener("click", () => reveal(byId(part), 0));
+    startKeys(startSheets());
+    startResizing();
     ScoreTable.start();
     HeadMap.start();
     Theme.start(new URLSearchParams(location.hash.slice(1)).get("theme"), () => show());
     readAddress();
+    packControls();
     addEventListener("popstate", readAddress); // not hashchange, which comes later than the address
     narrow.addEventListener("change", () => { if (view === ModelView) show(); });
   }

@@ -1,8 +1,12 @@
 "use strict";
-// What the model view adds to bertviz's drawing: pictures that open by keyboard, the tokens of the
-// one that is open; and, where all lines would be too many, a head's lines alone.
+// All heads as small pictures, bertviz's lines or matrices, and beside them the head that is open.
 const ModelView = (() => {
-  let opening = 0; // counts the calls of openAlone(), so that an earlier one notices that it is outdated
+  const BERTVIZ = { width: 970, axis: 38, row: 84 }; // pixels: where it draws; a row's height times the heads
+  const SMALL = { least: 24, most: 140, gap: 6, label: 28, top: 22, tall: 1.5 }; // pixels; heights to widths
+  const BAR = 4; // pixels of the score at a picture's foot
+  let opening = 0; // counts the calls of open(), so that an earlier one notices that it is outdated
+  let kind = "matrix"; // what the panel shows of the head: "matrix" or "lines"
+  let score = null; // of the bars, as a position in Page.scores
 
   const layers = () => State.stack.layers.keys();
   const heads = () => State.stack.heads.keys();
@@ -10,8 +14,55 @@ const ModelView = (() => {
   function start() {
     addEventListener("beforeprint", copyByLayer);
     addEventListener("afterprint", removeCopies);
+    byId("panel-kind").hidden = false;
+    Choice.make(byId("panel-kind"), { matrix: "Matrix", lines: "Lines" }, showKind);
+    showKind(kind);
+    byId("bars").addEventListener("change", () => {
+      score = Number(byId("bars").value);
+      drawBars();
+    });
   }
 
+  function showKind(next) {
+    kind = next;
+    Choice.set(byId("panel-kind"), kind);
+    byId("panel").dataset.kind = kind;
+    if (kind === "matrix") HeadDetail.drawHeat(); // it was not measured while it was hidden
+  }
+
+  // The scores of another stack, whose bars are to be had.
+  function fillBars(stack) {
+    const known = ScoreTable.knownIn(stack);
+    byId("bars-label").hidden = !known.length || stack.average;
+    byId("bars").replaceChildren(...known.map((k) => new Option(ScoreTable.shortOf(k), String(k))));
+    if (!known.includes(score)) score = known.length ? ScoreTable.mostTelling(stack) : null;
+    byId("bars").value = String(score);
+  }
+
+  // Of each head its share of the highest score, in the order of drawing; null where there are no bars.
+  function shares() {
+    const { whole } = State;
+    if (score === null || whole.average) return null;
+    const most = ScoreTable.strongest(whole, score).score;
+    return whole.scores.flat().map((scores) => (most > 0 ? Math.max(scores[score] ?? 0, 0) / most : 0));
+  }
+
+  function drawBars() {
+    if (byId("thumbnails")) Thumbnails.bars(shares());
+    else if (State.svg?.isConnected) drawBarsOfLines();
+  }
+
+  function drawBarsOfLines() {
+    byId("score-bars")?.remove();
+    const { wide, high, columns } = place();
+    const parts = (shares() ?? []).map((share, i) => {
+      const [x, y] = cornerOf(i, columns, wide, high);
+      return share < 0.05 ? "" : `M${x} ${y + high}h${(wide * share).toFixed(1)}v${-BAR}H${x}z`;
+    });
+    State.svg.append(svgElement("path", { id: "score-bars", d: parts.join("") }));
+  }
+
+  // ------------------------------------------------------------------------------- pictures of lines
 
   const regions = () => State.svg.querySelectorAll(":scope > g > rect:last-child");
 
@@ -24,142 +75,188 @@ const ModelView = (() => {
       const [layer, head] = [Math.floor(i / stack.heads.length), i % stack.heads.length];
       region.setAttribute("role", "button");
       region.setAttribute("aria-label", HeadDetail.title(stack, layer, head));
-      region.setAttribute("aria-expanded", "false");
-      region.addEventListener("click", () => opened(region, layer, head)); // after bertviz's own
+      d3.select(region).on("click", null); // bertviz would open the head over its neighbours
+      region.addEventListener("click", () => toggle(layer, head));
       region.addEventListener("keydown", (event) => {
         if (event.key !== "Enter" && event.key !== " ") return;
         event.preventDefault();
-        region.dispatchEvent(new MouseEvent("click"));
+        toggle(layer, head);
       });
     });
     roving([...regions()], stack.heads.length);
+    lay();
   }
 
-  // A picture was clicked: bertviz has opened it, or closed it.
-  function opened(region, layer, head) {
-    const isOpen = State.svg.querySelector(".detail") !== null;
-    regions().forEach((each) => each.setAttribute("aria-expanded", String(isOpen && each === region)));
-    State.wanted = isOpen ? { layer: State.stack.layers[layer], heads: [head] } : null;
-    nameAverage();
-    if (isOpen) Lines.make(State.cut).then((done) => { if (done) dressDetail(layer, head); });
-    State.opened(isOpen ? { layer, head } : null);
+  // How large the small pictures are in the room there is.
+  function place() {
+    const { stack } = State;
+    const columns = stack.heads.length;
+    const [rows, others] = [stack.rows, stack.columns].map(([from, to]) => to - from);
+    const room = byId("drawing").clientWidth - SMALL.label;
+    const wide = Math.min(Math.max(Math.floor(room / columns) - SMALL.gap, SMALL.least), SMALL.most);
+    const high = Math.round(wide * Math.min(Math.max(Math.max(rows, others) / 16, 1), SMALL.tall));
+    return { wide, high, columns };
   }
 
-  function nameAverage() {
-    const heading = State.svg.querySelector("text.detail");
-    if (heading && State.stack.average) heading.textContent = heading.textContent.replace("Head average", "average");
-  }
+  const cornerOf = (i, columns, wide, high) =>
+    [SMALL.label + (i % columns) * (wide + SMALL.gap), SMALL.top + Math.floor(i / columns) * (high + SMALL.gap)];
 
-  function dressDetail(layer, head) {
-    const sides = document.querySelectorAll("#vis g.detail:has(text.token)");
-    if (sides.length !== 2) return; // closed meanwhile
-    Tokens.dress(Array.from(sides, (side) => [...side.children]), () => ({ layer, heads: [head] }));
+  // Where bertviz draws -> the small pictures, by moving and stretching the groups around what it has drawn.
+  function lay() {
+    const { svg, stack } = State;
+    const { wide, high, columns } = place();
+    const total = Math.max(stack.of.heads.length, 2);
+    const natural = {
+      wide: (BERTVIZ.width - BERTVIZ.axis) / total,
+      high: (Math.max(stack.rows[1] - stack.rows[0], stack.columns[1] - stack.columns[0]) * BERTVIZ.row) / total + 10,
+    };
+    const [across, down] = [wide / natural.wide, high / natural.high];
+    const pictures = [...svg.querySelectorAll(":scope > g")];
+    pictures.forEach((picture, i) => {
+      const [x, y] = cornerOf(i, columns, wide, high);
+      const [left, top] = [BERTVIZ.axis + (i % columns) * natural.wide, BERTVIZ.axis + Math.floor(i / columns) * natural.high];
+      picture.setAttribute("transform", `translate(${x - left * across},${y - top * down}) scale(${across},${down})`);
+    });
+    const labels = [...svg.querySelectorAll(":scope > text")];
+    const [numbers, ofLayers] = [labels.slice(1, 1 + columns), labels.slice(2 + columns)]; // between them "Layers"
+    const move = (label, x, y) => label.setAttribute("transform",
+      `translate(${x - Number(label.getAttribute("x"))},${y - Number(label.getAttribute("y"))})`);
+    numbers.forEach((label, i) => move(label, SMALL.label + i * (wide + SMALL.gap) + wide / 2, 0));
+    ofLayers.forEach((label, i) => move(label, SMALL.label - 8, SMALL.top + i * (high + SMALL.gap) + high / 2 - 2));
+    svg.style.width = `${SMALL.label + columns * (wide + SMALL.gap)}px`;
+    svg.style.height = `${SMALL.top + (pictures.length / columns) * (high + SMALL.gap)}px`;
+    drawBarsOfLines();
   }
 
   function finish() {
-    const heads = State.stack.heads.length;
-    const wanted = [...regions()].find((_, i) => isWanted(Math.floor(i / heads), i % heads));
-    wanted?.dispatchEvent(new MouseEvent("click"));
-    if (wanted) revealAsked(wanted, 0.5);
-    State.reveals = false;
-    if (!wanted) State.opened(null);
+    openWanted().catch(State.failed);
   }
 
   // A picture that is longer than a sheet would be cut in the middle of a layer. So print shows a copy
-  // of each layer instead, without the head that is open, whose matrix follows.
+  // of each layer instead.
   function copyByLayer() {
     const { svg, stack } = State;
     if (!svg?.isConnected || byId("thumbnails")) return;
-    const count = stack.heads.length;
-    const pictures = [...regions()].map((region) => region.parentNode);
-    const labels = [...svg.querySelectorAll(":scope > text:not(.detail)")];
-    const [above, numbers] = [labels.slice(0, 1 + count), labels.slice(2 + count)]; // between them: "Layers"
+    const { wide, high, columns } = place();
+    const pictures = [...svg.querySelectorAll(":scope > g")];
+    const labels = [...svg.querySelectorAll(":scope > text")];
     stack.layers.forEach((_, layer) => {
-      const row = pictures.slice(layer * count, (layer + 1) * count);
-      const { y, height } = row[0].querySelector(".attn_background").getBBox();
-      const top = layer ? y : 0;
-      const shown = [...(layer ? [] : above), numbers[layer], ...row];
+      const top = layer ? SMALL.top + layer * (high + SMALL.gap) : 0;
+      const shown = [...(layer ? [] : labels.slice(1, 1 + columns)), labels[2 + columns + layer], ...pictures.slice(layer * columns, (layer + 1) * columns)];
       svg.parentNode.append(svgElement("svg", {
-        class: "layer", viewBox: `0 ${top} ${svg.getAttribute("width")} ${y + height - top}`,
+        class: "layer", viewBox: `0 ${top} ${SMALL.label + columns * (wide + SMALL.gap)} ${SMALL.top + (layer + 1) * (high + SMALL.gap) - top}`,
       }, ...shown.map((each) => each.cloneNode(true))));
     });
   }
 
   const removeCopies = () => document.querySelectorAll("#vis > .layer").forEach((each) => each.remove());
 
-  // Not for every drawing: while the slider is moved, the page must not scroll away from it.
-  function revealAsked(target, share) {
-    if (State.reveals) reveal(target, share);
-    State.reveals = false;
-  }
-
-  // The head is opened wherever it is; an open one stays.
-  function open(layer, head) {
-    State.reveals = true;
-    if (byId("thumbnails")) {
-      openAlone(layer, head).catch(State.failed);
-      return;
-    }
-    if (!State.svg?.isConnected) { // it is being drawn, and opened then
-      State.wanted = { layer: State.stack.layers[layer], heads: [head] };
-      return;
-    }
-    const region = regions()[layer * State.stack.heads.length + head];
-    if (region.getAttribute("aria-expanded") === "false") region.dispatchEvent(new MouseEvent("click"));
-    revealAsked(region, 0.5);
-  }
-
-  // ------------------------------------------------------- small pictures instead of all the lines
+  // ---------------------------------------------------------------------------- pictures of matrices
 
   // Returns false where something else was asked for meanwhile.
   async function drawPictures(stillWanted) {
     Lines.forget();
     const { whole: stack } = State;
-    const toggle = (from, layer, head) => {
-      if (from !== State.whole) return; // a picture of what was shown before
-      if (byId("vis") && isWanted(layer, head)) closeAlone();
-      else ModelView.open(layer, head);
+    const choose = (from, layer, head) => {
+      if (from === State.whole) toggle(layer, head); // not a picture of what was shown before
     };
-    if (!await Thumbnails.draw(byId("drawing"), stack, toggle, stillWanted)) return false;
-    const layer = stack.layers.indexOf(State.wanted?.layer);
-    if (State.wanted?.heads && layer >= 0) await openAlone(layer, State.wanted.heads[0]);
-    State.reveals = false;
+    if (!await Thumbnails.draw(byId("drawing"), stack, place(), choose, stillWanted)) return false;
+    drawBars();
+    await openWanted();
     return true;
   }
 
-  function closeAlone() {
+  // ---------------------------------------------------------------------------------- the open head
+
+  const isGrid = () => byId("thumbnails") !== null || State.svg?.isConnected;
+
+  function toggle(layer, head) {
+    if (isWanted(layer, head)) close();
+    else open(layer, head);
+  }
+
+  // Open the head that is wanted, or none.
+  async function openWanted() {
+    const layer = State.whole.layers.indexOf(State.wanted?.layer);
+    if (State.wanted?.heads && layer >= 0) await openAlone(layer, State.wanted.heads[0]);
+    else close();
+    State.reveals = false;
+  }
+
+  function close() {
     opening++;
-    Lines.forget();
-    byId("vis")?.remove();
-    Thumbnails.mark(null);
+    byId("head-lines").replaceChildren();
+    mark(null);
     State.wanted = null;
+    byId("to-head").hidden = true;
     State.opened(null);
   }
 
-  // The lines of one head, which bertviz draws as what it opens.
+  function open(layer, head) {
+    State.reveals = true;
+    if (isGrid()) openAlone(layer, head).catch(State.failed);
+    else State.wanted = { layer: State.stack.layers[layer], heads: [head] }; // it is opened when they are drawn
+  }
+
+  // A head in the panel: its lines, which bertviz draws as what it opens, and its matrix.
   async function openAlone(layer, head) {
     const mine = ++opening;
-    const stack = State.stack = TextWindow.of(State.whole, layer, head);
+    const stack = TextWindow.of(State.whole, layer, head);
+    if (byId("thumbnails")) State.stack = stack;
     TextWindow.describe(stack);
     await Weights.open(stack, [layer], [head]);
     const counts = await Weights.histogram(stack, [layer], [head]);
-    if (mine !== opening || stack !== State.stack || !byId("thumbnails")) return;
-    State.cut = Weights.cutFor(stack, counts, Limits.atOnce, State.least);
-    // With many heads, bertviz makes the small picture, which is not shown, so small that it takes no room.
-    const vis = Bertviz.draw({ ...Bertviz.parameters([layer], [head]), total_heads: 1000 });
-    vis.dataset.alone = "";
-    Lines.forget(); // the small picture's
-    vis.querySelector("svg > g > rect:last-child").dispatchEvent(new MouseEvent("click"));
-    nameAverage();
-    Thumbnails.mark(layer * stack.heads.length + head);
+    if (mine !== opening || !isGrid()) return;
+    const cut = Weights.cutFor(stack, counts, Limits.atOnce, State.least);
+    if (byId("thumbnails")) State.cut = cut;
+    const vis = Bertviz.drawAlone(stack, layer, head);
+    nameAverage(vis, stack);
+    mark(layer * stack.heads.length + head);
     State.wanted = { layer: stack.layers[layer], heads: [head] };
     State.opened({ layer, head });
-    const [all, drawn] = [State.least, State.cut].map((cut) => Weights.above(stack, counts, cut));
+    showWay();
     HeadDetail.outline();
+    const [all, drawn] = [State.least, cut].map((least) => Weights.above(stack, counts, least));
     if (drawn < all) byId("opened").append(` ${Lines.sentence(drawn, all, "its ")}`);
-    if (!await Lines.make(State.cut)) return;
-    dressDetail(layer, head);
-    revealAsked(vis, 0);
+    revealAsked();
+    if (!await Lines.make(cut)) return;
+    dressDetail(vis, layer, head);
+  }
+
+  function showWay() {
+    byId("to-head").hidden = false;
+    byId("to-head").replaceChildren(
+      button("All heads ↑", () => reveal(byId("scroll"), 0), { class: "link", id: "to-grid" }),
+      ...State.wayToHead());
+  }
+
+  function nameAverage(vis, stack) {
+    const heading = vis.querySelector("text.detail");
+    if (heading && stack.average) heading.textContent = heading.textContent.replace("Head average", "average");
+  }
+
+  function dressDetail(vis, layer, head) {
+    const sides = vis.querySelectorAll("g.detail:has(text.token)");
+    if (sides.length === 2) Tokens.dress(Array.from(sides, (side) => [...side.children]), () => ({ layer, heads: [head] }));
+  }
+
+  // Where the panel is not beside the pictures. Not for every drawing: while the slider is moved, the page
+  // must not scroll away from it.
+  function revealAsked() {
+    const isBelow = byId("panel").getBoundingClientRect().top > byId("scroll").getBoundingClientRect().top + 100;
+    if (State.reveals && isBelow) reveal(byId("panel"), 0);
+    State.reveals = false;
+  }
+
+  // Show which picture is open: its place in the order of drawing, or null.
+  function mark(at) {
+    if (byId("thumbnails")) Thumbnails.mark(at);
+    else if (State.svg?.isConnected) {
+      regions().forEach((region, i) => {
+        region.setAttribute("aria-pressed", String(i === at));
+        region.parentNode.classList.toggle("open", i === at);
+      });
+    }
   }
 
   // The window of a long text was moved.
@@ -168,5 +265,11 @@ const ModelView = (() => {
     return wanted?.heads && openAlone(whole.layers.indexOf(wanted.layer), wanted.heads[0]);
   }
 
-  return { start, layers, heads, dress, finish, open, drawPictures, reopen };
+  // The window has another size.
+  function resized() {
+    if (byId("thumbnails")) Thumbnails.size(place());
+    else if (State.svg?.isConnected) lay();
+  }
+
+  return { start, layers, heads, dress, finish, open, close, drawPictures, reopen, fillBars, resized };
 })();

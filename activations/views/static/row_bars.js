@@ -3,23 +3,19 @@
 // elsewhere, and to weights that were left out of the page.
 const RowBars = (() => {
   const [WIDTH, HEIGHT] = [72, 9]; // pixels
-  const LABELS = 104; // pixels for the tokens attended to, which bertviz has room for
   const PARTS = [["shown", "in view"], ["elsewhere", "elsewhere"], ["left", "left out"]];
 
-  // `groups` are the rows' tokens as bertviz drew them, `right` the list of tokens attended to; heads
-  // are positions, of which the mean is shown.
-  function draw(groups, right, layer, heads) {
+  // In the row grid of the lines; heads are positions, of which the mean is shown.
+  function draw(grid, layer, heads) {
     remove();
     const { stack } = State;
-    if (!TextWindow.isLong(State.whole) || stack.raw || !heads.length || !groups.length) return;
-    const x = right.querySelector("text").getBBox().x + Lines.extra + LABELS;
-    const width = Math.min(Math.max(State.svg.getBoundingClientRect().width - x - 2, 24), WIDTH);
+    if (!TextWindow.isLong(State.whole) || stack.raw || !heads.length) return;
+    const x = 2 * grid.label + grid.band + grid.number;
     const bars = svgElement("g", { id: "row-bars" });
-    groups.forEach((group, i) => {
-      const box = group.getBBox();
+    for (let i = 0; i < stack.rows[1] - stack.rows[0]; i++) {
       bars.append(barOf(mean(heads.map((head) => Weights.parts(stack, layer, head, stack.rows[0] + i))),
-        x, box.y + (box.height - HEIGHT) / 2, width));
-    });
+        x, 1 + i * grid.row + (grid.row - HEIGHT) / 2, WIDTH));
+    }
     State.svg.prepend(bars); // bertviz's squares are known by being last
     byId("drawing").append(legend(stack));
   }
@@ -48,10 +44,11 @@ const RowBars = (() => {
   }
 
   function legend(stack) {
-    const names = PARTS.map(([key, name]) => [key, key === "left" ? `${name} (weights up to ${stack.above})` : name]);
+    const isWhole = stack.above <= Weights.ALL_DECIMALS;
+    const names = PARTS.filter(([key]) => key !== "left" || !isWhole).map(([key, name]) => [key, key === "left" ? `${name} (weights up to ${stack.above})` : name]);
     return element("p", { id: "row-bars-legend", class: "small" }, "Where each row goes: ",
       ...names.flatMap(([key, name]) => [element("i", { class: `bar ${key}` }), ` ${name} `]));
   }
 
-  return { draw, remove };
+  return { draw, WIDTH };
 })();

@@ -7,9 +7,13 @@ const ScoreTable = (() => {
     const words = name.replaceAll("_", " ");
     return words[0].toUpperCase() + words.slice(1);
   });
+  const SHORT = {
+    previous_token: "Previous", next_token: "Next", duplicate_token: "Duplicate", first_token: "First", special_tokens: "Special",
+  };
   const shown = (score) => (score === null ? "–" : score.toFixed(3));
   let rows = []; // {layer, head, scores}: positions in the stack's lists
   let known = []; // the scores that some head of the stack has, as positions in Page.scores
+  let bests = []; // of each, the strongest head
   let stack = null;
   let order = { column: 0, down: true }; // 0 is the head's name, the others are scores
   let all = false;
@@ -24,6 +28,7 @@ const ScoreTable = (() => {
     [stack, all] = [newStack, false];
     rows = (stack.scores ?? []).flatMap((heads, layer) => heads.map((scores, head) => ({ layer, head, scores })));
     known = knownIn(stack);
+    bests = known.map((k) => strongest(stack, k));
     byId("scores").hidden = !known.length;
     const first = SPEAKING.map((name) => known.indexOf(Page.scores.indexOf(name))).find((place) => place >= 0);
     order = { column: first === undefined ? 0 : first + 1, down: true };
@@ -33,9 +38,33 @@ const ScoreTable = (() => {
   const knownIn = (looked) => [...Page.scores.keys()]
     .filter((k) => (looked.scores ?? []).flat().some((scores) => scores[k] !== null));
 
-  // The highest of a head's scores that say what it does.
-  const highest = (looked, layer, head) =>
-    Math.max(...SPEAKING.map((name) => looked.scores?.[layer][head][Page.scores.indexOf(name)] ?? 0));
+  // Which of a head's scores says best what it does, as a position in Page.scores; null: none is there.
+  function leadOf(looked, layer, head) {
+    const scores = looked.scores?.[layer][head] ?? [];
+    const told = SPEAKING.map((name) => Page.scores.indexOf(name)).filter((k) => (scores[k] ?? null) !== null);
+    return told.length ? told.reduce((a, b) => (scores[b] > scores[a] ? b : a)) : null;
+  }
+
+  const highest = (looked, layer, head) => looked.scores?.[layer][head][leadOf(looked, layer, head)] ?? 0;
+
+  // The head with the highest score, {layer, head, score}; of equal ones the first.
+  function strongest(looked, k) {
+    let best = { layer: 0, head: 0, score: -Infinity };
+    looked.scores.forEach((heads, layer) => heads.forEach((scores, head) => {
+      if (scores[k] !== null && scores[k] > best.score) best = { layer, head, score: scores[k] };
+    }));
+    return best;
+  }
+
+  // The score that separates the heads best: whose highest is farthest above the mean.
+  function mostTelling(looked) {
+    const found = knownIn(looked);
+    const telling = found.filter(saysMuch);
+    const above = (k) => d3.max(valuesOf(looked, k)) - d3.mean(valuesOf(looked, k));
+    return telling.length ? telling.reduce((a, b) => (above(b) > above(a) ? b : a)) : found[0];
+  }
+
+  const valuesOf = (looked, k) => looked.scores.flat().map((scores) => scores[k]).filter((score) => score !== null);
 
   const value = (row, column) => (column ? row.scores[known[column - 1]] : -(row.layer * 10000 + row.head));
 
@@ -53,6 +82,7 @@ const ScoreTable = (() => {
     const shownRows = all ? sorted() : sorted().slice(0, FEW);
     byId("scores-table").replaceChildren(
       element("thead", {}, head), element("tbody", {}, ...shownRows.map(rowOf)));
+    drawStrongest();
     const more = byId("scores-more");
     more.hidden = rows.length <= FEW;
     more.textContent = all ? `Show the first ${FEW}` : `Show all ${rows.length} heads`;
@@ -75,7 +105,7 @@ const ScoreTable = (() => {
     const link = element("a", { href: `#${addressOf({ layer, head })}` },
       element("span", {}, `Layer ${layerNumber},`), " ", element("span", {}, `Head ${headNumber}`));
     const row = element("tr", {},
-      element("th", { scope: "row" }, link), ...known.map((k) => element("td", {}, shown(scores[k]))));
+      element("th", { scope: "row" }, link), ...known.map((k, i) => cellOf(scores[k], bests[i].score)));
     row.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return; // opens a new tab
       event.preventDefault(); // the page goes there itself, and in a frame the address is another's
@@ -84,14 +114,31 @@ const ScoreTable = (() => {
     return row;
   }
 
-  // A head's scores as the children of a <dl>; none for the average, and where no head has any.
-  function list(looked, layer, head) {
-    if (looked.average) return [];
-    return knownIn(looked).map((k) =>
-      element("div", {}, element("dt", {}, names[k]), element("dd", {}, shown(looked.scores[layer][head][k]))));
+  // The number over a bar: its share of the highest.
+  function cellOf(score, most) {
+    const made = element("td", {}, shown(score));
+    made.style.setProperty("--share", `${most > 0 ? 100 * Math.max(score ?? 0, 0) / most : 0}%`);
+    return made;
+  }
+
+  const headName = (looked, { layer, head }) => `Layer ${looked.layers[layer]}, Head ${looked.heads[head]}`;
+
+  // The strongest head for each score, in one line.
+  function drawStrongest() {
+    byId("strongest").replaceChildren("Strongest for each score: ", ...known.flatMap((k, i) => {
+      const best = bests[i];
+      const name = `${stack.layers[best.layer]}.${stack.heads[best.head]}`;
+      return [i ? ", " : "", `${names[k].toLowerCase()} `, button(name, () => open(best.layer, best.head), {
+        class: "link", "aria-label": `${headName(stack, best)}, the strongest for ${names[k].toLowerCase()}`,
+      }), ` ${shown(best.score)}`];
+    }), ".");
   }
 
   function start() {
+    byId("open-table").addEventListener("click", () => {
+      byId("scores").open = true;
+      reveal(byId("scores"), 0);
+    });
     byId("scores-more").addEventListener("click", () => {
       all = !all;
       draw();
@@ -99,7 +146,8 @@ const ScoreTable = (() => {
   }
 
   const nameOf = (k) => names[k];
+  const shortOf = (k) => SHORT[Page.scores[k]] ?? names[k];
   const saysMuch = (k) => SPEAKING.includes(Page.scores[k]);
 
-  return { start, fill, list, highest, knownIn, nameOf, saysMuch };
+  return { start, fill, highest, leadOf, strongest, mostTelling, valuesOf, knownIn, nameOf, shortOf, headName };
 })();

@@ -2,19 +2,20 @@
 // Every head as one small picture of its overview, on a canvas. A head's own weights are not needed for
 // it: they are unpacked when it is opened.
 const Thumbnails = (() => {
-  // Draw all heads of a stack into `root`. When a picture is chosen, `open(stack, layer, head)` is called
-  // with positions in the stack's lists. Returns false when `stillWanted()` no longer holds.
-  async function draw(root, stack, open, stillWanted) {
+  // Draw all heads of a stack into `root`, each `wide` pixels wide. When a picture is chosen,
+  // `choose(stack, layer, head)` is called with positions in the stack's lists. Returns false when
+  // `stillWanted()` no longer holds.
+  async function draw(root, stack, sizes, choose, stillWanted) {
     const table = element("div", { id: "thumbnails" });
-    table.style.gridTemplateColumns = `auto repeat(${stack.heads.length}, minmax(24px, 112px))`;
     root.replaceChildren(table);
+    size(sizes);
     const label = (text, kind) => table.append(element("span", { class: kind }, text));
     label("", "corner");
     for (const head of stack.heads) label(head, "head");
     for (let layer = 0; layer < stack.layers.length; layer++) {
       label(stack.layers[layer], "layer");
       for (let head = 0; head < stack.heads.length; head++) {
-        table.append(picture(stack, layer, head, open));
+        table.append(picture(stack, layer, head, choose));
       }
       await nextTask();
       if (!stillWanted()) return false;
@@ -23,9 +24,13 @@ const Thumbnails = (() => {
     return true;
   }
 
-  function picture(stack, layer, head, open) {
+  function size({ wide, columns }) {
+    byId("thumbnails").style.gridTemplateColumns = `22px repeat(${columns}, ${wide}px)`;
+  }
+
+  function picture(stack, layer, head, choose) {
     const name = HeadDetail.title(stack, layer, head);
-    return button(paint(stack, layer, head), () => open(stack, layer, head), {
+    return button(paint(stack, layer, head), () => choose(stack, layer, head), {
       "aria-label": name, "aria-pressed": "false", title: name,
     });
   }
@@ -35,11 +40,30 @@ const Thumbnails = (() => {
     const { shades, rows, columns } = Weights.overview(stack, layer, head);
     const canvas = element("canvas");
     [canvas.width, canvas.height] = [columns, rows];
-    const { r, g, b } = d3.color(d3.schemeCategory10[stack.layers[layer] % 10]);
+    const colours = ramp();
     const image = new ImageData(columns, rows);
-    shades.forEach((shade, i) => image.data.set([r, g, b, Math.round((255 * shade) / Page.shades)], 4 * i));
+    shades.forEach((shade, i) => image.data.set(colours[Math.round(shade)], 4 * i));
     canvas.getContext("2d").putImageData(image, 0, 0);
     return canvas;
+  }
+
+  // The colour of each shade, as everywhere.
+  function ramp() {
+    const colour = d3.piecewise(d3.interpolateRgb, Theme.isDark() ? Page.colours.dark : Page.colours.light);
+    return d3.range(Page.shades + 1).map((shade) => {
+      const { r, g, b } = d3.color(colour(shade / Page.shades));
+      return [r, g, b, 255];
+    });
+  }
+
+  // A bar at the foot of each picture, of these shares of its width; null: none.
+  function bars(shares) {
+    document.querySelectorAll("#thumbnails button").forEach((each, i) => {
+      each.querySelector("i")?.remove();
+      if (!shares || shares[i] < 0.05) return;
+      each.append(element("i"));
+      each.lastElementChild.style.width = `${100 * shares[i]}%`;
+    });
   }
 
   // Show which picture is open: its place in the order of drawing, or null.
@@ -49,5 +73,5 @@ const Thumbnails = (() => {
     });
   }
 
-  return { draw, mark };
+  return { draw, size, bars, mark };
 })();

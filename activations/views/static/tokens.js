@@ -3,6 +3,8 @@
 // and reached by keyboard. Pointing at one, or moving the focus to it, shows its weights as numbers.
 const Tokens = (() => {
   const MOST = { tokens: 12, ofSeveral: 5, heads: 12 };
+  let lists = [[], []]; // the elements of the tokens that attend, and of those attended to
+  let kept = null; // the one that a click keeps
 
   const { positionOf, ALL_DECIMALS } = Weights;
   const numbered = (text, position) => (position < 0 ? "" : text + position);
@@ -20,6 +22,7 @@ const Tokens = (() => {
   // them; heads() gives the layer and the heads (positions) whose weights are shown.
   function dress(groups, heads) {
     const { stack } = State;
+    [lists, kept] = [groups, null];
     [["row", "Attending tokens"], ["column", "Tokens attended to"]]
       .forEach(([own, name], side) => {
         const [tokens, [from]] = [stack[`${own}Tokens`], stack[`${own}s`]];
@@ -34,6 +37,44 @@ const Tokens = (() => {
         });
         roving(groups[side], 1);
       });
+    for (const list of new Set(groups.flat().map(containerOf))) list.addEventListener("mouseleave", left); // after bertviz's own
+  }
+
+  const containerOf = (group) => group.closest("#left, #right") ?? group;
+
+  // Nothing is pointed at any more: back to the token that is kept.
+  function left() {
+    if (kept) pointAt(kept);
+    else State.pointed(null);
+  }
+
+  function pointAt(group) {
+    for (const type of ["mouseenter", "mouseover"]) group.dispatchEvent(new MouseEvent(type));
+  }
+
+  // Point at the token of a row (a position among those drawn), as the matrix does; null: at none.
+  function point(row) {
+    if (row === null) {
+      if (lists[0].length) containerOf(lists[0][0]).dispatchEvent(new MouseEvent("mouseleave"));
+    } else if (lists[0][row]) pointAt(lists[0][row]);
+  }
+
+  // The same by its place in the whole text.
+  const pointAtRow = (row) => point(row - State.stack.rows[0]);
+
+  // Keep a token lit; null: let go.
+  function keep(group) {
+    kept?.classList.remove("kept");
+    kept = group;
+    kept?.classList.add("kept");
+  }
+
+  function letGo() {
+    if (!kept) return false;
+    const was = kept;
+    keep(null);
+    containerOf(was).dispatchEvent(new MouseEvent("mouseleave"));
+    return true;
   }
 
   function follow(group, side, index, label, heads) {
@@ -41,8 +82,12 @@ const Tokens = (() => {
     group.setAttribute("aria-selected", "false");
     group.setAttribute("aria-label", label);
     const send = (type, to) => to.dispatchEvent(new MouseEvent(type));
-    const read = () => showWeights(side, index, heads());
+    const read = () => {
+      showWeights(side, index, heads());
+      State.pointed({ side, index, ...heads() });
+    };
     group.addEventListener("mouseenter", read);
+    group.addEventListener("click", () => keep(group === kept ? null : group));
     group.addEventListener("focus", () => {
       group.setAttribute("aria-selected", "true");
       send("mouseover", group); // what bertviz does when a token is pointed at
@@ -50,7 +95,7 @@ const Tokens = (() => {
     });
     group.addEventListener("blur", () => {
       group.setAttribute("aria-selected", "false");
-      send("mouseleave", group.closest("#left, #right") ?? group);
+      send("mouseleave", containerOf(group));
     });
   }
 
@@ -129,7 +174,10 @@ const Tokens = (() => {
 
   const spaced = (parts) => parts.flatMap((part, i) => (i ? [" ", part] : [part]));
 
-  const forget = () => byId("readout").replaceChildren();
+  function forget() {
+    [lists, kept] = [[[], []], null];
+    byId("readout").replaceChildren();
+  }
 
-  return { dress, classOf, showToken, forget };
+  return { dress, classOf, showToken, point, pointAtRow, letGo, forget };
 })();

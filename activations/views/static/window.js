@@ -7,10 +7,13 @@ const TextWindow = (() => {
   let count = USUAL; // rows in the window
   let first = null; // its first row, a position in rowTokens; null until somebody has moved it
   let column = null; // where columns are of another text, one that is to be in the middle
+  let found = null; // the row found last, a position among the rows
   let moved = () => {}; // draws again, and returns a promise of it
 
   const length = ([from, to]) => to - from;
   const isLong = (stack) => Math.max(length(stack.rows), length(stack.columns)) > LONG;
+  // Whether one side is long and the other is not: a few rows over many columns.
+  const isUnequal = (stack) => isLong(stack) && Math.min(length(stack.rows), length(stack.columns)) <= LONG;
   const clamped = (start, size, [from, to]) => {
     const at = Math.max(Math.min(start, to - size), from);
     return [at, Math.min(at + size, to)];
@@ -76,15 +79,37 @@ const TextWindow = (() => {
     row: Weights.positionOf(stack, "row", stack.rows[0] + count / 2), ...(count === USUAL ? {} : { rows: count }),
   });
 
+  // Go to the next row whose token has this text, or to the one at this position.
+  function find(text) {
+    const stack = State.whole;
+    const tokens = stack.rowTokens.slice(...stack.rows);
+    const wanted = text.trim().toLowerCase();
+    const from = Math.min(found ?? -1, tokens.length - 1) + 1;
+    const order = [...tokens.keys()].map((i) => (from + i) % tokens.length);
+    const at = /^\d[\d,]*$/.test(wanted)
+      ? Number(wanted.replaceAll(",", "")) - Weights.positionOf(stack, "row", stack.rows[0])
+      : wanted ? order.find((i) => tokens[i].toLowerCase().includes(wanted)) : undefined;
+    const isThere = at in tokens;
+    byId("find").setAttribute("aria-invalid", String(!isThere && wanted !== ""));
+    if (!isThere) return;
+    found = at;
+    go(stack, stack.rows[0] + at).then(() => Tokens.pointAtRow(stack.rows[0] + at));
+  }
+
   function start(onMove) {
     moved = onMove;
     byId("window-back").addEventListener("click", () => step(-1));
     byId("window-on").addEventListener("click", () => step(1));
+    byId("find").addEventListener("change", () => { found = null; });
+    byId("find").addEventListener("keydown", ({ key, target }) => {
+      if (key === "Enter") find(target.value);
+      if (key === "Escape") target.blur();
+    });
     byId("window-rows").addEventListener("change", () => {
       count = Number(byId("window-rows").value);
       moved();
     });
   }
 
-  return { LONG, isLong, of, go, describe, arrive, address, start };
+  return { LONG, isLong, isUnequal, of, go, describe, arrive, address, start };
 })();
