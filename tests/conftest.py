@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,14 +126,15 @@ def free_tabs() -> list[Tab]:
 def open_page(chromium: Browser, free_tabs: list[Tab]) -> Iterator[Open]:
     """Opens a file and waits for the drawing. At the end: no message, no error, no request.
 
-    A head view shows all heads, unless the address says otherwise: `#` is its own choice.
+    A head view shows all heads, a model view opens none, unless the address says otherwise: `#` is
+    the page's own choice.
     """
     used: list[tuple[Tab, bool]] = []
 
     def open_(path: Path, address: str = "", quiet: bool = True, **options: Any) -> Tab:
         tab = free_tabs.pop() if free_tabs else Tab(chromium)
         used.append((tab, quiet))
-        if "attention_head_view" in path.name and "head=" not in address and address != "#":
+        if re.match("attention_(head|model)_view", path.name) and "head=" not in address and address != "#":
             address += f"{'&' if address else '#'}head=all"
         beside = [file.as_uri() for file in path.parent.glob("*.html")]
         tab.open(path.as_uri() + address, beside, **options)

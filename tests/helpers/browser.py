@@ -139,9 +139,24 @@ class Tab:
         """The button of exactly this name: a head, a picture of the model view."""
         return self.page.get_by_role("button", name=name, exact=True)
 
+    def unfold(self) -> None:
+        """Show the table of scores."""
+        self.page.evaluate("document.getElementById('scores').open = true")
+
+    def options(self) -> None:
+        """Unfold the options, where they have no room in the row of controls."""
+        button = self.page.locator("#options-button")
+        if button.is_visible() and button.get_attribute("aria-expanded") == "false":
+            button.click()
+
+    def show_lines(self) -> None:
+        """Of the head that is open in the model view, the lines instead of the matrix."""
+        self.page.locator("#panel-kind").get_by_role("button", name="Lines").click()
+        self.wait("() => document.querySelector('#head-vis .detail title') !== null")
+
     def row(self, head: str) -> Locator:
         """The link of a head in the table of scores, which is unfolded."""
-        self.page.evaluate("document.getElementById('scores').open = true")
+        self.unfold()
         return self.page.get_by_role("link", name=head, exact=True)
 
     def read(self, selector: str) -> str:
@@ -207,7 +222,7 @@ class Tab:
 
     def pressed(self) -> list[bool]:
         """Which head buttons say that their head is on."""
-        return [value == "true" for (value,) in self.attributes("#heads button", "aria-pressed")]
+        return [value == "true" for (value,) in self.attributes("#heads button[aria-label^='Head ']", "aria-pressed")]
 
 
 def luminance(colour: str) -> float:
@@ -320,7 +335,7 @@ def _index(y: float, top: float, height: float) -> int:
 
 def head_view_lines(tab: Tab) -> Lines:
     """(head, row, column) -> weight of the lines that can be seen in the head view."""
-    active = sum(tab.pressed())
+    active = tab.page.evaluate("HeadView.heads().length")
     found: Lines = {}
     for head, x1, y1, x2, y2, opacity in tab.page.evaluate(_HEAD_LINES):
         # From the right edge of the left box to the left edge of the other.

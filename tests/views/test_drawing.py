@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import (
+    TITLE,
     BOTH_VIEWS,
     REQUIRE,
     STAND_IN,
@@ -28,15 +29,16 @@ from playwright.sync_api import expect
 from activations import load
 from activations.document.reader import Document
 from activations.views import assets
+from activations.views.colours import LIGHT
 from activations.views.content import Caption
 from activations.views.page import build_pages
 
 pytestmark = pytest.mark.browser
 
 LEFT, RIGHT = "#vis #left text", "#vis #right text"
-TOKENS = "#vis .detail text.token"
-OPENED = "#vis > svg > text.detail"  # the name of the picture that is open
-DRESSED = "() => document.querySelector('#vis .detail title') !== null"
+TOKENS = "#head-vis .detail text.token"
+OPENED = "body.one-head #head-detail-title"  # the name of the picture that is open
+DRESSED = "() => document.querySelector('#head-vis .detail title') !== null"
 
 
 def of_head(layer: Layer, head: int) -> dict[tuple[int, ...], float]:
@@ -81,7 +83,7 @@ def test_model_view_draws_every_weight_above_the_cut(tmp_path: Path, open_page: 
     # Its tokens, on a click.
     tab.page.locator("[aria-label='Layer 4, Head 1']").click()
     assert tab.texts(TOKENS) == [f"t{i}" for i in range(6)] * 2
-    detail = tab.attributes("#vis .detail line", "stroke-opacity")
+    detail = tab.attributes("#head-vis .detail line", "stroke-opacity")
     drawn = expected_pictures(layers, 0.05)[4, 1]
     assert [round(float(o or 0), 4) for (o,) in detail] == list(drawn.values())
 
@@ -103,18 +105,20 @@ def test_heads_switch_on_and_off(tmp_path: Path, open_page: Open) -> None:
 
     layer = 0
     now(True, True, True)
-    switches.nth(1).click()
+    switches.nth(1).click(modifiers=["Shift"])  # taken away
     now(True, False, True)
     tab.choose("#layer", "1")  # another layer keeps the choice of heads
     layer = 1
     now(True, False, True)
-    switches.nth(1).click()
+    switches.nth(1).click(modifiers=["Shift"])  # added
     now(True, True, True)
-    switches.nth(2).dblclick()
+    switches.nth(2).click()  # alone
     now(False, False, True)
-    switches.nth(2).click()  # one stays on
+    switches.nth(2).click()
     now(False, False, True)
-    switches.nth(2).dblclick()
+    switches.nth(2).click(modifiers=["Shift"])  # one stays on
+    now(False, False, True)
+    tab.button("All").click()
     now(True, True, True)
 
 
@@ -155,6 +159,20 @@ TEXTS = """() => Array.from(document.querySelectorAll('#vis text'), text => [
     ...['x', 'y', 'dx', 'dy'].map(n => (+text.getAttribute(n)).toFixed(6))])"""
 
 
+# Of the head that is open: its tokens and its lines, from the corner of its frame.
+DETAIL = """() => {
+    const frame = document.querySelector('rect.detail');
+    const [left, top] = ['x', 'y'].map(n => +frame.getAttribute(n));
+    const at = (e, x, y) => [+e.getAttribute(x) - left, +e.getAttribute(y) - top].map(v => v.toFixed(3));
+    return [...document.querySelectorAll('text.token')]
+        .map(text => [text.firstChild.data, ...at(text, 'x', 'y')])
+        .concat([...document.querySelectorAll('.detail line')]
+            .filter(line => +line.getAttribute('stroke-opacity') > 0)
+            .map(line => [...at(line, 'x1', 'y1'), ...at(line, 'x2', 'y2'),
+                line.getAttribute('stroke'), (+line.getAttribute('stroke-opacity')).toFixed(4)]));
+}"""
+
+
 @BOTH_VIEWS
 def test_same_marks_as_bertviz(tmp_path: Path, open_page: Open, view: str) -> None:
     import torch
@@ -177,28 +195,26 @@ def test_same_marks_as_bertviz(tmp_path: Path, open_page: Open, view: str) -> No
     our_tab = open_page(pages[view], "#layer=1" if view == "head" else "")
 
     def marks(tab: Tab) -> list[list[Any]]:
-        """Each line's place, colour and strength, the lines as wide as bertviz draws them."""
-        extra = tab.page.evaluate("typeof Lines == 'object' ? Lines.extra : 0")
+        """Each line's place, colour and strength, as bertviz wrote them."""
         found = tab.page.evaluate(MARKS)
-        shown = [[*mark[:-1], round(mark[-1], 6)] for mark in found if mark[-1] > 0]
-        for mark in shown if view == "head" else ():
-            mark[2] = f"{float(mark[2]) - extra:.6f}"
-        return sorted(shown)
+        return sorted([*mark[:-1], round(mark[-1], 6)] for mark in found if mark[-1] > 0)
 
     their_marks = marks(their_tab)
     assert marks(our_tab) == their_marks
     drawn = layers[1:2] if view == "head" else layers
     assert len(their_marks) == sum(int((layer.weights > 0).sum()) for layer in drawn)
     assert our_tab.page.evaluate(TEXTS) == their_tab.page.evaluate(TEXTS)
-    if view == "model":  # and the detail of a picture
+    if view == "model":  # and the detail of a picture, wherever it stands
+        details = []
         for tab in (our_tab, their_tab):
             tab.page.evaluate(
                 "document.querySelectorAll('#vis > svg > g > rect:last-child')[6]"
                 ".dispatchEvent(new MouseEvent('click'))"
             )
-        assert len(our_tab.texts(TOKENS)) == 18
-        assert marks(our_tab) == marks(their_tab) != their_marks
-        assert our_tab.page.evaluate(TEXTS) == their_tab.page.evaluate(TEXTS)
+            tab.wait("() => document.querySelector('.detail line') !== null")
+            details.append(tab.page.evaluate(DETAIL))
+        assert details[0] == details[1]
+        assert len(details[0]) == 18 + int((layers[1].weights[2] > 0).sum())
     assert [line for line in their_tab.complaints if not line.startswith("log:")] == []
 
 
@@ -244,6 +260,7 @@ def test_encoder_decoder(tmp_path: Path, open_page: Open) -> None:
         last = kinds[kind][-1].layer
         picture = model.page.locator(f"[aria-label='Layer {last}, Head 1']")
         picture.click()
+        model.wait(DRESSED)
         assert model.texts(TOKENS) == rows + columns
         picture.click()  # or it stays open in the next kind
 
@@ -420,7 +437,7 @@ def test_only_the_strongest_of_too_many_lines(tmp_path: Path, open_page: Open) -
     # As many as the limit allows: the next fainter weight would be too many.
     assert len(drawn) <= 2500 < len(expected_lines(weights, cut - 0.0001)) < every
     assert status.startswith(f"The {len(drawn):,} strongest of {every:,} lines are drawn.")
-    tab.button("Head 1").dblclick()
+    tab.button("Head 1").click()
     expect(tab.page.locator("#status")).to_contain_text("40 lines are drawn.")  # all of this one
 
 
@@ -447,7 +464,7 @@ def test_too_many_lines_that_are_all_alike(tmp_path: Path, open_page: Open) -> N
 _PIXELS = """canvas => {
     const {width, height} = canvas;
     const {data} = canvas.getContext('2d').getImageData(0, 0, width, height);
-    return [width, height, Array.from(data).filter((_, i) => i % 4 === 3)];
+    return [width, height, Array.from(data).filter((_, i) => i % 4 !== 3)];
 }"""
 
 
@@ -461,6 +478,7 @@ def test_pictures_where_lines_of_all_heads_are_too_many(
     assert tab.page.locator("line").count() == 0
     assert tab.page.locator("#thumbnails canvas").count() == 6
 
+    channels = np.array([[int(c[i : i + 2], 16) for c in LIGHT] for i in (1, 3, 5)])
     # A picture is the head's matrix, of weights sharing a pixel the strongest, by its root.
     step = -(-rows // 128)
     side = -(-rows // step)
@@ -472,26 +490,27 @@ def test_pictures_where_lines_of_all_heads_are_too_many(
             button = tab.page.get_by_role("button", name=f"Layer {layer.layer}, Head {head}")
             width, height, shades = button.locator("canvas").evaluate(_PIXELS)
             assert (width, height) == (side, side)
-            expected = np.sqrt(strongest).flatten() * 255
-            np.testing.assert_allclose(shades, expected, atol=255 / 63 / 2 + 1)
+            # In the colours of every matrix: a step of 63 is at most 6 of 255.
+            share = np.sqrt(strongest).flatten()
+            expected = [np.interp(share, np.linspace(0, 1, len(LIGHT)), c) for c in channels]
+            np.testing.assert_allclose(np.reshape(shades, (-1, 3)).T, expected, atol=6)
 
     tab.button("Layer 5, Head 1").press("Enter")
     tab.reads(OPENED, "Layer 5, Head 1")
     tab.wait(DRESSED)
     in_view = slice(0, 32 if rows > 100 else rows)
     assert tab.texts(TOKENS) == [f"t{i}" for i in range(rows)][in_view] * 2
-    shown = tab.attributes("#vis .detail line", "stroke-opacity")
+    shown = tab.attributes("#head-vis .detail line", "stroke-opacity")
     lines = expected_lines(layers[1].weights[1, in_view, in_view], 0)
     assert [round(float(o or 0), 4) for (o,) in shown] == list(lines.values())
-    assert tab.page.inner_text("#opened").startswith("Layer 5, Head 1: see it")
     pressed = tab.page.locator("#thumbnails button[aria-pressed=true]")
     assert pressed.get_attribute("aria-label") == "Layer 5, Head 1"
 
     tab.button("Layer 2, Head 0").press("Enter")
     tab.reads(OPENED, "Layer 2, Head 0")
     tab.button("Layer 2, Head 0").press("Enter")  # again closes it
-    tab.wait("() => document.querySelector('#vis') === null")
-    assert tab.page.inner_text("#opened") == ""
+    tab.wait("() => document.querySelector('#head-vis') === null")
+    assert tab.texts(OPENED) == []
     assert pressed.count() == 0
 
 
@@ -502,7 +521,7 @@ def test_an_address_opens_a_head_among_pictures(tmp_path: Path, open_page: Open)
     tab = open_page(pages["model"], "#layer=1&head=2")
     tab.wait(DRESSED)
     assert tab.texts(OPENED) == ["Layer 1, Head 2"]
-    tab.choose("#pictures", "lines")
+    tab.button("Lines").first.click()
     every = sum(len(expected_lines(layer.weights, 0)) for layer in layers)
     assert f"strongest of {every:,} lines are drawn." in tab.drawn()
     assert 0 < tab.page.locator("#vis > svg > g:not(.detail) line").count() <= 2500
@@ -551,7 +570,7 @@ def test_a_view_made_alone_links_to_no_other(tmp_path: Path, open_page: Open) ->
     layers = [Layer(0, random_weights(0, heads=2, rows=4))]
     tab = open_page(make_pages(tmp_path, layers, "--view", "model")["model"])
     tab.button("Layer 0, Head 1").click()
-    tab.reads("#opened", "Layer 0, Head 1")
+    tab.reads(OPENED, "Layer 0, Head 1")
     assert tab.page.locator("#views a").count() == 0
 
 
@@ -560,20 +579,22 @@ def test_links_between_the_views(tmp_path: Path, open_page: Open) -> None:
     pages = make_pages(tmp_path, layers, "--heads", "1,3", model="a b/c#d?e%f")
     assert pages["head"].name == "attention_head_view_a_b_c_d_e_f_capture.html"
     tab = open_page(pages["model"])
-    link = tab.page.locator("#views a")
-    assert link.count() == 0
-    for links in (1, 0, 1):  # opened, closed again, opened
+    link = tab.page.locator("#to-head a")
+    expect(link).to_be_hidden()
+    for is_open in (True, False, True):  # opened, closed again, opened
         tab.button("Layer 8, Head 3").click()
-        expect(link).to_have_count(links)
+        expect(link).to_be_visible(visible=is_open)
     capture = tab.page.evaluate("Page.capture")
     expect(link).to_have_attribute("href", f"{pages['head'].name}#layer=8&head=3&of={capture}")
-    tab.follow("#views a", "/attention_head_view_a_b_c_d_e_f_capture.html#layer=8&head=3")
+    expect(tab.page.locator("#views a")).to_have_attribute("href", str(link.get_attribute("href")))
+    tab.follow("#to-head a", "/attention_head_view_a_b_c_d_e_f_capture.html#layer=8&head=3")
     assert tab.page.input_value("#layer") == "8"
     assert tab.pressed() == [False, True]
     assert head_view_lines(tab) == of_head(Layer(8, layers[1].weights[[1, 3]]), 1)
 
     tab.choose("#layer", "3")
-    tab.button("Head 1").dblclick()
+    tab.button("Head 1").click()
+    link = tab.page.locator("#views a")
     expect(link).to_have_attribute("href", f"{pages['model'].name}#layer=3&head=1&of={capture}")
     tab.follow("#views a", "/attention_model_view_a_b_c_d_e_f_capture.html#layer=3&head=1")
     assert tab.texts(OPENED) == ["Layer 3, Head 1"]
@@ -673,54 +694,58 @@ def test_everything_is_reached_by_keyboard(tmp_path: Path, open_page: Open) -> N
     pages = make_pages(tmp_path, layers, **header)
     head = open_page(pages["head"])
     stops = tab_stops(head, 17)
-    controls = ["SUMMARY", "A", "theme", "How to read this", "layer", "filter"]
-    controls += ["Head 0", "Head 1", "average", "without-first"]
-    controls += ["threshold", "Save the picture as SVG", "Save the picture as PNG"]
+    start = ["SUMMARY", "A", "theme", "How to read this", "filter"]
+    options = ["average", "without-first", "threshold", "SUMMARY"]  # the last one: Save
+    heads = ["layer", "Next layer", "Head 0", "Head 1", "all-heads"]
     # One stop for the tokens of each side, then what stands beside; the shift key leads back.
-    assert stops[:-1] == [*controls, "Drawing", "a, token 0", "a, token 0"]
-    assert stops[-1] == "Scores of the heads"
-    for _ in range(12):
+    assert stops == [*start, *heads, *options, "Drawing", "a, token 0", "a, token 0"]
+    rest = ["Score of the map", "Layer 0, Head 0: next token 0.490", "open-table", "scores-title"]
+    assert tab_stops(head, 4) == rest
+    for _ in range(15):
         head.page.keyboard.press("Shift+Tab")
     # The layer, twice by arrow key: the list keeps the focus although it is made anew.
     for layer in (1, 2):
         head.page.keyboard.press("ArrowDown")
         head.drawn()
         assert head_view_lines(head) == expected_lines(layers[layer].weights)
-    head.page.get_by_role("button", name="Head 0", exact=True).press("Enter")
-    expect(head.page.get_by_role("button", name="Head 0", exact=True)).to_have_attribute(
-        "aria-pressed", "false"
-    )
+    head.button("Head 1").press("Enter")
+    assert head.pressed() == [False, True]
+    # Keys of their own: to the next layer and head, and back.
+    for key, name in (("[", "Layer 1, Head 1"), (",", "Layer 1, Head 0"), (".", "Layer 1, Head 1")):
+        head.page.keyboard.press(key)
+        head.reads(TITLE, name)
+    head.page.keyboard.press("?")
+    expect(head.page.locator("#how")).to_be_visible()
+    head.page.keyboard.press("Escape")
+    expect(head.page.locator("#how")).to_be_hidden()
 
     model = open_page(pages["model"])
     stops = tab_stops(model, 14)
-    for name in ("layer", "Head 0", "Head 1"):
-        controls.remove(name)
-    controls.insert(4, "pictures")
-    assert stops == [*controls, "to-scores", "Drawing", "Layer 0, Head 0"]
+    options.insert(3, "bars")
+    assert stops == [*start, "Lines", "Matrices", *options, "Drawing", "Layer 0, Head 0"]
     # One stop for all pictures; the arrow keys go from one to the other, and not beyond the last.
     for key in ("ArrowLeft", "ArrowUp", "ArrowRight", "ArrowRight"):
         model.page.keyboard.press(key)
     model.page.keyboard.press("Enter")
-    assert model.texts(OPENED) == ["Layer 0, Head 1"]
+    model.reads(OPENED, "Layer 0, Head 1")
     for key in ("ArrowDown", "Home", "Space"):
         model.page.keyboard.press(key)
-    assert model.texts(OPENED) == ["Layer 1, Head 0"]
+    model.reads(OPENED, "Layer 1, Head 0")
     unhandled = "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {0}))"
     space = "{ key: ' ', bubbles: true, cancelable: true }"
     assert not model.page.evaluate(unhandled.format(space))  # or the page would scroll
-    model.page.keyboard.press("Space")
-    assert model.texts(OPENED) == ["Layer 1, Head 0"]
-    model.page.keyboard.press("Space")
     assert model.texts(OPENED) == []
+    model.page.keyboard.press("Space")
+    model.reads(OPENED, "Layer 1, Head 0")
     # With the focus on a picture, the mouse works as before.
-    model.page.locator("[aria-label='Layer 1, Head 0']").click()
-    assert model.texts(OPENED) == ["Layer 1, Head 0"]
+    model.page.locator("[aria-label='Layer 0, Head 0']").click()
+    model.reads(OPENED, "Layer 0, Head 0")
 
 
 def test_two_changes_in_a_row_keep_the_last(tmp_path: Path, open_page: Open) -> None:
     layers = [Layer(i, random_weights(i, 3, 4)) for i in range(3)]
     tab = open_page(make_pages(tmp_path, layers)["head"])
-    tab.button("Head 1").dblclick()
+    tab.button("Head 1").click()
     # Faster than the page paints, as a held arrow key or a turned mouse wheel is.
     tab.page.evaluate(
         """() => {
@@ -733,6 +758,7 @@ def test_two_changes_in_a_row_keep_the_last(tmp_path: Path, open_page: Open) -> 
             return new Promise(done => requestAnimationFrame(() => setTimeout(done, 0)));
         }"""
     )
+    tab.drawn()
     assert tab.page.input_value("#layer") == "2"
     shown = expected_lines(layers[2].weights)
     assert head_view_lines(tab) == {p: w for p, w in shown.items() if p[0] == 1}
@@ -743,11 +769,16 @@ def test_many_heads(tmp_path: Path, open_page: Open) -> None:
     layer = Layer(0, random_weights(0, 23, 4))
     pages = make_pages(tmp_path, [layer])
     tab = open_page(pages["head"])
-    assert tab.texts("#heads button") == [str(i) for i in range(23)]
-    tab.button("Head 12").dblclick()
-    expect(tab.page.locator("#opened")).to_contain_text("Layer 0, Head 12")
-    assert tab.pressed() == [i == 12 for i in range(23)]
+    assert tab.texts("#head option") == [str(i) for i in range(23)]  # a chip each would be too many
+    assert len({place[0] for place in head_view_lines(tab)}) == 23
+    tab.choose("#head", "12")
+    tab.reads(TITLE, "Layer 0, Head 12")
     assert {place[0] for place in head_view_lines(tab)} == {12}
+    tab.button("Next head").click()
+    tab.reads(TITLE, "Layer 0, Head 13")
+    # Another one is added from the map.
+    tab.page.locator("#map-cells button").nth(20).click(modifiers=["Shift"])
+    assert {place[0] for place in head_view_lines(tab)} == {13, 20}
     assert model_view_lines(open_page(pages["model"])) == expected_pictures([layer])
 
 
@@ -758,9 +789,11 @@ def test_one_token_one_head(tmp_path: Path, open_page: Open) -> None:
     model = open_page(pages["model"])
     assert model_view_lines(model) == {(0, 0): {(0, 0): 1.0}}
     model.page.locator("[aria-label='Layer 0, Head 0']").click()
+    model.page.locator("#panel-kind").get_by_role("button", name="Lines").click()
+    model.wait(DRESSED)
     assert model.texts(TOKENS) == ["t0", "t0"]
-    for token in model.page.locator("#vis .detail text.token").all():  # to be seen, not beside it
-        box, drawing = token.bounding_box(), model.page.locator("#vis svg").bounding_box()
+    for token in model.page.locator(TOKENS).all():  # to be seen, not beside it
+        box, drawing = token.bounding_box(), model.page.locator("#panel").bounding_box()
         assert box
         assert drawing
         assert drawing["x"] < box["x"] < drawing["x"] + drawing["width"] - box["width"]

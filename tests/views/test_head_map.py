@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +41,21 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     return load(folder / "capture.json").scores()
 
 
-@BOTH_VIEWS
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_cell_for_each_head(
-    layers: list[Layer], view: str, scheme: str, tmp_path: Path, open_page: Open
+    layers: list[Layer], scheme: str, tmp_path: Path, open_page: Open
 ) -> None:
-    tab = open_page(make_pages(tmp_path, layers, tokens=TOKENS)[view], color_scheme=scheme)
+    tab = open_page(make_pages(tmp_path, layers, tokens=TOKENS)["head"], color_scheme=scheme)
     rows = rows_of(tmp_path)
     # It opens on the score that separates the heads best.
-    assert tab.texts("#map-score option:checked") == ["Previous token"]
+    assert tab.texts("#map-score option:checked") == ["Previous"]
     options = tab.texts("#map-score option")
     known = [name for name in SCORES if any(row[name] == row[name] for row in rows)]
-    assert options == [name.replace("_", " ").capitalize() for name in known]
+    short = {"previous_token": "Previous", "duplicate_token": "Duplicate", "first_token": "First"}
+    assert options == [short.get(name, name.capitalize()) for name in known]
     for name, option in zip(known, options, strict=True):
         tab.choose("#map-score", option)
-        said = option.lower()
+        said = name.replace("_", " ")
         assert cells(tab) == [
             f"Layer {row['layer']}, Head {row['head']}: {said} {row[name]:.3f}" for row in rows
         ]
@@ -68,11 +69,8 @@ def test_a_cell_for_each_head(
         assert tab.read("#map-highest") == f"{values.max():.2f}"
 
 
-@BOTH_VIEWS
-def test_a_cell_opens_its_head(
-    layers: list[Layer], view: str, tmp_path: Path, open_page: Open
-) -> None:
-    tab = open_page(make_pages(tmp_path, layers, tokens=TOKENS)[view])
+def test_a_cell_opens_its_head(layers: list[Layer], tmp_path: Path, open_page: Open) -> None:
+    tab = open_page(make_pages(tmp_path, layers, tokens=TOKENS)["head"])
     chosen = tab.page.locator("#map-cells button[aria-pressed=true]")
     expect(chosen).to_have_count(0)
     tab.page.get_by_title("Layer 4, Head 1: previous token").click()
@@ -86,7 +84,7 @@ def test_a_cell_opens_its_head(
     for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "Enter"):
         tab.page.keyboard.press(key)
     tab.reads("#head-detail-title", "Layer 4, Head 0")
-    tab.page.get_by_label("Average of the heads").check()
+    tab.page.get_by_label("Mean").check()
     expect(chosen).to_have_count(0)
 
 
@@ -123,30 +121,49 @@ def test_the_page_opens_on_the_strongest_head(
 
 
 @pytest.mark.parametrize(("width", "is_beside"), [(390, False), (1099, False), (1280, True)])
-@BOTH_VIEWS
 def test_where_it_stands(
-    layers: list[Layer],
-    view: str,
-    width: int,
-    is_beside: bool,
-    tmp_path: Path,
-    open_page: Open,
+    layers: list[Layer], width: int, is_beside: bool, tmp_path: Path, open_page: Open
 ) -> None:
     """Beside the pictures where there is room; the first picture is high up on the page."""
-    tab = open_page(make_pages(tmp_path, layers, tokens=TOKENS)[view])
+    tab = open_page(make_pages(tmp_path, layers, tokens=TOKENS)["head"], "#layer=4&head=2")
     tab.resize(width)
-    tab.drawn()
-    boxes = tab.page.evaluate(
-        "['#vis > svg, #thumbnails', '#map']"
+    lines, matrix, found = tab.page.evaluate(
+        "['#attention', '#heat .paper', '#map']"
         ".map(s => document.querySelector(s).getBoundingClientRect())"
     )
-    picture, found = boxes
-    assert (found["left"] >= picture["right"] - 2) == is_beside
-    assert (found["top"] < picture["bottom"]) == is_beside
+    assert (found["left"] >= matrix["right"] - 2) == is_beside
+    assert (found["top"] < matrix["bottom"]) == is_beside
     assert found["right"] <= width
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
     if width == 1280:
-        assert picture["top"] <= 180
+        assert lines["top"] <= 180
+
+
+@pytest.mark.parametrize("kind", ["Lines", "Matrices"])
+def test_bars_in_the_model_view(
+    layers: list[Layer], kind: str, tmp_path: Path, open_page: Open
+) -> None:
+    """There all heads are seen already: each picture has a bar, its share of the highest score."""
+    tab = open_page(make_pages(tmp_path, layers, tokens=TOKENS)["model"])
+    expect(tab.page.locator("#map")).to_be_hidden()
+    tab.page.locator("#pictures").get_by_role("button", name=kind).click()
+    tab.drawn()
+    assert tab.texts("#bars option:checked") == ["Previous"]
+    for name, option in (("previous_token", "Previous"), ("first_token", "First")):
+        tab.choose("#bars", option)
+        scores = np.array([row[name] for row in rows_of(tmp_path)])
+        shares = scores / scores.max()
+        if kind == "Lines":
+            (path,) = tab.page.locator("#score-bars").all()
+            bars = re.findall(r"h([\d.]+)v", str(path.get_attribute("d")))
+            (picture,) = tab.page.evaluate(
+                "[document.querySelector('#vis g rect').getBoundingClientRect().width]"
+            )
+            found = [float(bar) / picture for bar in bars]
+        else:
+            styles = tab.page.locator("#thumbnails button > i").all()
+            found = [float(str(i.get_attribute("style"))[7:-2]) / 100 for i in styles]
+        assert found == pytest.approx(shares[shares >= 0.05], abs=0.02)
 
 
 def test_many_heads_take_the_whole_width(tmp_path: Path, open_page: Open) -> None:

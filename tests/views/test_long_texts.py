@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import (
+    TITLE,
     Layer,
     Open,
     Tab,
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.browser
 
 LEFT, RIGHT, CANVAS = "#vis #left text", "#vis #right text", "#heat canvas"
 MARGINS = {"left": 84, "top": 4, "right": 4, "bottom": 66}  # of the matrix, in pixels
-OPENED = "() => Weights && document.querySelector('#vis .detail title') !== null"
+OPENED = "() => Weights && document.querySelector('#head-vis .detail title') !== null"
 Part = tuple[float, float, float, float]  # top, bottom, left, right
 
 
@@ -308,6 +309,7 @@ def test_a_few_rows_over_many_columns(tmp_path: Path, open_page: Open) -> None:
     box = tab.page.locator(CANVAS).bounding_box()
     assert box
     assert (box["height"] - MARGINS["top"] - MARGINS["bottom"]) / 13 >= 14
+    assert box["width"] > 1200  # the long side runs across the whole page
     assert tab.texts(LEFT) == [f"d{i}" for i in range(13)]
     assert tab.page.locator("#window").is_hidden()
     found = head_view_lines(tab)
@@ -315,7 +317,7 @@ def test_a_few_rows_over_many_columns(tmp_path: Path, open_page: Open) -> None:
     assert found == {(0, r, column): round(float(weights[0, r, 900]), 4) for r in range(13)}
     # Elsewhere by a click into the matrix.
     tab.page.evaluate("location.hash = '#layer=0&head=1'")
-    tab.wait("() => document.getElementById('opened').textContent.includes('Head 1')")
+    tab.reads(TITLE, "Layer 0, Head 1")
     tab.drawn()
     assert [row for _, row, _ in head_view_lines(tab)] == [5]
     tab.page.mouse.click(*place_of(tab, 3, 1200))
@@ -335,8 +337,9 @@ def test_what_is_no_number(weights: np.ndarray, tmp_path: Path, open_page: Open)
     assert bars == "no numbers"
     assert not any(row == 16 for _, row, _ in head_view_lines(tab))
     # The mean is that of the other heads.
-    tab.page.get_by_label("Average of the heads").check()
-    tab.reads("#opened", "Layer 0, average of the heads: see it in the model view.")
+    tab.options()
+    tab.page.get_by_label("Mean").check()
+    tab.reads(TITLE, "Layer 0, mean of the heads")
     tab.drawn()
     column = int(weights[1:, 150].mean(0).argmax())
     said = float(cell(tab, 150, column).rpartition(" ")[2])
@@ -347,9 +350,9 @@ def test_what_is_no_number(weights: np.ndarray, tmp_path: Path, open_page: Open)
 
 @pytest.mark.parametrize("view", ["head", "model"])
 def test_ways_of_looking(view: str, weights: np.ndarray, tmp_path: Path, open_page: Open) -> None:
-    """The average of the heads, and the first token hidden, against numpy."""
+    """The mean of the heads, and the first token hidden, against numpy."""
     tab = open_page(make_pages(tmp_path, [Layer(0, weights)])[view], "#layer=0&head=2&row=60")
-    selector = "#vis line" if view == "head" else "#vis .detail line"
+    selector = "#vis line" if view == "head" else "#head-vis .detail line"
     if view == "model":
         tab.wait(OPENED)
     rows = slice(44, 76)
@@ -364,7 +367,8 @@ def test_ways_of_looking(view: str, weights: np.ndarray, tmp_path: Path, open_pa
         return [float(w) for w in kept.ravel() if w > 0.01]
 
     assert np.allclose(drawn(), expected(weights[2]), atol=1e-4)
-    tab.page.get_by_label("Hide the first token").check()
+    tab.options()
+    tab.page.get_by_label("Hide first token").check()
     hidden = weights[2].copy()
     hidden[:, 0] = 0
     hidden /= np.maximum(hidden.sum(-1, keepdims=True), 1e-9)
@@ -374,8 +378,10 @@ def test_ways_of_looking(view: str, weights: np.ndarray, tmp_path: Path, open_pa
     found, wanted = drawn(), expected(hidden)
     assert abs(len(found) - len(wanted)) <= 1  # one at the cut may be rounded up or down
     assert len(found) != len(wanted) or np.allclose(found, wanted, atol=4e-4)
-    tab.page.get_by_label("Hide the first token").uncheck()
-    tab.page.get_by_label("Average of the heads").check()
+    tab.options()
+    tab.page.get_by_label("Hide first token").uncheck()
+    tab.options()
+    tab.page.get_by_label("Mean").check()
     tab.wait("() => location.hash.includes('head=average')")
     if view == "model":
         tab.wait(OPENED)
@@ -406,7 +412,7 @@ def test_a_long_text_as_csv(above: float | None, tmp_path: Path, open_page: Open
     )
     tab = open_page(pages["head"])
     tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    tab.button("Copy as CSV").click()
+    tab.menu("Copy as CSV")
     least = above or 0.00005
     kept = weights[0] > least
     count, shown = f"{kept.sum():,}", "0.01" if above else "0.00005"

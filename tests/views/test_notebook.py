@@ -364,7 +364,7 @@ def test_frames_are_strangers_to_each_other(
     expect(two.locator(pressed)).to_have_count(1)
     before = two.input_value("#layer")
     one.select_option("#layer", label="2" if before == "0" else "0")
-    one.get_by_role("button", name="All heads").click()
+    one.get_by_role("button", name="All", exact=True).click()
     expect(one.locator(pressed)).to_have_count(3)
     expect(two.locator(pressed)).to_have_count(1)
     assert two.input_value("#layer") == before

@@ -35,7 +35,7 @@ from activations.attention.scores import SCORES, with_scores
 pytestmark = pytest.mark.browser
 
 SPACE = "{http://www.w3.org/2000/svg}"
-OPENED = "#vis > svg > text.detail"  # the name of the picture that is open
+OPENED = "body.one-head #head-detail-title"  # the name of the picture that is open
 
 
 def two_layers(heads: int = 3, rows: int = 6) -> list[Layer]:
@@ -73,7 +73,7 @@ def test_a_head_on_its_own_is_a_heat_map(tmp_path: Path, open_page: Open, view: 
     assert tab.page.locator("#heat svg").count() == 0
     if view == "head":
         tab.choose("#layer", "5")
-        tab.button("Head 1").dblclick()
+        tab.button("Head 1").click()
     else:
         tab.button("Layer 5, Head 1").click()
     tab.reads(TITLE, "Layer 5, Head 1")
@@ -88,7 +88,7 @@ def test_a_head_on_its_own_is_a_heat_map(tmp_path: Path, open_page: Open, view: 
     assert tab.texts("#heat text")[:12] == tokens * 2
     # There is room for the values.
     shown = tab.texts("#heat text.value")
-    assert shown == [f"{w:.2f}" for w in weights.round(4).ravel() if w > 0]
+    assert shown == [f"{w:.2f}".removeprefix("0") for w in weights.round(4).ravel() if w >= 0.005]
     tab.page.get_by_label("Values").uncheck()
     assert tab.page.locator("#heat text.strong-strong").count() == 0
 
@@ -123,17 +123,17 @@ def test_rows_without_numbers(tmp_path: Path, open_page: Open) -> None:
     for rows in (6, 5):
         (path,) = tab.attributes(hatched, "d")
         assert (path[0] or "").count("M") == rows
-        tab.page.get_by_label("Hide the first token").check()
+        tab.page.get_by_label("Hide first token").check()
         tab.drawn()
     tab.page.locator("#vis #left [role=option]").nth(3).hover()
     assert tab.read("#readout li") == "Head 1 no numbers"
     tab = open_page(make_pages(tmp_path, [Layer(0, weights)])["head"], "#layer=0&head=0")
-    assert set(tab.texts("#head-scores dd")) == {"–"}
+    assert set(tab.texts("#head-scores div > span:nth-child(3)")) == {"–"}
     row = tab.row("Layer 0, Head 0").locator("xpath=ancestor::tr").locator("td")
     assert set(row.all_text_contents()) == {"–"}
-    tab.page.get_by_label("Average of the heads").check()
+    tab.page.get_by_label("Mean").check()
     tab.drawn()
-    assert tab.page.locator("#head-scores-title").is_hidden()
+    assert tab.page.locator("#head-scores").is_hidden()
 
 
 def test_labels_are_cut_between_characters(tmp_path: Path, open_page: Open) -> None:
@@ -143,7 +143,17 @@ def test_labels_are_cut_between_characters(tmp_path: Path, open_page: Open) -> N
         make_pages(tmp_path, [Layer(0, random_weights(0, 1, 4))], tokens=tokens)["head"]
     )
     shown = tab.texts("#vis #left text")
-    assert shown == [family * 13, family * 12 + "…", word, "x" * 12 + "…"]
+    assert shown[2] == word
+    for text, token, step in zip(shown, tokens, (len(family),) * 2 + (1, 1), strict=True):
+        if text != token:
+            assert text.endswith("…")
+            assert token.startswith(text[:-1])
+            assert (len(text) - 1) % step == 0
+    assert sum(text.endswith("…") for text in shown) >= 2
+    widths = tab.page.evaluate(
+        "[...document.querySelectorAll('#vis #left text')].map(t => t.getComputedTextLength())"
+    )
+    assert max(widths) <= 104
 
 
 def test_copying_as_csv(tmp_path: Path, open_page: Open) -> None:
@@ -161,13 +171,13 @@ def test_copying_as_csv(tmp_path: Path, open_page: Open) -> None:
         found = np.array([row[1:] for row in rows], float)
         assert np.array_equal(found, layers[1].weights[2].round(4).astype(float).round(4))
 
-    tab.button("Copy as CSV").click()
+    tab.menu("Copy as CSV")
     expect(tab.page.locator("#head-detail-status")).to_contain_text("Copied: 6 x 6")
     check(tab.page.evaluate("navigator.clipboard.readText()"))
     # Where pages may not use the clipboard, as in a frame: by selection, else as a file.
     tab.page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
     tab.page.evaluate("document.addEventListener('copy', () => { window.copied = true; })")
-    tab.button("Copy as CSV").click()
+    tab.menu("Copy as CSV")
     tab.wait("() => window.copied")
     tab.page.evaluate("document.execCommand = () => false")
     name, content = tab.saved("Copy as CSV")
@@ -177,6 +187,13 @@ def test_copying_as_csv(tmp_path: Path, open_page: Open) -> None:
 
 
 # ------------------------------------------------------------------------------------- the scores
+
+
+# Of each bar the share that is filled, and where its tick stands.
+BARS = """() => [Array.from(document.querySelectorAll('.score-bar'), bar => {
+    const [box, ...parts] = [bar, ...bar.children].map(e => e.getBoundingClientRect());
+    return [parts[0].width / box.width, (parts[1].x + 1 - box.x) / box.width];
+})]"""
 
 
 def scores_of(layers: list[Layer], tokens: list[str]) -> np.ndarray:
@@ -209,6 +226,7 @@ def test_scores_are_sorted_and_open_heads(tmp_path: Path, open_page: Open, view:
         for i, layer in enumerate(layers)
         for head in range(4)
     }
+    tab.unfold()
     shown = table(tab)
     assert len(shown) == 10
     tab.page.get_by_role("button", name="Show all 12 heads").click()
@@ -236,17 +254,34 @@ def test_scores_are_sorted_and_open_heads(tmp_path: Path, open_page: Open, view:
         assert tab.pressed() == [False, False, True, False]
     else:
         assert tab.texts(OPENED) == ["Layer 7, Head 2"]
-    assert tab.hash() == "#layer=7&head=2"
-    whole = tab.page.get_by_text("Scores over the whole text:")
-    assert whole.is_visible()
-    names = [score.replace("_", " ").capitalize() for score in named]
-    assert tab.read("#head-scores").split("\n") == [
-        part for pair in zip(names, rows["Layer 7, Head 2"], strict=True) for part in pair
-    ]
+    tab.wait("() => location.hash === '#layer=7&head=2'")
+    # Beside each score the highest of all heads, which opens.
+    listed = [row.split("\n") for row in map(str.strip, tab.page.locator("#head-scores > div").all_inner_texts())]
+    places = {name: scores[i // 4, i % 4] for i, name in enumerate(rows)}
+    short = {"previous_token": "Previous", "duplicate_token": "Duplicate", "first_token": "First"}
+    for k, (score, (name, number, highest)) in enumerate(zip(named, listed, strict=True)):
+        best = max(places, key=lambda place: places[place][k])
+        assert name == short.get(score, score.capitalize())
+        assert number == f"{places['Layer 7, Head 2'][k]:.2f}"
+        assert highest == ("this" if best == "Layer 7, Head 2" else ".".join(re.findall(r"\d+", best)))
+    (bars,) = tab.page.evaluate(BARS)
+    lead, (width, tick) = "induction", bars[named.index("induction")]
+    assert width == pytest.approx(places["Layer 7, Head 2"][named.index(lead)], abs=0.02)
+    assert tick == pytest.approx(scores[..., named.index(lead)].max(), abs=0.02)
+    tab.page.get_by_role("button", name="the highest induction").click()
+    best = max(places, key=lambda place: places[place][named.index("induction")])
+    tab.reads(TITLE, best)
+    # And one line names the strongest head for each score.
+    strongest = tab.read("#strongest")
+    for k, score in enumerate(named):
+        best = max(places, key=lambda place: places[place][k])
+        number = ".".join(re.findall(r"\d+", best))
+        assert f"{score.replace('_', ' ')} {number} {places[best][k]:.3f}" in strongest
 
 
 def test_scores_that_are_not_defined(tmp_path: Path, open_page: Open) -> None:
     tab = open_page(make_pages(tmp_path, two_layers())["head"])  # no token twice
+    tab.unfold()
     headings = tab.texts("#scores-table thead th")
     assert not {"Induction", "Duplicate token", "Next token"} & set(headings)
     assert tab.read("#scores-table th[aria-sort]").startswith("Previous token")
@@ -254,8 +289,7 @@ def test_scores_that_are_not_defined(tmp_path: Path, open_page: Open) -> None:
     raw = open_page(make_pages(tmp_path / "raw", [Layer(0, scores)])["head"], "#layer=0&head=1")
     assert raw.page.locator("#scores").is_hidden()
     assert raw.page.locator("#without-first-label").is_hidden()
-    assert raw.read("#head-scores") == ""
-    assert raw.page.get_by_text("Scores over the whole text:").is_hidden()
+    assert raw.page.locator("#head-scores").is_hidden()
 
 
 # ---------------------------------------------------------------------------------- ways of looking
@@ -267,25 +301,26 @@ def test_the_average_of_the_heads(tmp_path: Path, open_page: Open) -> None:
     mean = [Layer(layer.layer, layer.weights.round(4).mean(0, keepdims=True)) for layer in layers]
     head, model = open_page(pages["head"], "#layer=5"), open_page(pages["model"])
     for tab in (head, model):
-        tab.page.get_by_label("Average of the heads", exact=True).check()
+        tab.page.get_by_label("Mean", exact=True).check()
         tab.drawn()
     close(head_view_lines(head), expected_lines(mean[1].weights))
     assert head.page.locator("#heads").is_hidden()
-    assert head.read(TITLE) == "Layer 5, average of the heads"
+    assert head.read(TITLE) == "Layer 5, mean of the heads"
     assert head.hash() == "#layer=5&head=average"
     labels = model.attributes("#vis rect[role=button]", "aria-label")
-    assert labels == [["Layer 2, average of the heads"], ["Layer 5, average of the heads"]]
-    model.page.get_by_role("button", name="Layer 5, average").click()
-    assert model.texts(OPENED) == ["Layer 5, average"]
-    drawn = model.attributes("#vis .detail line", "stroke-opacity")
+    assert labels == [["Layer 2, mean of the heads"], ["Layer 5, mean of the heads"]]
+    model.page.get_by_role("button", name="Layer 5, mean of the heads").click()
+    model.reads(OPENED, "Layer 5, mean of the heads")
+    model.wait("() => document.querySelector('#head-vis .detail title') !== null")
+    drawn = model.attributes("#head-vis .detail line", "stroke-opacity")
     expected = list(expected_lines(mean[1].weights).values())
     assert np.allclose([float(o or 0) for (o,) in drawn], expected, atol=1.5e-4)
-    # The link to the other view leads to the average too; a row of the table back to a head.
+    # The link to the other view leads to the mean too; a row of the table back to a head.
     model.follow("#views a", "/*head_view*#layer=5&head=average")
-    assert model.page.get_by_label("Average of the heads", exact=True).is_checked()
+    assert model.page.get_by_label("Mean", exact=True).is_checked()
     close(head_view_lines(model), expected_lines(mean[1].weights))
     model.row("Layer 2, Head 3").click()
-    expect(model.page.get_by_label("Average of the heads", exact=True)).not_to_be_checked()
+    expect(model.page.get_by_label("Mean", exact=True)).not_to_be_checked()
     model.drawn()
     assert head_view_lines(model) == {
         place: w for place, w in expected_lines(layers[0].weights).items() if place[0] == 3
@@ -296,18 +331,18 @@ def test_the_average_of_the_heads(tmp_path: Path, open_page: Open) -> None:
 def test_back_from_the_average(tmp_path: Path, open_page: Open, view: str) -> None:
     kinds = [Layer(i, random_weights(i, 4, 6), k) for i in (2, 5) for k in ("encoder", "decoder")]
     tab = open_page(make_pages(tmp_path, kinds)[view], "#layer=5&head=2")
-    average = tab.page.get_by_label("Average of the heads", exact=True)
+    average = tab.page.get_by_label("Mean", exact=True)
     for _ in range(2):
         average.check()
-        tab.reads(TITLE, "Layer 5, average of the heads, Encoder")
+        tab.reads(TITLE, "Layer 5, mean of the heads, Encoder")
         average.uncheck()
         tab.reads(TITLE, "Layer 5, Head 2, Encoder")
     average.check()
     if view == "head":  # another layer
         tab.choose("#layer", "2")
     else:
-        tab.button("Layer 2, average of the heads").click()
-    tab.reads(TITLE, "Layer 2, average of the heads, Encoder")
+        tab.button("Layer 2, mean of the heads").click()
+    tab.reads(TITLE, "Layer 2, mean of the heads, Encoder")
     average.uncheck()
     tab.reads(TITLE, "Layer 2, Head 2, Encoder")
     average.check()
@@ -315,11 +350,11 @@ def test_back_from_the_average(tmp_path: Path, open_page: Open, view: str) -> No
     tab.choose("#filter", "Decoder")  # whose heads are others
     average.uncheck()
     tab.drawn()
-    tab.reads(TITLE, "One head")
+    tab.reads(TITLE, "Layer 2, Decoder" if view == "head" else "One head, Decoder")
     assert tab.texts(OPENED) == []
     if view == "head":  # of several heads, the same are on
-        tab.button("Head 1").click()
-        tab.button("Head 2").click()
+        tab.button("Head 1").click(modifiers=["Shift"])
+        tab.button("Head 2").click(modifiers=["Shift"])
         average.check()
         tab.drawn()
         average.uncheck()
@@ -335,11 +370,11 @@ def test_another_attention_keeps_the_head(tmp_path: Path, open_page: Open, view:
     for part in ("Sentence A -> Sentence A", "Sentence A -> Sentence B"):
         tab.choose("#filter", part)
         tab.reads(TITLE, f"Layer 5, Head 2, {part}")
-    tab.page.get_by_label("Average of the heads", exact=True).check()
+    tab.page.get_by_label("Mean", exact=True).check()
     tab.choose("#filter", "All")
     if view == "model":
-        assert tab.texts(OPENED) == ["Layer 5, average"]
-    tab.reads(TITLE, "Layer 5, average of the heads, All")
+        tab.reads(OPENED, "Layer 5, mean of the heads")
+    tab.reads(TITLE, "Layer 5, mean of the heads")
     # Where it is not there, all are on.
     unlike = [Layer(2, random_weights(0, 2, 6)), Layer(5, random_weights(1, 4, 6))]
     unlike += [Layer(2, random_weights(2, 3, 6), "cross")]
@@ -349,7 +384,7 @@ def test_another_attention_keeps_the_head(tmp_path: Path, open_page: Open, view:
     tab.row("Layer 2, Head 2").click()
     for name in tab.texts("#filter option")[:2]:
         tab.choose("#filter", name)
-        tab.reads(TITLE, "One head")
+        expect(tab.page.locator(TITLE)).to_have_text(re.compile(f"(Layer .|One head), {name}"))
 
 
 def close(found: dict[tuple[int, ...], float], expected: dict[tuple[int, ...], float]) -> None:
@@ -371,7 +406,7 @@ def test_hiding_the_first_token(tmp_path: Path, open_page: Open) -> None:
     head, model = open_page(pages["head"]), open_page(pages["model"])
     hidden = [Layer(layer.layer, without_first(layer.weights)[:, 1:]) for layer in layers]
     for tab in (head, model):
-        tab.page.get_by_label("Hide the first token").check()
+        tab.page.get_by_label("Hide first token").check()
         tab.drawn()
     close(head_view_lines(head), expected_lines(hidden[0].weights))
     assert not any(place[:2] == (0, 2) for place in head_view_lines(head))
@@ -386,7 +421,7 @@ def test_hiding_the_first_token(tmp_path: Path, open_page: Open) -> None:
     for place, lines in expected.items():
         close(drawn[place], lines)
     # And back.
-    head.page.get_by_label("Hide the first token").uncheck()
+    head.page.get_by_label("Hide first token").uncheck()
     head.drawn()
     assert head_view_lines(head) == expected_lines(layers[0].weights)
 
@@ -398,6 +433,7 @@ def test_where_the_first_token_can_be_hidden(tmp_path: Path, open_page: Open) ->
     for layers, part, can in ((causal, "0:4", True), (causal, "2:6", False), (both, "0:4", False)):
         folder = tmp_path / f"{part[0]}_{can}_{len(layers)}"
         tab = open_page(make_pages(folder, layers, "--tokens", part)["head"], "#first=hidden")
+        tab.options()
         assert tab.page.locator(label).is_visible() == can
         if can:
             kept = without_first(layers[0].weights)[:, 1:4, :3]
@@ -412,6 +448,7 @@ def test_where_the_first_token_can_be_hidden(tmp_path: Path, open_page: Open) ->
     # And not in a sentence that begins later.
     pair = {"tokens": list("abcdef"), "sentence_b_start": 3}
     tab = open_page(make_pages(tmp_path / "pair", causal, **pair)["head"])
+    tab.options()
     assert tab.page.locator(label).is_visible()
     tab.choose("#filter", "Sentence B -> Sentence B")
     assert tab.page.locator(label).is_hidden()
@@ -425,7 +462,7 @@ def test_what_is_no_number(tmp_path: Path, open_page: Open) -> None:
     tab.page.locator("#heat svg").focus()
     tab.page.keyboard.press("ArrowDown")
     assert tab.read("#cell") == "t1 (1) to t0 (0): no number"
-    tab.button("Copy as CSV").click()
+    tab.menu("Copy as CSV")
     expect(tab.page.locator("#head-detail-status")).to_contain_text("Copied")
     copied = tab.page.evaluate("navigator.clipboard.readText()")
     assert copied.splitlines()[2] == '"1 t1",,,,'  # the whole row
@@ -447,9 +484,10 @@ def test_controls_do_not_scroll_the_page(tmp_path: Path, open_page: Open, view: 
     layers = [Layer(i, random_weights(i, 2, 30)) for i in range(6)]
     tab = open_page(make_pages(tmp_path, layers)[view], "#layer=5&head=1")
     tab.page.evaluate("scrollTo(0, 0)")
-    tab.page.get_by_label("Hide lines up to").fill("30")
+    tab.options()
+    tab.page.get_by_label("Lines above").fill("30")
     tab.wait("() => document.getElementById('status').textContent.includes('of 0.09 or less')")
-    tab.page.get_by_label("Hide the first token").check()
+    tab.page.get_by_label("Hide first token").check()
     tab.drawn()
     tab.choose("#theme", "dark")
     tab.reads(TITLE, "Layer 5, Head 1, without the first token")
@@ -458,7 +496,7 @@ def test_controls_do_not_scroll_the_page(tmp_path: Path, open_page: Open, view: 
     ways = "#layer=5&head=1&first=hidden&above=0.09&theme=dark"
     assert tab.hash() == ways
     tab.follow("#views a", f"{ways}")
-    assert tab.page.get_by_label("Hide the first token").is_checked()
+    assert tab.page.get_by_label("Hide first token").is_checked()
     assert tab.read("#threshold-value") == "0.09"
 
 
@@ -477,10 +515,10 @@ def test_a_head_chosen_while_lines_are_made_is_opened(tmp_path: Path, open_page:
         })"""
     )
     tab.drawn()
+    tab.unfold()
     name = tab.page.locator("#scores-table a").nth(3).inner_text()
-    assert tab.texts(OPENED) == [name]
     tab.reads(TITLE, name)
-    tab.wait("() => document.querySelectorAll('#vis .detail line').length > 500")
+    tab.wait("() => document.querySelectorAll('#head-vis .detail line').length > 500")
 
 
 @BOTH_VIEWS
@@ -489,7 +527,8 @@ def test_the_threshold(tmp_path: Path, open_page: Open, view: str) -> None:
     tab = open_page(make_pages(tmp_path, layers, "--min-weight", "0.02")[view])
     assert tab.read("#threshold-value") == "0.02"
     for value, cut in ((50, 0.25), (0, 0.0), (10, 0.01), (20, 0.04)):
-        tab.page.get_by_label("Hide lines up to").fill(str(value))
+        tab.options()
+        tab.page.get_by_label("Lines above").fill(str(value))
         tab.wait(
             f"() => document.getElementById('status').textContent.includes('of {cut:g} or less')"
         )
@@ -521,7 +560,7 @@ def test_pointing_at_a_token_shows_its_weights(tmp_path: Path, open_page: Open) 
 
     heads = ["Head 0", "Head 1", "Head 2"]
     assert tab.read("#readout").split("\n") == ["t4 (token 4) attends to", *lines(weights, heads)]
-    tab.button("Head 1").dblclick()
+    tab.button("Head 1").click()
     tab.page.locator("#vis #right text").nth(1).hover()
     column = layers[0].weights[1:2, :, 1].round(4)
     assert tab.read("#readout").split("\n") == [
@@ -541,7 +580,8 @@ def test_pointing_at_a_token_shows_its_weights(tmp_path: Path, open_page: Open) 
     assert tab.page.locator("#vis line[visibility='visible']").count() == 0
 
     model = open_page(pages["model"], "#layer=5&head=0")
-    model.page.locator("#vis .detail text.token").nth(3).hover()
+    model.show_lines()
+    model.page.locator("#head-vis .detail text.token").nth(3).hover()
     assert model.read("#readout").split("\n") == [
         "t3 (token 3) attends to",
         *lines(layers[1].weights[:1, 3].round(4), ["Head 0"]),
@@ -585,14 +625,16 @@ def test_saving_pictures(tmp_path: Path, open_page: Open, view: str, scheme: str
     paper = 255 if scheme == "light" else 24  # of #16181c, in grey
     for button, end, expected in (("the picture", "", lines), ("matrix", "_matrix", 0)):
         name, svg = tab.saved(f"Save {button} as SVG")
-        assert name == f"attention_{view}_view_Family_Tiny-1_capture_layer_5_head_1{end}.svg"
+        place = "_layer_5_head_1" if view == "head" or end else ""  # a picture of all heads
+        assert name == f"attention_{view}_view_Family_Tiny-1_capture{place}{end}.svg"
         root = ET.fromstring(svg)
         assert len(root.findall(f".//{SPACE}line")) == expected
-        assert {"<&>", "c", "f"} <= {element.text for element in root.iter(f"{SPACE}text")}
+        texts = {element.text for element in root.iter(f"{SPACE}text")}
+        assert ({"<&>", "c", "f"} if place else {"0", "1", "2", "5"}) <= texts
         kept = {name for element in root.iter() for name in element.attrib}
         assert not kept & {"class", "style", "id"}
         name, png = tab.saved(f"Save {button} as PNG")
-        assert name == f"attention_{view}_view_Family_Tiny-1_capture_layer_5_head_1{end}.png"
+        assert name == f"attention_{view}_view_Family_Tiny-1_capture{place}{end}.png"
         assert_same_picture(open_page, tmp_path / "saved.svg", svg, png, paper)
 
 
@@ -633,17 +675,19 @@ def test_pictures_of_choice(tmp_path: Path, open_page: Open) -> None:
     layers = [Layer(i, random_weights(i, 4, 24)) for i in range(4)]
     tab = open_page(make_pages(tmp_path, layers)["model"])
     choice = tab.page.get_by_label("Pictures")
+    lines, matrices = (choice.get_by_role("button", name=name) for name in ("Lines", "Matrices"))
     pictures = tab.page.locator("#thumbnails canvas")
-    assert choice.input_value() == "lines"
+    expect(lines).to_have_attribute("aria-pressed", "true")
     assert pictures.count() == 0
-    choice.focus()
-    tab.page.keyboard.press("ArrowDown")
+    expect(tab.page.locator("#threshold-part")).to_be_visible()
+    matrices.press("Enter")
     assert tab.drawn().startswith("Each picture shows the weights of a head as a matrix")
     assert pictures.count() == 16
     assert tab.page.locator("#vis").count() == 0
+    expect(tab.page.locator("#threshold-part")).to_be_hidden()  # there are no lines
     box = tab.page.locator("#thumbnails").bounding_box()
     assert box
-    assert box["height"] < 600  # all of them at a glance
+    assert box["height"] < 640  # all of them at a glance
     # It is in the address, and comes back from the other view.
     tab.button("Layer 2, Head 1").click()
     tab.wait("() => location.hash === '#layer=2&head=1&pictures=matrices'")
@@ -654,12 +698,12 @@ def test_pictures_of_choice(tmp_path: Path, open_page: Open) -> None:
     tab.reads(TITLE, "Layer 2, Head 1")
     # And back to lines, on a narrow screen too.
     for width in (1280, 390):
-        tab.choose("#pictures", "matrices")
+        matrices.click()
+        tab.drawn()
         tab.page.set_viewport_size({"width": width, "height": 900})
-        assert "lines are drawn." in tab.choose("#pictures", "lines")
-        tab.button("Layer 2, Head 1").click()  # closed: it hides others
+        lines.click()
+        assert "lines are drawn." in tab.drawn()
         assert model_view_lines(tab) == expected_pictures(layers)
-        tab.button("Layer 2, Head 1").click()
 
 
 def test_saving_the_small_pictures(tmp_path: Path, open_page: Open) -> None:
@@ -725,13 +769,14 @@ def test_narrow_and_wide_screens(tmp_path: Path, open_page: Open, view: str, wid
     layers = [Layer(i, random_weights(i, 14, 20)) for i in (0, 1, 23)]
     tab = open_page(make_pages(tmp_path, layers, prompt="word " * 60)[view])
     tab.resize(width)
+    tab.unfold()
     tab.page.locator("#scores-table a").first.click()
     expect(tab.page.locator("#head-detail-body")).to_be_visible()
     tab.drawn()
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
     out = tab.page.evaluate(
         """() => Array.from(document.querySelectorAll('h1, h2, dd, #how, #controls > *, #status, '
-                + '#bar > *, #head-detail-actions > *, #heat svg, #scores th, #scores td'),
+                + '#panel, #heat, #head-scores > *, #map-cells, #scores th, #scores td'),
             e => [e.id || e.tagName, e.getBoundingClientRect().right])
             .filter(([, right]) => right > innerWidth)"""
     )
@@ -739,11 +784,11 @@ def test_narrow_and_wide_screens(tmp_path: Path, open_page: Open, view: str, wid
     small = tab.page.evaluate(
         """() => Array.from(document.querySelectorAll('body *')).filter(e =>
             !e.closest('svg') && e.childNodes.length && getComputedStyle(e).display !== 'none' &&
-            parseFloat(getComputedStyle(e).fontSize) < 11.5 && e.innerText?.trim()).length"""
+            parseFloat(getComputedStyle(e).fontSize) < 11 && e.innerText?.trim()).length"""
     )
     assert small == 0
     if width == 1600:  # beside each other
-        drawing, side = (tab.page.locator(s).bounding_box() for s in ("#scroll", "#side"))
+        drawing, side = (tab.page.locator(s).bounding_box() for s in ("#scroll", "#head-detail"))
         assert drawing
         assert side
         assert side["x"] >= drawing["x"] + drawing["width"]
@@ -775,7 +820,7 @@ def test_printing(tmp_path: Path, open_page: Open, view: str) -> None:
     tab.page.evaluate("scrollTo(0, 0)")
     assert tab.luminance() == tab.luminance("#heat rect", "fill") == 1
     assert tab.luminance("#vis text", "fill") == 0
-    for hidden in ("#controls", "#theme-label", "#views", "#help", "#head-detail-actions"):
+    for hidden in ("#controls", "#theme-label", "#views", "#help", "#panel-kind", "#readout"):
         assert tab.page.locator(hidden).is_hidden()
     assert tab.page.locator("#prompt").is_visible()  # which is folded on the screen
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= 718
@@ -792,7 +837,7 @@ def test_printing(tmp_path: Path, open_page: Open, view: str) -> None:
         assert pictures[0]["bottom"] < 1047  # on the first sheet
         for i, picture in enumerate(tab.page.locator("#vis > svg.layer").all()):
             texts = picture.locator("text").all_text_contents()
-            above = ["Heads", "0", "1", "2", "3"] if i == 0 else []
+            above = ["0", "1", "2", "3"] if i == 0 else []
             assert texts == [*above, str(layers[i].layer)]
             lines = [len(expected_lines(weights)) for weights in layers[i].weights]
             assert picture.locator("line").count() == sum(lines)
@@ -819,51 +864,54 @@ def test_back_and_forth(tmp_path: Path, open_page: Open, view: str) -> None:
         assert tab.hash() == address
         tab.reads(TITLE, title)
 
-    every = "layer=2&head=all&" if view == "head" else ""
-    now(f"#{every}".removesuffix("&").removesuffix("#"), "One head")
-    tab.page.get_by_label("Hide lines up to").fill("30")  # is no step
-    now(f"#{every}above=0.09", "One head")
+    every = "layer=2&head=all&" if view == "head" else "head=all&"
+    none = "Layer 2" if view == "head" else "One head"
+    now(f"#{every}".removesuffix("&"), none)
+    tab.options()
+    tab.page.get_by_label("Lines above").fill("30")  # is no step
+    now(f"#{every}above=0.09", none)
     if view == "head":
-        tab.button("Head 1").dblclick()  # is one
+        tab.button("Head 1").click()  # is one
     else:
         tab.button("Layer 2, Head 1").click()
-    now("#layer=2&head=1&above=0.09", "Layer 2, Head 1, All")
+    now("#layer=2&head=1&above=0.09", "Layer 2, Head 1")
     tab.row("Layer 5, Head 0").click()
-    now("#layer=5&head=0&above=0.09", "Layer 5, Head 0, All")
-    tab.page.get_by_label("Hide lines up to").fill("20")
-    now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
+    now("#layer=5&head=0&above=0.09", "Layer 5, Head 0")
+    tab.options()
+    tab.page.get_by_label("Lines above").fill("20")
+    now("#layer=5&head=0&above=0.04", "Layer 5, Head 0")
     tab.choose("#filter", "Sentence A -> Sentence B")
     part = "Layer 5, Head 0, Sentence A -> Sentence B"
     now("#layer=5&head=0&attention=3&above=0.04", part)
     for _ in range(2):
         tab.page.go_back()
-        now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
+        now("#layer=5&head=0&above=0.04", "Layer 5, Head 0")
         tab.page.go_back()
-        now("#layer=2&head=1&above=0.09", "Layer 2, Head 1, All")
+        now("#layer=2&head=1&above=0.09", "Layer 2, Head 1")
         tab.page.go_back()
-        now(f"#{every}above=0.09", "One head")
+        now(f"#{every}above=0.09", none)
         for _ in range(3):
             tab.page.go_forward()
         now("#layer=5&head=0&attention=3&above=0.04", part)
     tab.page.go_back()
-    now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
+    now("#layer=5&head=0&above=0.04", "Layer 5, Head 0")
     if view == "head":  # a double click is one step, and so is another layer
-        tab.button("Head 1").dblclick()
-        now("#layer=5&head=1&above=0.04", "Layer 5, Head 1, All")
+        tab.button("Head 1").click()
+        now("#layer=5&head=1&above=0.04", "Layer 5, Head 1")
         tab.choose("#layer", "2")
-        now("#layer=2&head=1&above=0.04", "Layer 2, Head 1, All")
-        tab.button("All heads").click()
-        now("#layer=2&head=all&above=0.04", "One head")
+        now("#layer=2&head=1&above=0.04", "Layer 2, Head 1")
+        tab.button("All").click()
+        now("#layer=2&head=all&above=0.04", "Layer 2")
         assert tab.pressed() == [True, True]
         tab.choose("#layer", "5")
-        now("#layer=5&head=all&above=0.04", "One head")
+        now("#layer=5&head=all&above=0.04", "Layer 5")
         for _ in range(4):
             tab.page.go_back()
     else:  # to close a picture is a step
         tab.button("Layer 5, Head 0").click()
-        now("#above=0.04", "One head")
+        now("#head=all&above=0.04", "One head")
         tab.page.go_back()
-    now("#layer=5&head=0&above=0.04", "Layer 5, Head 0, All")
+    now("#layer=5&head=0&above=0.04", "Layer 5, Head 0")
     for _ in range(3):  # to load the page was none
         tab.page.go_back()
     assert tab.page.url == "about:blank"
@@ -881,8 +929,10 @@ def test_accessibility(tmp_path: Path, open_page: Open, view: str, width: int, s
     tab = open_page(make_pages(tmp_path, layers, **header)[view], color_scheme=scheme)
     tab.resize(width)
     tab.row("Layer 1, Head 2").click()
-    tab.wait("() => document.querySelector('#vis [role=option]') !== null")
-    tab.page.locator("#vis [role=option]").first.focus()
+    if view == "model":
+        tab.show_lines()
+    tab.wait("() => document.querySelector('[role=option]') !== null")
+    tab.page.locator("[role=option]").first.focus()
     tab.page.evaluate(AXE_FILE_PATH.read_text(encoding="utf-8"))
     found = tab.page.evaluate("axe.run().then(r => [r.violations, r.passes.length])")
     violations, passes = found

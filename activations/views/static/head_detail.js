@@ -8,11 +8,11 @@ const HeadDetail = (() => {
   let lit = null; // the row of the cell that is pointed at
 
   const title = (stack, layer, head) =>
-    `Layer ${stack.layers[layer]}, ${stack.average ? "average of the heads" : `Head ${stack.heads[head]}`}`;
+    `Layer ${stack.layers[layer]}, ${stack.average ? "mean of the heads" : `Head ${stack.heads[head]}`}`;
 
   // What else to name of it, so that it is not taken for another.
   const way = (stack) =>
-    (Page.stacks.length > 1 ? `, ${stack.name}` : "") + (stack.withoutFirst ? ", without the first token" : "");
+    (Page.stacks.length > 1 && stack.name !== "All" ? `, ${stack.name}` : "") + (stack.withoutFirst ? ", without the first token" : "");
 
   function pictureOf(stack, layer, head) {
     const isLong = TextWindow.isLong(stack);
@@ -33,12 +33,12 @@ const HeadDetail = (() => {
 
   // `head` null: none is on its own. A long text shows its overview until the weights are unpacked.
   async function show(stack, layer, head) {
+    byId("head-detail-title").textContent = head === null ? titleOfMany(stack) : title(stack, layer, head) + way(stack);
     const asked = [stack, layer, head];
     if (asked.every((each, i) => each === what[i])) return;
     what = asked;
     byId("head-detail-hint").hidden = head !== null;
     byId("head-detail-body").hidden = head === null;
-    byId("head-detail-title").textContent = head === null ? titleOfMany(stack) : title(stack, layer, head) + way(stack);
     byId("values-label").hidden = head === null || TextWindow.isLong(stack);
     byId("jumps").hidden = true;
     setStatus("");

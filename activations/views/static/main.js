@@ -50,7 +50,7 @@
     if (!await Lines.make(State.cut)) return false;
     vis.append(State.svg);
     root.style.minHeight = "";
-    view.finish();
+    await view.finish();
     if (focused) byId(focused)?.focus({ preventScroll: true }); // these controls are new ones
     return true;
   }
@@ -411,7 +411,7 @@
   function packControls() {
     const controls = byId("controls");
     controls.classList.remove("packed");
-    const tops = [...controls.querySelectorAll(":scope > :not([hidden]), #options > :not([hidden])")]
+    const tops = [...controls.querySelectorAll(":scope > :not([hidden], #options-part), #options > :not([hidden])")]
       .filter((each) => each.offsetParent).map((each) => each.getBoundingClientRect());
     controls.classList.toggle("packed", tops.length > 0 && Math.max(...tops.map(({ top }) => top)) > Math.min(...tops.map(({ bottom }) => bottom)));
   }
@@ -425,7 +425,7 @@
         "[": press("layer-back"), "]": press("layer-on"), ",": () => nextHead(-1), ".": () => nextHead(1),
         "?": () => { byId("help").open = !byId("help").open; },
         "/": () => { if (!byId("window").hidden) byId("find").focus(); },
-        Escape: () => closeSheet() || Tokens.letGo(),
+        Escape: () => closeSheet() || Tokens.letGo() || (view === ModelView && place && ModelView.close()),
       }[event.key];
       if (!act) return;
       event.preventDefault();
@@ -439,20 +439,20 @@
     if (next in State.whole.heads) view.open(place.layer, next);
   }
 
-  let resizing = 0;
+  // Once a frame, not for each step on the way.
   function startResizing() {
-    let width = innerWidth;
+    let waiting = false;
     addEventListener("resize", () => {
-      clearTimeout(resizing);
-      resizing = setTimeout(() => {
+      if (waiting) return;
+      waiting = true;
+      requestAnimationFrame(() => {
+        waiting = false;
         packControls();
-        if (drawing) return;
+        if (drawing) return; // it measures when it comes to that
         view.resized();
         HeadMap.draw();
-        HeadMap.mark(place);
-        if (view === HeadView || width !== innerWidth) HeadDetail.drawHeat();
-        width = innerWidth;
-      }, 120);
+        HeadDetail.drawHeat();
+      });
     });
   }
 

@@ -128,9 +128,7 @@ const ModelView = (() => {
     drawBarsOfLines();
   }
 
-  function finish() {
-    openWanted().catch(State.failed);
-  }
+  const finish = () => openWanted();
 
   // A picture that is longer than a sheet would be cut in the middle of a layer. So print shows a copy
   // of each layer instead.
@@ -200,17 +198,16 @@ const ModelView = (() => {
 
   // A head in the panel: its lines, which bertviz draws as what it opens, and its matrix.
   async function openAlone(layer, head) {
-    const mine = ++opening;
-    const stack = TextWindow.of(State.whole, layer, head);
+    const [mine, { whole }] = [++opening, State];
+    const stack = TextWindow.of(whole, layer, head);
     if (byId("thumbnails")) State.stack = stack;
     TextWindow.describe(stack);
     await Weights.open(stack, [layer], [head]);
     const counts = await Weights.histogram(stack, [layer], [head]);
-    if (mine !== opening || !isGrid()) return;
+    if (mine !== opening || whole !== State.whole || !isGrid()) return; // something else was asked for meanwhile
     const cut = Weights.cutFor(stack, counts, Limits.atOnce, State.least);
     if (byId("thumbnails")) State.cut = cut;
     const vis = Bertviz.drawAlone(stack, layer, head);
-    nameAverage(vis, stack);
     mark(layer * stack.heads.length + head);
     State.wanted = { layer: stack.layers[layer], heads: [head] };
     State.opened({ layer, head });
@@ -228,11 +225,6 @@ const ModelView = (() => {
     byId("to-head").replaceChildren(
       button("All heads ↑", () => reveal(byId("scroll"), 0), { class: "link", id: "to-grid" }),
       ...State.wayToHead());
-  }
-
-  function nameAverage(vis, stack) {
-    const heading = vis.querySelector("text.detail");
-    if (heading && stack.average) heading.textContent = heading.textContent.replace("Head average", "average");
   }
 
   function dressDetail(vis, layer, head) {

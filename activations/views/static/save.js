@@ -12,8 +12,10 @@ const Save = (() => {
   function standalone(shown, caption) {
     const copy = shown.cloneNode(true);
     const copies = [...copy.querySelectorAll("*")];
+    const line = shown.querySelector("line") && getComputedStyle(shown.querySelector("line"));
     [...shown.querySelectorAll("*")].forEach((original, i) => {
-      if (original.localName !== "line") write(original, copies[i]); // they have all they need
+      if (original.localName === "line") writeLine(line, copies[i]);
+      else write(original, copies[i]);
       for (const name of OURS) copies[i].removeAttribute(name);
     });
     const { x, y, width, height } = shown.getBBox();
@@ -32,6 +34,13 @@ const Save = (() => {
       const attribute = name === "text-decoration-line" ? "text-decoration" : name;
       if (original.localName === "text" || !/^(font|text)/.test(name)) copy.setAttribute(attribute, style[name]);
     }
+  }
+
+  // Of lines there are too many to ask each: but for their colours in the head view, they are alike.
+  function writeLine(style, copy) {
+    if (Page.view === "model") copy.setAttribute("stroke", style.stroke);
+    copy.setAttribute("stroke-width", style.strokeWidth);
+    copy.setAttribute("vector-effect", style.vectorEffect);
   }
 
   // With a line below that says what it shows.

@@ -45,7 +45,7 @@ const ScoreTable = (() => {
     return told.length ? told.reduce((a, b) => (scores[b] > scores[a] ? b : a)) : null;
   }
 
-  const highest = (looked, layer, head) => looked.scores?.[layer][head][leadOf(looked, layer, head)] ?? 0;
+  const highest = (looked, layer, head) => Math.max(looked.scores?.[layer][head][leadOf(looked, layer, head)] ?? 0, 0);
 
   // The head with the highest score, {layer, head, score}; of equal ones the first.
   function strongest(looked, k) {

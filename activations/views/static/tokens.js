@@ -26,7 +26,7 @@ const Tokens = (() => {
     [["row", "Attending tokens"], ["column", "Tokens attended to"]]
       .forEach(([own, name], side) => {
         const [tokens, [from]] = [stack[`${own}Tokens`], stack[`${own}s`]];
-        const list = groups[side][0]?.closest("#vis > svg > g");
+        const list = groups[side][0]?.closest("svg > g");
         list?.setAttribute("role", "listbox");
         list?.setAttribute("aria-label", name);
         groups[side].forEach((group, i) => {
@@ -143,7 +143,7 @@ const Tokens = (() => {
     );
   }
 
-  const headName = (stack, head) => (stack.average ? "Average" : `Head ${stack.heads[head]}`);
+  const headName = (stack, head) => (stack.average ? "Mean" : `Head ${stack.heads[head]}`);
   const name = (token) => element("bdi", { class: "token" }, token);
 
   // A token out of view is a way to it.

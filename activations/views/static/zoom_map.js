@@ -4,7 +4,7 @@
 const ZoomMap = (() => {
   const SHADES = 64;
   const MOST = 640; // pixels a side
-  const ROW = 14; // pixels a row has at least, where there are few
+  const ROW = { few: 24, many: 14, upTo: 30 }; // pixels a row has at least, where not both sides are long
   const WITH_VALUE = 30; // pixels a cell has where its number is written
   const LABEL = { size: 11, every: 44, token: 13 }; // pixels
   const MARGIN = { left: 84, top: 4, right: 4, bottom: 66 };
@@ -14,9 +14,11 @@ const ZoomMap = (() => {
   function make(stack, layer, head, room, onCell, onClick) {
     const whole = { top: stack.rows[0], bottom: stack.rows[1], left: stack.columns[0], right: stack.columns[1] };
     const [rows, columns] = [whole.bottom - whole.top, whole.right - whole.left];
-    const wide = Math.min(room - MARGIN.left - MARGIN.right, MOST);
-    const high = Math.min(Math.max((wide * rows) / columns, Math.min(rows * ROW, wide)), MOST);
-    const inner = { wide: rows > columns ? Math.min(Math.max((high * columns) / rows, columns * ROW), wide) : wide, high };
+    const isShort = rows <= TextWindow.LONG; // then the long side runs across the whole page
+    const least = rows <= ROW.upTo ? ROW.few : ROW.many;
+    const wide = Math.min(room - MARGIN.left - MARGIN.right, isShort ? Infinity : MOST);
+    const high = isShort ? Math.max((wide * rows) / columns, rows * least) : Math.min((wide * rows) / columns, MOST);
+    const inner = { wide: rows > columns ? Math.min(Math.max((high * columns) / rows, columns * ROW.many), wide) : wide, high };
     const size = { wide: inner.wide + MARGIN.left + MARGIN.right, high: inner.high + MARGIN.top + MARGIN.bottom };
     const density = Math.min(devicePixelRatio || 1, 2);
     const canvas = element("canvas", {
@@ -56,7 +58,7 @@ const ZoomMap = (() => {
       context.fillStyle = ramp[0].css;
       context.fillRect(MARGIN.left, MARGIN.top, inner.wide, inner.high);
       context.drawImage(picture(ramp), MARGIN.left, MARGIN.top, inner.wide, inner.high);
-      if (isOpen && cell().wide >= WITH_VALUE && cell().high >= ROW) writeValues(context);
+      if (isOpen && cell().wide >= WITH_VALUE && cell().high >= ROW.many) writeValues(context);
       context.strokeStyle = "#8888";
       context.strokeRect(MARGIN.left - 0.5, MARGIN.top - 0.5, inner.wide + 1, inner.high + 1);
       writeLabels(context, colours);
@@ -139,7 +141,7 @@ const ZoomMap = (() => {
       const label = (side, i, room) => {
         const position = Weights.positionOf(stack, side, i);
         const name = stack[`${side}Tokens`][i];
-        return room >= LABEL.token ? shorten(name, 11) : position < 0 ? name : grouped(position);
+        return room >= LABEL.token ? cut(name, MARGIN.left - 10, LABEL.size) : position < 0 ? name : grouped(position);
       };
       const every = (scale) => (scale >= LABEL.token ? 1 : round(LABEL.every / scale));
       context.fillStyle = cell().high >= LABEL.token ? ink : soft;
