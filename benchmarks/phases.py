@@ -263,11 +263,12 @@ def pages(folder: Path, layers: int, heads: int, tokens: int) -> dict[str, Any]:
     import torch
 
     import bertviz
+    from activations.attention.scores import with_scores
     from activations.views.content import Caption
     from activations.views.page import build_pages
 
     weights, names = _attention(layers, heads, tokens), tuple(f"t{i}" for i in range(tokens))
-    stack = _stack(weights, names)
+    (stack,) = with_scores([_stack(weights, names)])
     for view, page in build_pages(["head", "model"], Caption("m", "p"), [stack]).items():
         (folder / f"{view}_{tokens}.html").write_bytes(b"".join(page))
     if tokens <= 64:
@@ -320,7 +321,7 @@ def scores(folder: Path, layers: int, heads: int, tokens: int) -> dict[str, Any]
 
 
 def draw(folder: Path, name: str) -> dict[str, Any]:
-    """From opening a page until it is drawn and painted; its longest task."""
+    """From opening a page until it is drawn and painted; its first picture and longest task."""
     import shutil
 
     from browser import FLAGS, NAMES, REQUIRE, STAND_IN
@@ -337,14 +338,19 @@ def draw(folder: Path, name: str) -> dict[str, Any]:
         page.add_init_script(_WATCH)
         page.route(REQUIRE, lambda route: route.fulfill(body=libraries))
         start = time.perf_counter()
-        every = "#head=all" if name.startswith("head") else ""  # not only the first head
-        page.goto((folder / f"{name}.html").resolve().as_uri() + every)
+        address = (folder / f"{name}.html").resolve().as_uri()
+        page.goto(address + ("#head=all" if name.startswith("head") else ""))  # not only one head
         page.evaluate(_DRAWN)
         seconds = time.perf_counter() - start
-        longest = page.evaluate("Math.max(0, ...window.tasks)")
+        longest, first = page.evaluate("[Math.max(0, ...window.tasks), window.first]")
         lines = page.locator("#vis line").count()
         browser.close()
-    return {"seconds": seconds, "longest": longest / 1000, "lines": lines}
+    return {
+        "seconds": seconds,
+        "longest": longest / 1000,
+        "first": first and first / 1000,
+        "lines": lines,
+    }
 
 
 _WATCH = """
@@ -352,6 +358,11 @@ window.tasks = [];
 new PerformanceObserver(list => {
     for (const entry of list.getEntries()) window.tasks.push(entry.duration);
 }).observe({type: 'longtask', buffered: true});
+window.first = null;  // when the first picture had been painted, in ms from the page's start
+(function look() {
+    const found = document.querySelector('#heat > *, #thumbnails canvas, #vis line');
+    requestAnimationFrame(found ? () => { window.first = performance.now(); } : look);
+})();
 """
 _DRAWN = """async () => {
     const status = document.getElementById('status');

@@ -508,7 +508,7 @@ def test_a_head_chosen_while_lines_are_made_is_opened(tmp_path: Path, open_page:
             document.getElementById('theme').value = 'dark';
             document.getElementById('theme').dispatchEvent(new Event('change'));
             (function wait() {  // until the lines are being made
-                if (State.svg.isConnected) return setTimeout(wait, 1);
+                if (State.isDrawn || !document.querySelector('#vis line')) return setTimeout(wait, 1);
                 document.querySelectorAll('#scores-table a')[3].click();
                 done();
             })();

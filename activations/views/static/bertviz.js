@@ -17,6 +17,7 @@ const State = {
   // can be drawn again at any time. heads are positions; null is all, or no picture opened.
   wanted: null,
   svg: null, // what bertviz has drawn
+  isDrawn: false, // whether all of it is there
   reveals: false, // whether a head was just asked for and must be scrolled to
   pictures: "", // what a head is in the model view: "lines", "matrices", or as it fits
   // Called where a head is on its own, {layer, head} as positions, or none is: null.

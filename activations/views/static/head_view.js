@@ -170,6 +170,14 @@ const HeadView = (() => {
     State.opened(places.length === 1 ? { layer: layers()[0], head: places[0] } : null, isStep);
   }
 
+  // Laid out and painted once, not after every slice of lines.
+  async function makeLines(cut, vis) {
+    vis.replaceChildren();
+    if (!await Lines.make(cut)) return false;
+    vis.append(State.svg);
+    return true;
+  }
+
   // After the lines: some heads may have been switched while they were made.
   function finish() {
     markHeads();
@@ -194,7 +202,7 @@ const HeadView = (() => {
 
   // The window has another size.
   function resized() {
-    if (!State.svg?.isConnected) return; // it is being drawn
+    if (!State.isDrawn) return; // it measures when it comes to that
     lay();
     drawBars();
   }
@@ -209,5 +217,5 @@ const HeadView = (() => {
     if (bottom < 100 || top > innerHeight - 100) reveal(byId("layout"), 0);
   }
 
-  return { start, layers, heads, prepare, dress, finish, open, resized, geometry, writeNumbers };
+  return { start, layers, heads, prepare, dress, makeLines, finish, open, resized, geometry, writeNumbers };
 })();

@@ -43,9 +43,9 @@ const Lines = (() => {
   const isFunction = (value) => typeof value === "function";
   const isShared = ([name, value]) => !isFunction(value) || SHARED.has(name);
 
-  // Yields after every row of weights.
-  function* making(groups, cut) {
-    for (const { rows, weights, attributes } of groups) {
+  // Yields after every row of weights. made(i) is called when all lines of the i-th request are there.
+  function* making(groups, cut, made) {
+    for (const [i, { rows, weights, attributes }] of groups.entries()) {
       const shared = attributes.filter(isShared);
       const own = attributes.filter((attribute) => !isShared(attribute));
       if (opacity) own.push(["stroke-opacity", opacity]);
@@ -55,22 +55,23 @@ const Lines = (() => {
         for (const [name, value] of shared) {
           model.setAttribute(name, isFunction(value) ? value.call({ parentNode: row }, data[0], 0) : value);
         }
-        for (let i = 0; i < data.length; i++) {
-          if (!(data[i] > cut)) continue;
+        for (let k = 0; k < data.length; k++) {
+          if (!(data[k] > cut)) continue;
           const line = row.appendChild(model.cloneNode(false));
-          if (opacity) line.__data__ = data[i]; // the head view asks again
-          for (const [name, value] of own) line.setAttribute(name, value.call(line, data[i], i));
+          if (opacity) line.__data__ = data[k]; // the head view asks again
+          for (const [name, value] of own) line.setAttribute(name, value.call(line, data[k], k));
         }
         yield;
       }
+      made(i);
     }
   }
 
   // Make the lines asked for, except those with a weight at or below `cut`. Returns false where others
-  // were asked for meanwhile, so that these are not complete.
-  async function make(cut) {
+  // were asked for meanwhile, so that these are not complete. `made`: see making().
+  async function make(cut, made = () => {}) {
     const mine = ++turn;
-    const lines = making(asked, cut);
+    const lines = making(asked, cut, made);
     asked = [];
     let end = performance.now() + SLICE;
     while (!lines.next().done) {

@@ -46,9 +46,8 @@
     view.prepare?.(root);
     const vis = Bertviz.draw();
     view.dress();
-    vis.replaceChildren(); // laid out and painted once, not after every slice of lines
-    if (!await Lines.make(State.cut)) return false;
-    vis.append(State.svg);
+    if (!await view.makeLines(State.cut, vis)) return false;
+    State.isDrawn = true;
     root.style.minHeight = "";
     await view.finish();
     if (focused) byId(focused)?.focus({ preventScroll: true }); // these controls are new ones
@@ -78,6 +77,7 @@
   // where something else was asked for meanwhile.
   async function drawAll(stillWanted) {
     counts = null;
+    State.isDrawn = false;
     byId("status").textContent = "Drawing…";
     const layer = Math.max(State.whole.layers.indexOf(State.wanted?.layer ?? State.whole.layers[0]), 0);
     State.stack = TextWindow.of(State.whole, layer, State.wanted?.heads?.[0] ?? 0);
@@ -95,6 +95,7 @@
       byId("status").textContent = aboutPictures();
       return true;
     }
+    if (view === ModelView) await ModelView.openWanted(); // at once: all the lines take a while
     await Weights.open(stack, [...view.layers()], [...stack.heads.keys()]);
     const found = await Weights.histogram(stack, view.layers());
     if (!stillWanted()) return false;
@@ -113,8 +114,9 @@
     const [mine, { stack, least, cut }] = [++counting, State];
     const heads = [...view.heads()];
     const seen = heads.length === stack.heads.length ? counts : await Weights.histogram(stack, view.layers(), heads);
-    if (mine !== counting || !counts || !State.svg.isConnected) return; // something else is being drawn
-    byId("status").textContent = aboutLines(...[least, cut].map((above) => Weights.above(stack, seen, above)));
+    if (mine !== counting || !counts || !State.isDrawn) return; // something else is being drawn
+    const [all, drawn] = [least, cut].map((above) => Weights.above(stack, seen, above));
+    byId("status").textContent = aboutLines(all, drawn, Weights.strongest(stack, seen));
   }
   State.switched = () => countLines();
 
@@ -137,11 +139,12 @@
       "Click one to open the head.";
   }
 
-  function aboutLines(all, drawn) {
-    const faint = `Lines with a weight of ${decimals(State.cut)} or less are not drawn.`;
+  function aboutLines(all, drawn, strongest) {
+    const said = all ? `${Lines.sentence(drawn, all)} Lines with a weight of ${decimals(State.cut)} or less are not drawn.`
+      : `No line above ${decimals(State.least)}.${strongest === null ? "" : ` The strongest is ${decimals(strongest)}.`}`;
     const raw = base.probabilities ? "" : " The values are raw scores, not weights between 0 and 1; only values above 0 are drawn as lines.";
     const range = TextWindow.isLong(State.whole) ? " Of a long text, only lines inside a window are drawn; the matrix shows all of it." : "";
-    return `${Lines.sentence(drawn, all)} ${faint}${raw}${range}`;
+    return said + raw + range;
   }
 
   // ------------------------------------------------------------------------------ one head on its own

@@ -6,6 +6,7 @@ const ModelView = (() => {
   const BAR = 4; // pixels of the score at a picture's foot
   let opening = 0; // counts the calls of open(), so that an earlier one notices that it is outdated
   let kind = "matrix"; // what the panel shows of the head: "matrix" or "lines"
+  let shown = null; // the head that is open: {whole, layer, head}, positions in the stack `whole`
   let score = null; // of the bars, as a position in Page.scores
 
   const layers = () => State.stack.layers.keys();
@@ -49,7 +50,7 @@ const ModelView = (() => {
 
   function drawBars() {
     if (byId("thumbnails")) Thumbnails.bars(shares());
-    else if (State.svg?.isConnected) drawBarsOfLines();
+    else if (State.isDrawn) drawBarsOfLines();
   }
 
   function drawBarsOfLines() {
@@ -128,13 +129,24 @@ const ModelView = (() => {
     drawBarsOfLines();
   }
 
-  const finish = () => openWanted();
+  // Each picture is shown when its lines are there: all at once, the browser would be busy for seconds.
+  async function makeLines(cut) {
+    const pictures = [...State.svg.querySelectorAll(":scope > g")];
+    for (const picture of pictures) picture.setAttribute("hidden", "");
+    return Lines.make(cut, (i) => pictures[i].removeAttribute("hidden"));
+  }
+
+  // A head may have been chosen while the lines were made.
+  async function finish() {
+    if (!isShown()) await openWanted();
+    else markShown();
+  }
 
   // A picture that is longer than a sheet would be cut in the middle of a layer. So print shows a copy
   // of each layer instead.
   function copyByLayer() {
     const { svg, stack } = State;
-    if (!svg?.isConnected || byId("thumbnails")) return;
+    if (!State.isDrawn || byId("thumbnails")) return;
     const { wide, high, columns } = place();
     const pictures = [...svg.querySelectorAll(":scope > g")];
     const labels = [...svg.querySelectorAll(":scope > text")];
@@ -159,14 +171,14 @@ const ModelView = (() => {
       if (from === State.whole) toggle(layer, head); // not a picture of what was shown before
     };
     if (!await Thumbnails.draw(byId("drawing"), stack, place(), choose, stillWanted)) return false;
+    State.isDrawn = true;
     drawBars();
-    await openWanted();
+    await finish();
+    State.reveals = false;
     return true;
   }
 
   // ---------------------------------------------------------------------------------- the open head
-
-  const isGrid = () => byId("thumbnails") !== null || State.svg?.isConnected;
 
   function toggle(layer, head) {
     if (isWanted(layer, head)) close();
@@ -183,8 +195,9 @@ const ModelView = (() => {
 
   function close() {
     opening++;
+    shown = null;
     byId("head-lines").replaceChildren();
-    mark(null);
+    markShown();
     State.wanted = null;
     byId("to-head").hidden = true;
     State.opened(null);
@@ -192,7 +205,7 @@ const ModelView = (() => {
 
   function open(layer, head) {
     State.reveals = true;
-    if (isGrid()) openAlone(layer, head).catch(State.failed);
+    if (State.isDrawn) openAlone(layer, head).catch(State.failed);
     else State.wanted = { layer: State.stack.layers[layer], heads: [head] }; // it is opened when they are drawn
   }
 
@@ -204,11 +217,12 @@ const ModelView = (() => {
     TextWindow.describe(stack);
     await Weights.open(stack, [layer], [head]);
     const counts = await Weights.histogram(stack, [layer], [head]);
-    if (mine !== opening || whole !== State.whole || !isGrid()) return; // something else was asked for meanwhile
+    if (mine !== opening || whole !== State.whole) return; // something else was asked for meanwhile
     const cut = Weights.cutFor(stack, counts, Limits.atOnce, State.least);
     if (byId("thumbnails")) State.cut = cut;
     const vis = Bertviz.drawAlone(stack, layer, head);
-    mark(layer * stack.heads.length + head);
+    shown = { whole, layer, head };
+    markShown();
     State.wanted = { layer: stack.layers[layer], heads: [head] };
     State.opened({ layer, head });
     showWay();
@@ -240,10 +254,14 @@ const ModelView = (() => {
     State.reveals = false;
   }
 
-  // Show which picture is open: its place in the order of drawing, or null.
-  function mark(at) {
+  // Whether what is wanted is open.
+  const isShown = () => (State.wanted?.heads ? shown?.whole === State.whole && isWanted(shown.layer, shown.head) : shown === null);
+
+  // Mark the picture of the head that is open.
+  function markShown() {
+    const at = shown && shown.layer * State.whole.heads.length + shown.head; // its place in the order of drawing
     if (byId("thumbnails")) Thumbnails.mark(at);
-    else if (State.svg?.isConnected) {
+    else if (State.isDrawn) {
       regions().forEach((region, i) => {
         region.setAttribute("aria-pressed", String(i === at));
         region.parentNode.classList.toggle("open", i === at);
@@ -260,8 +278,8 @@ const ModelView = (() => {
   // The window has another size.
   function resized() {
     if (byId("thumbnails")) Thumbnails.size(place());
-    else if (State.svg?.isConnected) lay();
+    else if (State.isDrawn) lay();
   }
 
-  return { start, layers, heads, dress, finish, open, close, drawPictures, reopen, fillBars, resized };
+  return { start, layers, heads, dress, makeLines, finish, open, openWanted, close, drawPictures, reopen, fillBars, resized };
 })();

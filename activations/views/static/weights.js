@@ -272,6 +272,12 @@ const Weights = (() => {
     return lines;
   }
 
+  // The largest weight among those that histogram() counted; null where there is none.
+  function strongest(stack, counts) {
+    const q = counts.findLastIndex((count) => count > 0);
+    return q < 0 ? null : value(stack, q);
+  }
+
   // The cut, not below `least`, above which at most `limit` weights lie. Those of one step are drawn
   // together or not at all.
   function cutFor(stack, counts, limit, least) {
@@ -283,5 +289,5 @@ const Weights = (() => {
     return least;
   }
 
-  return { ALL_DECIMALS, AVERAGE, positionOf, restore, open, isOpen, overview, hasFirst, lookedAt, value, row, parts, matrix, histogram, above, cutFor };
+  return { ALL_DECIMALS, AVERAGE, positionOf, restore, open, isOpen, overview, hasFirst, lookedAt, value, row, parts, matrix, histogram, above, strongest, cutFor };
 })();
