@@ -53,8 +53,8 @@ SCORES = (
 LOWEST_FIRST = "entropy"  # of the others, the highest is the strongest
 _NEXT, _INDUCTION, _ALIGNMENT = map(SCORES.index, ("next_token", "induction", "alignment"))
 _MARKED = slice(SCORES.index("special_tokens"), SCORES.index("alignment"))
-_KEPT = 8  # plans
-_TOGETHER = 2**17  # weights that are looked at together
+_KEPT = 8  # plans: those of all parts of a head of 2,048 tokens
+_TOGETHER = 2**19  # weights that are looked at together: each part takes some time to begin
 _CACHED = 2**16  # numbers whose logarithms stay in a processor's cache
 _LN_2 = np.log(2)
 _TINY = np.float32(1e-30)  # added to a weight, so that 0 ln 0 is 0; it changes no other
@@ -129,8 +129,9 @@ class _Plan:
         sizes = np.array([len(some) for some in places])
         scores = np.flatnonzero(sizes)
         starts = (np.cumsum(sizes) - sizes)[scores]
-        # As numbers: a product of two arrays of bool would only say whether any row counts.
-        return cls(np.concatenate(places), starts, scores, np.stack(counted).astype(np.int64))
+        # Counts as numbers: a product of arrays of bool only says whether any row counts.
+        joined = np.concatenate(places, dtype=np.int32)  # half as large as they came
+        return cls(joined, starts, scores, np.stack(counted, dtype=np.int64))
 
     def sums(self, rows: np.ndarray) -> np.ndarray:
         """What is added to each of `scores`: all in one look, as each takes some time to begin."""
