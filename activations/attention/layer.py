@@ -193,11 +193,12 @@ def look(
 
 
 def _of_dense(head: np.ndarray, sums: np.ndarray) -> tuple[bool, float, int, float, float]:
+    # What is most of the time, in one look: no sum is NaN, and no weight above its row's sum.
+    if sums.size and sums.max() <= 1.001 and head.min(initial=0) >= 0:
+        return True, 0.0, 0, float(sums.mean()), 0.0
     sound = np.isfinite(sums)
     odd = 0 if sound.all() else int(head.size - np.count_nonzero(np.isfinite(head)))
     mean = float(sums[sound].mean()) if sound.any() else np.nan
-    if not odd and sums.max(initial=0) <= 1 and head.min(initial=0) >= 0:
-        return True, 0.0, 0, mean, 0.0  # what is most of the time, in one look less
     return are_probabilities(head), 0.0, odd, mean, 0.0
 
 

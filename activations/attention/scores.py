@@ -52,9 +52,11 @@ SCORES = (
 )
 LOWEST_FIRST = "entropy"  # of the others, the highest is the strongest
 _NEXT, _INDUCTION, _ALIGNMENT = map(SCORES.index, ("next_token", "induction", "alignment"))
-_KEPT = 8  # plans
-_TOGETHER = 2**17  # weights that are looked at together
+_MARKED = slice(SCORES.index("special_tokens"), SCORES.index("alignment"))
+_KEPT = 8  # plans: those of all parts of a head of 2,048 tokens
+_TOGETHER = 2**19  # weights that are looked at together: each part takes some time to begin
 _CACHED = 2**16  # numbers whose logarithms stay in a processor's cache
+_LN_2 = np.log(2)
 _TINY = np.float32(1e-30)  # added to a weight, so that 0 ln 0 is 0; it changes no other
 
 
@@ -112,12 +114,30 @@ def _of_layer(
 class _Plan:
     """Which weights of some rows are added up: the same for all heads.
 
-    `places` are those of the first scores, one after another, in the flat rows; `counted` says for
-    all but the last two scores which rows count.
+    `places` are those of one score after another in the flat rows, from `starts` on those of
+    `scores`: the scores that have any. `counted` says for all but the last two scores which rows
+    count.
     """
 
-    places: list[np.ndarray]
+    places: np.ndarray
+    starts: np.ndarray
+    scores: np.ndarray
     counted: np.ndarray
+
+    @classmethod
+    def of(cls, places: list[np.ndarray], counted: list[np.ndarray]) -> _Plan:
+        sizes = np.array([len(some) for some in places])
+        scores = np.flatnonzero(sizes)
+        starts = (np.cumsum(sizes) - sizes)[scores]
+        # Counts as numbers: a product of arrays of bool only says whether any row counts.
+        joined = np.concatenate(places, dtype=np.int32)  # half as large as they came
+        return cls(joined, starts, scores, np.stack(counted, dtype=np.int64))
+
+    def sums(self, rows: np.ndarray) -> np.ndarray:
+        """What is added to each of `scores`: all in one look, as each takes some time to begin."""
+        chosen = rows.reshape(-1)[self.places]
+        found: np.ndarray = np.add.reduceat(chosen, self.starts, dtype=np.float64)
+        return found
 
 
 def control_of(stack: Stack) -> np.ndarray | None:
@@ -190,7 +210,7 @@ class Plans:
         )
         counted = [rows for _, rows in chosen]
         counted += [every if mark.any() else none for mark in self._marks.T]
-        return _Plan([places for places, _ in chosen], np.stack(counted))
+        return _Plan.of([places for places, _ in chosen], counted)
 
     def _at(self, columns: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
         """The place of one column in each row, and in which rows the text has that token."""
@@ -236,16 +256,12 @@ class RowScores:
         if not sound.all():
             rows, sums = np.where(sound[:, None], rows, 0), np.where(sound, sums, 0)
         count, width = rows.shape
-        plan = self._plans.of(first_row, count, width)
-        flat = np.ascontiguousarray(rows).reshape(-1)
+        plan, totals = self._plans.of(first_row, count, width), self._totals[head]
         entropies, filled = _entropies(rows, sums)
-        self._totals[head] += [
-            *(flat[places].sum(dtype=np.float64) for places in plan.places),
-            *self._plans.marked(rows),
-            0,  # alignment, which is no mean
-            entropies.sum(dtype=np.float64),
-        ]
-        self._counts[head, :-2] += np.count_nonzero(plan.counted & sound, axis=1)
+        totals[plan.scores] += plan.sums(rows)
+        totals[_MARKED] += self._plans.marked(rows)
+        totals[-1] += entropies.sum(dtype=np.float64)
+        self._counts[head, :-2] += plan.counted @ sound
         self._counts[head, -1] += np.count_nonzero(filled)
         if self._strongest is not None:
             columns = np.where(filled, rows.argmax(axis=1), -1)
@@ -283,18 +299,18 @@ def _marked(sides: Sides, prefix: int, known: bool) -> np.ndarray:
 
 def _entropies(rows: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The entropy of each row in nats, and in which rows anything is attended to."""
-    unscaled, step = np.empty_like(sums), max(_CACHED // rows.shape[1], 1)
+    products, step = np.empty_like(sums), max(_CACHED // rows.shape[1], 1)
+    logs = np.empty((min(step, len(rows)), rows.shape[1]), rows.dtype)
     for first in range(0, len(rows), step):
         part = rows[first : first + step]
-        logs = part + _TINY
-        np.log2(logs, out=logs)  # takes half as long as np.log
-        unscaled[first : first + step] = -np.vecdot(part, logs)
+        some = np.add(part, _TINY, out=logs[: len(part)])
+        np.log2(some, out=some)  # takes half as long as np.log
+        np.vecdot(part, some, out=products[first : first + step])
     filled = sums > 0
-    unscaled *= np.log(2)
+    divisors = np.where(filled, sums, 1)
+    products *= -_LN_2
     # H(w / s) = H(w) / s + ln s
-    found = np.divide(unscaled, sums, out=np.zeros_like(sums), where=filled)
-    found += np.log(sums, out=np.zeros_like(sums), where=filled)
-    return found, filled
+    return products / divisors + np.log(divisors), filled
 
 
 def _alignment(strongest: np.ndarray) -> float:
