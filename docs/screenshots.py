@@ -23,8 +23,8 @@ import bertviz_head_model_view
 
 # file name -> page, place in it, width and height in CSS pixels
 PICTURES = {
-    "head_view.png": ("head", "#layer=3&head=1", 1280, 860),
-    "model_view.png": ("model", "#layer=1&head=2", 1600, 1413),
+    "head_view.png": ("head", "#layer=3&head=1", 1280, 780),
+    "model_view.png": ("model", "#layer=1&head=2", 1280, 1020),
 }
 
 

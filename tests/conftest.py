@@ -134,7 +134,11 @@ def open_page(chromium: Browser, free_tabs: list[Tab]) -> Iterator[Open]:
     def open_(path: Path, address: str = "", quiet: bool = True, **options: Any) -> Tab:
         tab = free_tabs.pop() if free_tabs else Tab(chromium)
         used.append((tab, quiet))
-        if re.match("attention_(head|model)_view", path.name) and "head=" not in address and address != "#":
+        if (
+            re.match("attention_(head|model)_view", path.name)
+            and "head=" not in address
+            and address != "#"
+        ):
             address += f"{'&' if address else '#'}head=all"
         beside = [file.as_uri() for file in path.parent.glob("*.html")]
         tab.open(path.as_uri() + address, beside, **options)

@@ -222,7 +222,10 @@ class Tab:
 
     def pressed(self) -> list[bool]:
         """Which head buttons say that their head is on."""
-        return [value == "true" for (value,) in self.attributes("#heads button[aria-label^='Head ']", "aria-pressed")]
+        return [
+            value == "true"
+            for (value,) in self.attributes("#heads button[aria-label^='Head ']", "aria-pressed")
+        ]
 
 
 def luminance(colour: str) -> float:

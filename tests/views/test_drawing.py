@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import (
-    TITLE,
     BOTH_VIEWS,
     REQUIRE,
     STAND_IN,
+    TITLE,
     Layer,
     Open,
     Tab,
@@ -163,7 +163,8 @@ TEXTS = """() => Array.from(document.querySelectorAll('#vis text'), text => [
 DETAIL = """() => {
     const frame = document.querySelector('rect.detail');
     const [left, top] = ['x', 'y'].map(n => +frame.getAttribute(n));
-    const at = (e, x, y) => [+e.getAttribute(x) - left, +e.getAttribute(y) - top].map(v => v.toFixed(3));
+    const at = (e, x, y) =>
+        [+e.getAttribute(x) - left, +e.getAttribute(y) - top].map(v => v.toFixed(3));
     return [...document.querySelectorAll('text.token')]
         .map(text => [text.firstChild.data, ...at(text, 'x', 'y')])
         .concat([...document.querySelectorAll('.detail line')]

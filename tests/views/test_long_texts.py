@@ -31,7 +31,7 @@ from activations.outputs.sparse import keep_above
 pytestmark = pytest.mark.browser
 
 LEFT, RIGHT, CANVAS = "#vis #left text", "#vis #right text", "#heat canvas"
-MARGINS = {"left": 84, "top": 4, "right": 4, "bottom": 66}  # of the matrix, in pixels
+MARGINS = {"left": 84, "top": 8, "right": 4, "bottom": 66}  # of the matrix, in pixels
 OPENED = "() => Weights && document.querySelector('#head-vis .detail title') !== null"
 Part = tuple[float, float, float, float]  # top, bottom, left, right
 

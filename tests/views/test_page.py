@@ -256,14 +256,19 @@ def test_scores_are_sorted_and_open_heads(tmp_path: Path, open_page: Open, view:
         assert tab.texts(OPENED) == ["Layer 7, Head 2"]
     tab.wait("() => location.hash === '#layer=7&head=2'")
     # Beside each score the highest of all heads, which opens.
-    listed = [row.split("\n") for row in map(str.strip, tab.page.locator("#head-scores > div").all_inner_texts())]
+    listed = [
+        row.split("\n")
+        for row in map(str.strip, tab.page.locator("#head-scores > div").all_inner_texts())
+    ]
     places = {name: scores[i // 4, i % 4] for i, name in enumerate(rows)}
     short = {"previous_token": "Previous", "duplicate_token": "Duplicate", "first_token": "First"}
     for k, (score, (name, number, highest)) in enumerate(zip(named, listed, strict=True)):
         best = max(places, key=lambda place: places[place][k])
         assert name == short.get(score, score.capitalize())
         assert number == f"{places['Layer 7, Head 2'][k]:.2f}"
-        assert highest == ("this" if best == "Layer 7, Head 2" else ".".join(re.findall(r"\d+", best)))
+        assert highest == (
+            "this" if best == "Layer 7, Head 2" else ".".join(re.findall(r"\d+", best))
+        )
     (bars,) = tab.page.evaluate(BARS)
     lead, (width, tick) = "induction", bars[named.index("induction")]
     assert width == pytest.approx(places["Layer 7, Head 2"][named.index(lead)], abs=0.02)
@@ -508,7 +513,8 @@ def test_a_head_chosen_while_lines_are_made_is_opened(tmp_path: Path, open_page:
             document.getElementById('theme').value = 'dark';
             document.getElementById('theme').dispatchEvent(new Event('change'));
             (function wait() {  // until the lines are being made
-                if (State.isDrawn || !document.querySelector('#vis line')) return setTimeout(wait, 1);
+                if (State.isDrawn || !document.querySelector('#vis line'))
+                    return setTimeout(wait, 1);
                 document.querySelectorAll('#scores-table a')[3].click();
                 done();
             })();

@@ -100,7 +100,7 @@ const TextWindow = (() => {
     moved = onMove;
     byId("window-back").addEventListener("click", () => step(-1));
     byId("window-on").addEventListener("click", () => step(1));
-    byId("find").addEventListener("change", () => { found = null; });
+    byId("find").addEventListener("input", () => { found = null; });
     byId("find").addEventListener("keydown", ({ key, target }) => {
       if (key === "Enter") find(target.value);
       if (key === "Escape") target.blur();

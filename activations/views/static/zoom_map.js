@@ -7,7 +7,7 @@ const ZoomMap = (() => {
   const ROW = { few: 24, many: 14, upTo: 30 }; // pixels a row has at least, where not both sides are long
   const WITH_VALUE = 30; // pixels a cell has where its number is written
   const LABEL = { size: 11, every: 44, token: 13 }; // pixels
-  const MARGIN = { left: 84, top: 4, right: 4, bottom: 66 };
+  const MARGIN = { left: 84, top: 8, right: 4, bottom: 66 };
 
   // A map for `room` pixels of width. onCell(row, column) is called with the place pointed at, positions
   // in the stack's tokens; onClick(row, column) with the place that is clicked.
