@@ -76,6 +76,7 @@ def build_parser() -> Parser:
     add("--layers", metavar="LIST", help="only these layers, as in 0,4-7,-1; -1 is the last")
     add("--heads", metavar="LIST", help="only these heads, as in 0-3")
     add("--tokens", metavar="FROM:TO", help="only these token positions, as in 0:64")
+    add("--words", action="store_true", help="merge the pieces of each word, in pages and figures")
     add(
         "--min-weight",
         metavar="W",
@@ -101,6 +102,7 @@ class Wanted:
     layers: list[int] | None
     heads: list[int] | None
     tokens: tuple[int, int] | None
+    words: bool
 
 
 def show_attention(args: argparse.Namespace, console: Console) -> None:
@@ -122,6 +124,7 @@ def show_attention(args: argparse.Namespace, console: Console) -> None:
             wanted.tokens,
             console.warn,
             pages=bool(wanted.views),
+            words=wanted.words,
         )
         # The weights are read as they are needed, a layer at a time.
         files = {**make_pages(wanted, content), **make_figures(wanted, content, console)}
@@ -143,10 +146,15 @@ def make_pages(wanted: Wanted, content: Content) -> dict[str, Pieces]:
         return {}
     from activations.views.page import build_pages, page_name
 
-    pages = build_pages(
-        wanted.views, content.caption, content.stacks, wanted.min_weight, first=content.first
-    )
     caption = content.caption
+    pages = build_pages(
+        wanted.views,
+        caption,
+        content.stacks,
+        wanted.min_weight,
+        first=content.first,
+        words=wanted.words,
+    )
     return {page_name(v, caption.model, caption.document): page for v, page in pages.items()}
 
 
@@ -157,7 +165,12 @@ def make_figures(wanted: Wanted, content: Content, console: Console) -> dict[str
     from activations.views.figure import build_figures
 
     figures = build_figures(
-        wanted.figures, content.caption, content.stacks, wanted.output_format, console.warn
+        wanted.figures,
+        content.caption,
+        content.stacks,
+        wanted.output_format,
+        console.warn,
+        wanted.words,
     )
     return {name: [figure] for name, figure in figures.items()}
 
@@ -179,6 +192,7 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
         layers=None if args.layers is None else parse_layers(args.layers),
         heads=None if args.heads is None else parse_numbers(args.heads, "--heads"),
         tokens=None if args.tokens is None else _token_range(args.tokens),
+        words=args.words,
     )
     named = (("FILE", args.file), ("--input", args.input), ("--output-dir", args.output_dir))
     for flag, name in named:
@@ -222,6 +236,8 @@ def _refuse_unused_options(args: argparse.Namespace, wanted: Wanted) -> None:
         raise UsageError(
             "--tokens: scores are of the whole text. Leave it out, or add --view or --figure."
         )
+    if wanted.words and not (wanted.views or wanted.figures):
+        raise UsageError("--words: scores are of tokens. Leave it out, or add --view or --figure.")
     if args.open and not (wanted.views or wanted.figures):
         raise UsageError("--open: --summary only prints. Leave it out, or add --view or --figure.")
     if wanted.summary == "csv" and (wanted.views or wanted.figures):

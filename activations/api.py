@@ -56,17 +56,19 @@ class Document(reader.Document):
         tokens: tuple[int, int] | None = None,
         min_weight: float = 0.01,
         height: int | None = None,
+        words: bool = False,
     ) -> View:
         """The attention as a page that shows itself in a notebook: `doc.view("model", layers=[2])`.
 
         `view` is "head" or "model"; `layers` and `heads` are the numbers of those to show (layer -1
         is the last), `tokens` is (first, end), None being all; lines with a weight of `min_weight`
-        or less are not drawn; `height` is in pixels. The page is what the command writes;
-        `.save(path)` writes it too.
+        or less are not drawn; `height` is in pixels. With `words` it opens with the pieces of each
+        word merged. The page is what the command writes; `.save(path)` writes it too.
 
         Raises `UsageError` for what is not there, `ToolkitError` where there is no attention.
         """
-        return make_view(self, tokens_of, view, layers, heads, tokens, min_weight, height)
+        check("True or False", bool, words=words)
+        return make_view(self, tokens_of, view, layers, heads, tokens, min_weight, height, words)
 
     def _repr_html_(self) -> str:
         return document_html(self, tokens_of)

@@ -135,6 +135,18 @@ def tokens_of(header: Header, kind: str) -> list[str] | None:
     return found
 
 
+def words_of(header: Header, kind: str) -> list[int | None]:
+    """What the tokenizer said of `tokens_of`: the numbers of their words, None for special tokens.
+
+    Of the tokens that it read; a model may have generated others after them. Empty where it said
+    nothing.
+    """
+    text = "decoder" if kind == "cross" else kind
+    same = tokens_of(header, kind) == header.get("tokens")
+    found: list[int | None] = header.get(f"{text}_words") or (same and header.get("words")) or []
+    return found
+
+
 def column_of(header: Header, key: str, kind: str, sides: Sides) -> int | None:
     """The column of a position that the document gives among its `tokens`, but the first."""
     position: int | None = header.get(key)

@@ -31,14 +31,17 @@ _LETTER = re.compile(rb"[A-Za-z]")
 _VISIBLE = {" ": "·", "\n": "↵", "\r": "␍", "\t": "→", "\u00a0": "⍽"}
 
 
-def readable(tokens: Sequence[str]) -> list[str]:
-    """The tokens' texts, spaces and line breaks made visible; never an empty string."""
-    return [_shown(text) or "∅" for text in _texts(tokens)]
+def readable(tokens: Sequence[str], like: Sequence[str] | None = None) -> list[str]:
+    """The tokens' texts, spaces and line breaks made visible; never an empty string.
+
+    `like` are tokens that are spelled in the same way, where these do not show it.
+    """
+    return [_shown(text) or "∅" for text in texts(tokens, like)]
 
 
 def are_punctuation(tokens: Sequence[str]) -> list[bool]:
     """Which tokens are punctuation alone, by Unicode's categories (P...)."""
-    bare = (text.removeprefix("##").strip() for text in _texts(tokens))
+    bare = (text.removeprefix("##").strip() for text in texts(tokens))
     return [text != "" and all(category(c)[0] == "P" for c in text) for text in bare]
 
 
@@ -47,10 +50,15 @@ def are_special(tokens: Sequence[str]) -> list[bool]:
     return [bool(_SPECIAL.fullmatch(token)) for token in tokens]
 
 
-def _texts(tokens: Sequence[str]) -> list[str]:
-    bare = [token.removesuffix("</w>") for token in tokens]
-    byte_level = is_byte_level(bare)
+def texts(tokens: Sequence[str], like: Sequence[str] | None = None) -> list[str]:
+    """What the tokens stand for in a text, a space where they begin with one. See `readable`."""
+    bare, known = ([_bare(token) for token in of] for of in (tokens, like or tokens))
+    byte_level = is_byte_level(known)
     return [_text(token, byte_level) for token in bare]
+
+
+def _bare(token: str) -> str:
+    return token.removesuffix("</w>")
 
 
 def is_byte_level(tokens: Sequence[str]) -> bool:
@@ -64,7 +72,7 @@ def is_byte_level(tokens: Sequence[str]) -> bool:
     if any(map(_OTHER_SPELLING.match, tokens)):
         return False
     beyond_ascii = [token for token in tokens if not token.isascii()]
-    encoded = [raw for token in beyond_ascii if (raw := _bytes_of(token)) is not None]
+    encoded = [raw for token in beyond_ascii if (raw := bytes_of(token)) is not None]
     if any(mark in token for token in beyond_ascii for mark in "ĠĊ"):
         return all(map(_is_utf8, filter(_LETTER.search, encoded)))
     text = b"".join(encoded)
@@ -79,7 +87,8 @@ def _is_utf8(raw: bytes) -> bool:
     return True
 
 
-def _bytes_of(token: str) -> bytes | None:
+def bytes_of(token: str) -> bytes | None:
+    """The bytes that a byte-level token spells, None where it is not one."""
     try:
         return bytes(_BYTE_OF[character] for character in token)
     except KeyError:  # a special token, or one the user added
@@ -88,7 +97,7 @@ def _bytes_of(token: str) -> bytes | None:
 
 def _text(token: str, byte_level: bool) -> str:
     if byte_level:
-        raw = _bytes_of(token)
+        raw = bytes_of(token)
         return token if raw is None else raw.decode("utf-8", "backslashreplace")
     return token.replace("▁", " ")
 

@@ -28,7 +28,9 @@ class Stack:
     negative where virtual tokens stand before the text (prefix tuning). A second sentence starts at
     column `split`, the text that the model generated at `written`. `knows_tokens` is False where
     the document lacks tokens, so that positions stand for them. `scores` is what
-    `activations.attention.scores` computes, (layers, heads, scores).
+    `activations.attention.scores` computes, (layers, heads, scores). `row_words` and `column_words`
+    have for each token the number of its word in its text, below 0 for virtual tokens; they are
+    empty where the tokens are not known.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Stack:
     is_aligned: bool = True
     knows_tokens: bool = True
     scores: np.ndarray | None = None
+    row_words: tuple[int, ...] = ()
+    column_words: tuple[int, ...] = ()
 
     @cached_property
     def probabilities(self) -> tuple[bool, ...]:
@@ -225,6 +229,8 @@ def _take_tokens(stack: Stack, first: int, end: int) -> Stack:
         start=stack.start + columns.start,
         split=split if split is not None and 0 < split < len(kept) else None,
         written=max(written, 0) if written is not None and written < len(kept) else None,
+        row_words=stack.row_words[rows],
+        column_words=stack.column_words[columns],
     )
 
 

@@ -23,6 +23,7 @@ from activations.attention.sides import (
     why_fewer_rows,
 )
 from activations.attention.stack import Stack
+from activations.attention.words import words_of_sides
 from activations.document.header import is_count
 from activations.document.json_file import damaged
 from activations.document.reader import Document
@@ -377,6 +378,7 @@ def _stack(
     order = tuple(sorted(layers))
     heads, rows, columns = layers[order[0]].shape
     sides = find_sides(header, kind, (rows, columns), fewer_rows, warn)
+    row_words, column_words = words_of_sides(header, kind, sides)
     return Stack(
         name=name,
         kind=kind,
@@ -390,4 +392,6 @@ def _stack(
         knows_tokens=sides.knows_tokens,
         split=column_of(header, "sentence_b_start", kind, sides),
         written=column_of(header, "continuation_start", kind, sides),
+        row_words=row_words,
+        column_words=column_words,
     )

@@ -21,6 +21,9 @@ def checked_header(header: dict[str, Any], path: Path) -> dict[str, Any]:
         rule = _TOKENS if key.endswith("_tokens") else _RULES.get(key)
         if rule is not None and not rule[0](value):
             raise damaged(path, key, f"it must be {rule[1]}")
+    for key, names in (("words", "tokens"), ("decoder_words", "decoder_tokens")):
+        if len(found.get(key, ())) > len(found.get(names, found.get(key, ()))):
+            raise damaged(path, key, f"it must be {_WORDS[1]}")
     written = found.get("format", FORMAT)
     if written != FORMAT:
         raise ToolkitError(
@@ -50,6 +53,10 @@ def _are_ids(value: Any) -> bool:
     return all(map(is_count, value)) or all(
         isinstance(row, list) and all(map(is_count, row)) for row in value
     )
+
+
+def _are_words(value: Any) -> bool:
+    return isinstance(value, list) and all(word is None or is_count(word) for word in value)
 
 
 def _are_patterns(value: Any) -> bool:
@@ -91,12 +98,14 @@ _Rule = tuple[Callable[[Any], bool], str]
 _TOKENS: _Rule = (_are_texts, "a list of texts")
 _TEXT: _Rule = (_is_text, "a text")
 _IDS: _Rule = (_are_ids, "a list of token ids, or a list of such lists")
+_WORDS: _Rule = (_are_words, "a list of the numbers of words, or null, no longer than the tokens")
 _POSITION: _Rule = (is_count, "a position, counted from 0")
 _TEXTS = "format model prompt text_pair target written image audio tensors"
 _RULES: dict[str, _Rule] = {
     **dict.fromkeys(_TEXTS.split(), _TEXT),
     **dict.fromkeys(("input_ids", "decoder_input_ids"), _IDS),
     **dict.fromkeys(("sentence_b_start", "continuation_start"), _POSITION),
+    **dict.fromkeys(("words", "decoder_words"), _WORDS),
     "tokens": _TOKENS,
     "attention_weights": (lambda value: isinstance(value, list), "a list"),
     "keep_above": (_is_threshold, "a number of at least 0 and less than 1"),

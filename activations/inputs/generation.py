@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from activations.inputs.request import Encoded, Inputs, Request, count_to_generate
+from activations.inputs.words import shifted
 from activations.model.errors import tokenizer_errors
 from activations.model.hosts import can_generate, config_of
 from activations.model.signature import accepts, input_device
@@ -35,6 +36,9 @@ def add_decoder(
         ids = _with_start(model, torch.empty((1, 0), dtype=torch.long, device=input_device(model)))
     inputs.tensors["decoder_input_ids"] = ids
     inputs.decoder_tokens = spell(tokenizer, ids[0].tolist())
+    if encoded.labels is not None:
+        target = encoded.labels[0].tolist()
+        inputs.decoder_words = shifted(encoded.label_words, target, ids[0].tolist())
 
 
 def _begun(model: Any, encoded: Encoded) -> dict[str, Any]:

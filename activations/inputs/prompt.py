@@ -24,6 +24,7 @@ from activations.inputs.request import (
     encode_target,
 )
 from activations.inputs.text_warnings import text_warnings
+from activations.inputs.words import words_said
 from activations.model.errors import tokenizer_errors
 from activations.model.hosts import can_generate, config_of, embeddings
 from activations.model.signature import accepts, inputs_for, paired
@@ -77,7 +78,7 @@ def _encoded_prompt(tokenizer: Any, request: Request) -> Encoded:
     if not prompt or count == 0:
         raise UsageError("the prompt is empty. Give a text with --prompt or --prompt-file.")
     tensors = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
-    encoded = Encoded(tensors, prompt=prompt)
+    encoded = Encoded(tensors, prompt=prompt, words=words_said(tokenizer, found))
     if request.text_pair is not None:
         encoded.sentence_b_start, separated = _sentence_b_start(found)
         if not separated:
@@ -136,6 +137,7 @@ def complete(model: Any, tokenizer: Any, request: Request, encoded: Encoded) -> 
     )
     if encoded.tokens:
         inputs.tokens = spell(tokenizer, encoded.tensors["input_ids"][0].tolist())
+        inputs.words = encoded.words
     if has_decoder(model, request):
         add_decoder(inputs, model, tokenizer, request, encoded)
     elif request.max_new_tokens:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from activations.errors import UsageError
+from activations.inputs.words import Words, words_said
 from activations.model.errors import tokenizer_errors
 from activations.model.hosts import config_of
 from activations.model.limits import longest
@@ -87,15 +88,18 @@ class Encoded:
     `decoder_prefix` is what the decoder's text begins with where the model generates it, (1,
     tokens), if that is more than a start: its language. `sentence_b_start` is the first token of
     the second sentence. `prompt` is the text that was read, `diagnostic` what it was made for.
+    `words` and `label_words` are what the tokenizer says of the words of the text and the target.
     """
 
     tensors: dict[str, torch.Tensor]
     diagnostic: Diagnostic | None = None
     labels: torch.Tensor | None = None
     labels_end: bool = False
+    label_words: Words | None = None
     decoder_prefix: torch.Tensor | None = None
     sentence_b_start: int | None = None
     prompt: str = ""
+    words: Words | None = None
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -123,7 +127,8 @@ class Inputs:
     `input_ids`, `decoder_tokens` of `decoder_input_ids`. `sentence_b_start` is the first token of
     the second sentence, `continuation_start` of what the model generated after the prompt;
     `written` is all it generated, as text. Of a model without `input_ids` the tokens are patches or
-    frames; those of a second tower are in `tower_tokens` ("vision_tokens").
+    frames; those of a second tower are in `tower_tokens` ("vision_tokens"). `words` are the numbers
+    of the words of `tokens`, as far as the tokenizer read them, `decoder_words` of the others.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -133,6 +138,8 @@ class Inputs:
     sentence_b_start: int | None = None
     continuation_start: int | None = None
     written: str | None = None
+    words: Words | None = None
+    decoder_words: Words | None = None
     warnings: list[str] = field(default_factory=list)
 
     def header(self) -> dict[str, Any]:
@@ -141,9 +148,11 @@ class Inputs:
         return {
             "input_ids": ids.get("input_ids"),
             "tokens": self.tokens or None,
+            "words": self.words,
             **self.tower_tokens,
             "decoder_input_ids": ids.get("decoder_input_ids"),
             "decoder_tokens": self.decoder_tokens,
+            "decoder_words": self.decoder_words,
             "sentence_b_start": self.sentence_b_start,
             "continuation_start": self.continuation_start,
             "written": self.written,
@@ -234,6 +243,7 @@ def encode_target(encoded: Encoded, tokenizer: Any, target: str | None) -> None:
     if tokenizer is None:
         raise UsageError("--target needs a tokenizer. Name one with --tokenizer.")
     with tokenizer_errors():
-        encoded.labels = tokenizer(text_target=target, return_tensors="pt")["input_ids"]
+        found = tokenizer(text_target=target, return_tensors="pt")
+    encoded.labels, encoded.label_words = found["input_ids"], words_said(tokenizer, found)
     ids = encoded.labels[0].tolist()
     encoded.labels_end = bool(ids) and ids[-1] in tokenizer.all_special_ids

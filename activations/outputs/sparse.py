@@ -108,7 +108,7 @@ class Sparse:
         if shape[2:] == self.shape[2:]:
             overview = self.overview[:1, head : head + 1]
         else:
-            overview = _overview(shape, in_rows[inside], at[inside], weights[inside])
+            overview = overview_of(shape, in_rows[inside], at[inside], weights[inside])
         counts = np.bincount(in_rows[kept], minlength=len(shown))
         data = self.weights.data[self.row_starts[self._line(head)] :][first:end][kept]
         return Sparse(
@@ -169,7 +169,7 @@ def cell_size(shape: Sequence[int]) -> tuple[int, int]:
     return max(-(-rows // CELLS), 1), max(-(-columns // CELLS), 1)
 
 
-def _overview(
+def overview_of(
     shape: tuple[int, int, int, int], rows: np.ndarray, columns: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     """The overview of a head that has only these weights."""

@@ -17,6 +17,7 @@ from activations.errors import ToolkitError
 SCRIPTS = (  # each uses only those before it
     "dom.js",
     "theme.js",
+    "words.js",
     "weights.js",
     "lines.js",
     "bertviz.js",

@@ -18,6 +18,7 @@ from activations.attention.layer import Facts
 from activations.attention.scores import with_scores
 from activations.attention.stack import Stack, take
 from activations.attention.weights import read_attention
+from activations.attention.words import why_not_merged
 from activations.document.reader import Document
 from activations.errors import ToolkitError, UsageError, Warn, ignore
 from activations.text import printable
@@ -78,12 +79,14 @@ def read_content(
     tokens: tuple[int, int] | None = None,
     warn: Warn = ignore,
     pages: bool = True,
+    words: bool = False,
 ) -> Content:
     """The attention of these layers, heads and token positions (first, end); None is all.
 
     `tokens_of(model, ids)` names the tokens of a document that has only their ids. Scores are
     always of the whole text. `warn` gets what will take long, and the caption's notes on what is
-    left out. `pages`: whether pages are made of it. Raises `ToolkitError` where there is no
+    left out. `pages`: whether pages are made of it. `words`: whether tokens are merged to words, of
+    which the notes say where that cannot be. Raises `ToolkitError` where there is no
     attention to show, or too much, `UsageError` for what does not exist.
     """
     found = _looked_up_tokens(document, tokens_of, warn)
@@ -110,6 +113,9 @@ def read_content(
     stacks = take(scored, tokens=tokens, warn=note)
     if not stacks:
         raise UsageError("nothing is left to show. Choose other --layers, --heads or --tokens.")
+    for stack in stacks if words else ():
+        if reason := why_not_merged(stack):
+            note(reason)
     if tokens is not None and sizes(chosen) != sizes(stacks):
         notes.append(f"Only the tokens {tokens[0]} to {tokens[1] - 1} are shown.")
     if any(stack.written is not None for stack in stacks):

@@ -49,6 +49,7 @@ class HeadMap:
 
     `row_start` and `column_start` are the positions in the text of the first row and the first
     column. `is_raw` says that the values are not weights from 0 to 1 but scores before the softmax.
+    `unit` is what rows and columns are: "token" or "word".
     """
 
     title: str
@@ -59,6 +60,7 @@ class HeadMap:
     row_start: int
     column_start: int
     is_raw: bool
+    unit: str = "token"
 
     @property
     def texts(self) -> str:
@@ -104,8 +106,8 @@ def draw(head: HeadMap) -> Figure:
     _label(axes.xaxis, head.columns, head.column_start, width / columns)
     _label(axes.yaxis, head.rows, head.row_start, height / rows)
     axes.tick_params("x", rotation=90)
-    axes.set_xlabel("Attended token")
-    axes.set_ylabel("Attending token")
+    axes.set_xlabel(f"Attended {head.unit}")
+    axes.set_ylabel(f"Attending {head.unit}")
     axes.set_title(head.title, loc="left", fontweight="bold", pad=17)
     axes.annotate(
         head.subtitle, (0, 1), (0, 5), "axes fraction", textcoords="offset points", va="bottom"

@@ -97,6 +97,7 @@ def make_view(
     tokens: tuple[int, int] | None = None,
     min_weight: float = 0.01,
     height: int | None = None,
+    words: bool = False,
 ) -> View:
     """The page of `Document.view`, made at once, so that a wrong argument raises there."""
     if view not in VIEWS:
@@ -108,7 +109,12 @@ def make_view(
     if pixels <= 0:
         raise UsageError(f"height takes a number of pixels, as in height={HEIGHT}.")
     content = read_content(
-        document, tokens_of, numbers(layers, "layers"), numbers(heads, "heads"), _pair(tokens)
+        document,
+        tokens_of,
+        numbers(layers, "layers"),
+        numbers(heads, "heads"),
+        _pair(tokens),
+        words=words,
     )
     pages = build_pages(
         [view],
@@ -117,6 +123,7 @@ def make_view(
         float(min_weight),
         LARGEST - _FRAME_SIZE,
         content.first,
+        words,
     )
     return View(f"{heading(view)}: {content.caption.title}", b"".join(pages[view]), pixels)
 

@@ -17,12 +17,13 @@ import numpy as np
 
 from activations.attention.layer import Head, as_dense
 from activations.attention.stack import Stack, showable
+from activations.attention.words import can_merge, column_words, row_words, starts_of
 from activations.errors import ToolkitError
 from activations.outputs.sparse import Sparse, cell_size, keep_above
 from activations.system.sizes import size_text
 from activations.system.workers import in_turn
 from activations.text import encodable
-from activations.views.tokens import labels
+from activations.views.tokens import labels, labels_of_words
 
 NOT_A_NUMBER = 65535  # stands for NaN and infinities among 16-bit numbers
 SHADES = 63  # of an overview
@@ -159,6 +160,7 @@ class _Packing:
             "heads": stack.heads,
             "rowTokens": row_tokens,
             "columnTokens": column_tokens,
+            **_described_words(stack),
             "second": stack.split,
             "generated": stack.written,
             "start": stack.start,
@@ -174,6 +176,20 @@ class _Packing:
             "bytes": _bytes_of(shape[1]),
             "raw": raw and {"base": raw[0], "steps": raw[1]},
         }
+
+
+def _described_words(stack: Stack) -> dict[str, Any]:
+    """Of rows and columns the words: which tokens they begin with, what they are called, and the
+    number in the text of the first one. Null where tokens are not merged.
+    """
+    if not can_merge(stack):
+        return {"rowWords": None, "columnWords": None}
+    sides = zip((row_words(stack), column_words(stack)), labels_of_words(stack), strict=True)
+    rows, columns = (
+        {"starts": starts_of(words).tolist(), "labels": named, "first": int(words[0])}
+        for words, named in sides
+    )
+    return {"rowWords": rows, "columnWords": columns}
 
 
 def _sentence_parts(

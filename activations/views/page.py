@@ -49,6 +49,7 @@ def build_pages(
     min_weight: float = 0.01,
     budget: int = BUDGET,
     first: FirstReading | None = None,
+    words: bool = False,
 ) -> dict[str, list[bytes]]:
     """The HTML page, as pieces of UTF-8, for each of `views` (see `choices.VIEWS`).
 
@@ -56,13 +57,15 @@ def build_pages(
     or below `min_weight` are not drawn (the numbers stay in the page). Two pages made together link
     heads to each other, so they belong in one folder, and share the pieces that hold the weights.
     Small weights are left out where they would take more than `budget` bytes; the page says which.
-    `first` has heads that were packed while they were read, if any were.
+    `first` has heads that were packed while they were read, if any were. `words`: whether the page
+    opens with tokens merged to words.
     Raises `ToolkitError` when a page would be too large for a browser.
     """
     packed = pack(stacks, budget, first)
     data: dict[str, Any] = {
         "capture": caption.capture,
         "minWeight": min_weight,
+        "words": words,
         "notANumber": NOT_A_NUMBER,
         "shades": SHADES,
         "scores": SCORES,

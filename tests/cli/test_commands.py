@@ -133,8 +133,8 @@ def test_the_keys_other_peoples_scripts_read(checkpoints: Checkpoints, take: Tak
     take("llama", "--prompt", "The cat sat on the mat", select="attn:self_attn;mlp:0;other:")
     data = json.loads(Path(DOCUMENT).read_text())
     assert " ".join(data) == (
-        "format model prompt input_ids tokens selected_patterns selected_modules attention_weights "
-        "environment captured"
+        "format model prompt input_ids tokens words selected_patterns selected_modules "
+        "attention_weights environment captured"
     )
     assert data["format"] == "agnostic-activations/1"
     assert data["model"] == str(checkpoints("llama"))

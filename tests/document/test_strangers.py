@@ -120,6 +120,7 @@ NO_TEXTS = {"model": 1, "prompt": [[]], "text_pair": {}, "target": True, "image"
 NO_LISTS_OF_TEXTS = [("tokens", "ab"), ("tokens", ["a", 1]), ("vision_tokens", {})]
 NO_IDS = [("input_ids", [[1], 2]), ("input_ids", [True]), ("decoder_input_ids", [-1])]
 NO_POSITIONS = {"sentence_b_start": True, "continuation_start": -1}
+NO_WORDS = [("words", [0, True]), ("words", {}), ("decoder_words", [-1]), ("decoder_words", ["a"])]
 NO_ENTRIES = [
     *({"element": element} for element in ([10**30], [[]], "01", [-1])),
     *({"layer": layer} for layer in ("0", True, 10**7)),
@@ -136,6 +137,7 @@ NO_ENTRIES = [
         *((k, value, f"'{k}': it must be a list of texts") for k, value in NO_LISTS_OF_TEXTS),
         *((key, value, f"'{key}': it must be a list of token ids") for key, value in NO_IDS),
         *((key, value, f"'{key}': it must be a position") for key, value in NO_POSITIONS.items()),
+        *((key, value, f"'{key}': it must be a list of the numbers of") for key, value in NO_WORDS),
         ("attention_weights", {}, "'attention_weights': it must be a list"),
         ("attention_weights", [1], ENTRY),
         *(("attention_weights", [{**NOTE, **entry}], ENTRY) for entry in NO_ENTRIES),
@@ -151,6 +153,15 @@ def test_keys_of_another_type(
     assert (outcome.code, len(outcome.err)) == (1, 1)
     assert message in outcome.err[0]
     assert os.listdir() == ["x.json"]
+
+
+def test_more_words_than_tokens(workplace: Path) -> None:
+    for tokens, words in (("tokens", "words"), ("decoder_tokens", "decoder_words")):
+        Path("x.json").write_text(minimal(**{tokens: ["a", "b"], words: [0, None, 1]}))
+        with pytest.raises(ToolkitError, match=f"'{words}': .* no longer than the tokens"):
+            load("x.json")
+        Path("x.json").write_text(minimal(**{words: [0, None, 1]}))
+        assert load("x.json").header == {words: [0, None, 1]}
 
 
 def test_null_is_as_good_as_nothing(workplace: Path) -> None:

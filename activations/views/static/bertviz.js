@@ -11,6 +11,7 @@ const State = {
   stack: null, // the part of it whose lines are drawn: all of it, or a window of a long text
   average: false, // the mean over a layer's heads in their place
   withoutFirst: false, // the first token hidden
+  words: false, // tokens merged to words, where they can be
   least: Page.minWeight, // lines with this weight or less are not drawn
   cut: Page.minWeight, // nor, where there are too many, those with this weight or less
   // {layer, heads} to show: what the address asked for, then what was last chosen, so that the page

@@ -12,7 +12,7 @@ const HeadDetail = (() => {
 
   // What else to name of it, so that it is not taken for another.
   const way = (stack) =>
-    (Page.stacks.length > 1 && stack.name !== "All" ? `, ${stack.name}` : "") + (stack.withoutFirst ? ", without the first token" : "");
+    (Page.stacks.length > 1 && stack.name !== "All" ? `, ${stack.name}` : "") + (stack.withoutFirst ? ", without the first token" : "") + (stack.words ? ", words" : "");
 
   function pictureOf(stack, layer, head) {
     const isLong = TextWindow.isLong(stack);

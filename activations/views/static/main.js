@@ -12,16 +12,18 @@
 
   // ------------------------------------------------------------------------------- the drawing
 
-  // Look at a stack, at the mean of its heads or without its first token, and draw.
-  function look(stack, wanted, { average, withoutFirst } = State, arrived = false) {
+  // Look at a stack, at the mean of its heads, without its first token or with its words, and draw.
+  function look(stack, wanted, { average, withoutFirst, words } = State, arrived = false) {
     base = stack;
-    Object.assign(State, { average, withoutFirst, wanted });
+    Object.assign(State, { average, withoutFirst, words, wanted });
     State.whole = Weights.lookedAt(base, State);
     State.stack = TextWindow.of(State.whole, 0, 0); // until it is drawn
     byId("average").checked = average;
     byId("average-label").hidden = base.heads.length < 2;
     byId("without-first").checked = withoutFirst;
     byId("without-first-label").hidden = !Weights.hasFirst(base);
+    byId("words").checked = words;
+    byId("words-label").hidden = !Words.has(base);
     byId("filter").value = String(Page.stacks.indexOf(base));
     const isLong = TextWindow.isLong(State.whole);
     document.body.classList.toggle("long", isLong);
@@ -213,6 +215,7 @@
     else if (view === ModelView) parts.set("head", ALL);
     if (Page.stacks.indexOf(base)) parts.set("attention", Page.stacks.indexOf(base));
     if (State.withoutFirst) parts.set("first", "hidden");
+    if (State.words !== Page.words) parts.set("words", Number(State.words));
     if (State.least !== Page.minWeight) parts.set("above", decimals(State.least));
     if (State.pictures) parts.set("pictures", State.pictures);
     for (const [key, number] of Object.entries(TextWindow.address(stack))) parts.set(key, number);
@@ -252,7 +255,8 @@
     State.pictures = ["lines", "matrices"].find((each) => each === asked.get("pictures")) ?? "";
     State.reveals = true;
     const withoutFirst = asked.get("first") === "hidden" && Weights.hasFirst(stack);
-    const looked = Weights.lookedAt(stack, { average, withoutFirst });
+    const words = asked.has("words") ? asked.get("words") === "1" : Page.words;
+    const looked = Weights.lookedAt(stack, { average, withoutFirst, words });
     const row = /^\d+$/.test(asked.get("row") ?? "") ? Number(asked.get("row")) : null;
     const [firstRow, lastRow] = [looked.rows[0], looked.rows[1] - 1].map((r) => Weights.positionOf(looked, "row", r));
     const hasRow = row !== null && row >= firstRow && row <= lastRow;
@@ -267,7 +271,7 @@
     let opened = layer < 0 ? null : { layer: stack.layers[layer], heads };
     if (!average && !heads && asked.get("head") !== ALL) opened = first(stack, layer);
     else if (view === HeadView && !opened) opened = { layer: stack.layers[0], heads };
-    look(stack, opened, { average, withoutFirst }, true);
+    look(stack, opened, { average, withoutFirst, words }, true);
   }
 
   // The head to begin with where lines of all heads would say little: the one with the highest score (of
@@ -339,6 +343,11 @@
     });
     byId("without-first").addEventListener("change", () =>
       look(base, State.wanted, { ...State, withoutFirst: byId("without-first").checked }));
+    byId("words").addEventListener("change", () => {
+      const [words, { row, rows }] = [byId("words").checked, TextWindow.address(State.stack)];
+      if (row !== undefined) TextWindow.arrive(Weights.lookedAt(base, { ...State, words }), Words.translated(base, row, words), rows);
+      look(base, State.wanted, { ...State, words });
+    });
   }
 
   // The slider goes by the root of the weight: most weights are small.

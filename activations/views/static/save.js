@@ -85,7 +85,7 @@ const Save = (() => {
   function nameOf(stack, layer, head) {
     const kind = Page.stacks.length > 1 ? `_${stack.name.replaceAll(/[^A-Za-z0-9]+/g, "_").toLowerCase().slice(0, 80)}` : "";
     const one = stack.average ? "_average" : head === null ? "" : `_head_${stack.heads[head]}`;
-    return `${kind}${layer === null ? "" : `_layer_${layer}`}${one}${stack.withoutFirst ? "_without_first" : ""}`;
+    return `${kind}${layer === null ? "" : `_layer_${layer}`}${one}${stack.withoutFirst ? "_without_first" : ""}${stack.words ? "_words" : ""}`;
   }
 
   function download(name, blob) {
@@ -157,7 +157,8 @@ const Save = (() => {
         lines.push(`${rows[r - stack.rows[0]]},${columns[c - stack.columns[0]]},${weight}`);
       });
     }
-    return { text: [...lines, ""].join("\r\n"), what: `the ${grouped(lines.length - 1)} weights above ${stack.above}` };
+    const which = stack.words ? "of words" : `above ${stack.above}`;
+    return { text: [...lines, ""].join("\r\n"), what: `the ${grouped(lines.length - 1)} weights ${which}` };
   }
 
   // Whether the text is on the clipboard now.

@@ -33,7 +33,7 @@ const Tokens = (() => {
           const text = group.querySelector("text");
           text.append(svgElement("title", {}, tokens[from + i]));
           text.setAttribute("class", `${text.getAttribute("class") ?? ""} ${classOf(stack, own, from + i)}`.trim());
-          follow(group, side, i, tokens[from + i] + numbered(", token ", positionOf(stack, own, from + i)), heads);
+          follow(group, side, i, tokens[from + i] + numbered(`, ${Words.unit(stack)} `, positionOf(stack, own, from + i)), heads);
         });
         roving(groups[side], 1);
       });
@@ -131,7 +131,7 @@ const Tokens = (() => {
     const { stack } = State;
     if (!heads.every((head) => Weights.isOpen(stack, layer, head))) return; // others are being opened
     const [own, other] = side === 0 ? ["row", "column"] : ["column", "row"];
-    const number = numbered("token ", positionOf(stack, own, i));
+    const number = numbered(`${Words.unit(stack)} `, positionOf(stack, own, i));
     const most = heads.length > 1 ? MOST.ofSeveral : MOST.tokens;
     const lines = heads.slice(0, MOST.heads).map((head) =>
       line(headName(stack, head), weightsOf(stack, layer, head, side, i), stack, other, most));
@@ -151,7 +151,7 @@ const Tokens = (() => {
     const label = name(shorten(stack[`${side}Tokens`][i], 16));
     const row = side === "row" ? i : stack.offset === null ? null : i - stack.offset;
     if (!TextWindow.isLong(State.whole) || row === null || row < 0) return label;
-    return button(label, () => TextWindow.go(State.whole, row), { class: "link", title: `Go to token ${positionOf(stack, side, i)}` });
+    return button(label, () => TextWindow.go(State.whole, row), { class: "link", title: `Go to ${Words.unit(stack)} ${positionOf(stack, side, i)}` });
   }
 
   function line(title, { entries, isNumber, parts }, stack, side, most) {

@@ -6,6 +6,7 @@ const Page = JSON.parse(byId("page-data").textContent);
 const Weights = (() => {
   const ALL_DECIMALS = 0.00005; // weights up to this are 0 to 4 decimals
   const AVERAGE = "average"; // the one head of a stack whose heads are averaged
+  const WORDS = "-words"; // ends the name of a head whose tokens are merged to words
   const LEAST_REST = 0.001; // of a row without its first token; less has too few digits to be shown
   const MOST_KEPT = 12000000; // weights of opened heads that stay in memory, at 4 bytes each
 
@@ -110,6 +111,10 @@ const Weights = (() => {
   async function open(stack, layers, heads) {
     const whole = stack.of ?? stack;
     const names = new Set();
+    const add = (name, make) => {
+      if (!kept.has(name)) kept.set(name, make());
+      names.add(name);
+    };
     for (const layer of layers) {
       const wanted = stack.average ? [...whole.heads.keys()] : heads;
       const found = [];
@@ -117,10 +122,12 @@ const Weights = (() => {
         found.push(await opened(whole, layer, head));
         names.add(nameOf(whole, layer, head));
       }
-      if (!stack.average) continue;
-      const name = nameOf(whole, layer, AVERAGE);
-      if (!kept.has(name)) kept.set(name, averaged(found, whole));
-      names.add(name);
+      if (stack.average) add(nameOf(whole, layer, AVERAGE), () => averaged(found, whole));
+      if (!stack.words) continue;
+      for (const head of stack.average ? [AVERAGE] : wanted) {
+        const name = nameOf(whole, layer, head);
+        add(name + WORDS, () => Words.merged(kept.get(name), stack, Page.notANumber));
+      }
     }
     let size = [...kept.values()].reduce((sum, { q }) => sum + q.length, 0);
     for (const [name, { q }] of kept) {
@@ -131,7 +138,8 @@ const Weights = (() => {
     }
   }
 
-  const headOf = (stack, layer, head) => kept.get(nameOf(stack, layer, stack.average ? AVERAGE : head));
+  const headOf = (stack, layer, head) =>
+    kept.get(nameOf(stack, layer, stack.average ? AVERAGE : head) + (stack.words ? WORDS : ""));
 
   const isOpen = (stack, layer, head) => headOf(stack, layer, head) !== undefined;
 
@@ -146,13 +154,15 @@ const Weights = (() => {
   }
 
   // The largest weight of each cell of a head, 0 to Page.shades by the root, for the rows and columns that
-  // the stack shows: {shades, rows, columns}.
+  // the stack shows: {shades, rows, columns}. Of words, where a cell is a token; else tokens stay.
   function overview(stack, layer, head) {
     const whole = stack.of ?? stack;
     const all = overviews.get(stack.id);
-    const [height, width] = stack.cells;
-    const [top, bottom] = cellsOf(stack.rows, stack.cell[0]);
-    const [left, right] = cellsOf(stack.columns, stack.cell[1]);
+    const [height, width] = whole.cells;
+    const [shownRows, shownColumns] = !stack.words ? [stack.rows, stack.columns]
+      : [Words.tokensIn(stack.rows, whole.rowWords, whole.rowTokens), Words.tokensIn(stack.columns, whole.columnWords, whole.columnTokens)];
+    const [top, bottom] = cellsOf(shownRows, whole.cell[0]);
+    const [left, right] = cellsOf(shownColumns, whole.cell[1]);
     const [rows, columns] = [bottom - top, right - left];
     const heads = stack.average ? [...whole.heads.keys()] : [head];
     const sums = new Float32Array(rows * columns);
@@ -163,7 +173,9 @@ const Weights = (() => {
         for (let c = 0; c < columns; c++) sums[r * columns + c] += all[row + c] ** 2;
       }
     }
-    return { shades: sums.map((sum) => Math.sqrt(sum / heads.length)), rows, columns };
+    const found = stack.words && whole.cell.every((size) => size === 1)
+      ? Words.mergedCells(sums, stack, shownRows, shownColumns) : { weights: sums, rows, columns };
+    return { ...found, shades: found.weights.map((sum) => Math.min(Math.sqrt(sum / heads.length), Page.shades)) };
   }
 
   const cellsOf = ([from, to], cell) => [Math.floor(from / cell), Math.ceil(to / cell)];
@@ -171,7 +183,8 @@ const Weights = (() => {
   // ------------------------------------------------------------------------- ways of looking at it
 
   // The position in the text of a row or a column; below 0 for virtual tokens before the text.
-  const positionOf = (stack, side, i) => stack.start + i + (side === "row" ? stack.offset ?? 0 : 0);
+  const positionOf = (stack, side, i) =>
+    i + (side === "row" ? stack.rowStart ?? stack.start + (stack.offset ?? 0) : stack.start);
 
   // Whether the first token of the text is here, and leaves something when it is hidden.
   function hasFirst(stack) {
@@ -182,18 +195,22 @@ const Weights = (() => {
 
   // A stack as it is shown. `average`: the mean of its heads in their place. `withoutFirst`: the first
   // token hidden (in cross attention the first that is attended to), and every row divided by what is
-  // left of it. The functions below read it like any other stack.
-  function lookedAt(stack, { average, withoutFirst }) {
-    const hides = withoutFirst && hasFirst(stack);
+  // left of it. `words`: tokens merged to words where they can be; then the first word is hidden. The
+  // functions below read it like any other stack.
+  function lookedAt(stack, { average, withoutFirst, words }) {
+    const shown = words && Words.has(stack) ? Words.of(stack) : stack;
+    const hides = withoutFirst && hasFirst(stack) && hasFirst(shown);
     const later = ([from, to]) => [Math.max(from, 1), to];
     return {
-      ...stack,
+      ...shown,
       of: stack,
       average,
       withoutFirst: hides,
+      // What was left out of each of a word's tokens.
+      above: shown.words && stack.above > ALL_DECIMALS ? +(stack.above * shown.longest).toFixed(4) : stack.above,
       heads: average ? [AVERAGE] : stack.heads,
-      rows: hides && stack.offset === 0 ? later(stack.rows) : stack.rows,
-      columns: hides ? later(stack.columns) : stack.columns,
+      rows: hides && shown.offset === 0 ? later(shown.rows) : shown.rows,
+      columns: hides ? later(shown.columns) : shown.columns,
     };
   }
 
