@@ -19,6 +19,7 @@ from activations.attention.sides import (
     Header,
     column_of,
     find_sides,
+    picture_of,
     tokens_of,
     why_fewer_rows,
 )
@@ -390,4 +391,5 @@ def _stack(
         knows_tokens=sides.knows_tokens,
         split=column_of(header, "sentence_b_start", kind, sides),
         written=column_of(header, "continuation_start", kind, sides),
+        picture=picture_of(header, kind, sides),
     )
