@@ -145,6 +145,7 @@
       const title = HeadDetail.title(stack, place.layer, place.head);
       line.append(...(Page.otherPage ? [`${title}: see it `, linkTo(place), "."] : [title]));
     }
+    MediaPicture.draw(byId("picture"), State.whole, place?.layer ?? null, place?.head ?? null, openHead).catch(say);
     HeadMap.mark(State.average ? null : place);
     byId("to-head-detail").hidden = !place;
     byId("to-scores").hidden = byId("scores").hidden;
