@@ -84,6 +84,12 @@ def _can_join(c: str) -> bool:
     return not c.isascii() and (kind[0] == "M" or kind in ("Sk", "Sm", "So"))
 
 
+def counted(number: int, what: str) -> str:
+    """`1 token`, `1,500 frames`, `9 patches`."""
+    ending = "" if number == 1 else "es" if what.endswith("ch") else "s"
+    return f"{number:,} {what}{ending}"
+
+
 def encodable(text: str) -> str:
     """JSON may hold halves of characters, which UTF-8 does not."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from activations.document.picture import Picture, pictures_of
 from activations.errors import Warn
 
 _READS_TOKENS = ("self", "encoder", "text")  # other kinds have tokens only under their own name
@@ -128,10 +129,7 @@ def why_fewer_rows(header: Header, sizes: Iterable[tuple[str, int, int]]) -> dic
 
 def tokens_of(header: Header, kind: str) -> list[str] | None:
     """The tokens that attend in this kind of attention, if the document has them."""
-    text = "decoder" if kind == "cross" else kind
-    found: list[str] | None = header.get(f"{text}_tokens")
-    if found is None and text in _READS_TOKENS:
-        found = header.get("tokens")
+    found: list[str] | None = header.get(_key_of(header, kind))
     return found
 
 
@@ -145,6 +143,23 @@ def words_of(header: Header, kind: str) -> list[int | None]:
     same = tokens_of(header, kind) == header.get("tokens")
     found: list[int | None] = header.get(f"{text}_words") or (same and header.get("words")) or []
     return found
+
+
+def _key_of(header: Header, kind: str) -> str:
+    """Under which key a document has the tokens that attend in this kind of attention."""
+    text = "decoder" if kind == "cross" else kind
+    key = f"{text}_tokens"
+    return "tokens" if text in _READS_TOKENS and header.get(key) is None else key
+
+
+def picture_of(header: Header, kind: str, sides: Sides) -> Picture | None:
+    """The picture whose patches or frames are among the columns, if the document has one."""
+    key = _key_of(header, "encoder" if kind == "cross" else kind)
+    tokens = header.get(key)
+    if tokens is None or sides.columns[max(-sides.start, 0) :] != tuple(tokens):
+        return None
+    found = (picture for picture in pictures_of(header) if picture.tokens == key)
+    return next((p for p in found if p.start + p.parts <= len(tokens)), None)
 
 
 def column_of(header: Header, key: str, kind: str, sides: Sides) -> int | None:

@@ -11,8 +11,9 @@ import numpy as np
 from activations.arguments import numbered
 from activations.attention.layer import Layer
 from activations.attention.sides import Sides
+from activations.document.picture import Picture, parts_in_words
 from activations.errors import UsageError, ignore
-from activations.text import printable
+from activations.text import counted, printable
 
 _MASKED = -1e4  # raw scores are far above; masks are the smallest float16 or below
 
@@ -27,7 +28,8 @@ class Stack:
     `is_aligned` is False (pooled rows). `start` is the position in the text of the first column,
     negative where virtual tokens stand before the text (prefix tuning). A second sentence starts at
     column `split`, the text that the model generated at `written`. `knows_tokens` is False where
-    the document lacks tokens, so that positions stand for them. `scores` is what
+    the document lacks tokens, so that positions stand for them. `picture` is that whose patches or
+    frames are among the columns' text. `scores` is what
     `activations.attention.scores` computes, (layers, heads, scores). `row_words` and `column_words`
     have for each token the number of its word in its text, below 0 for virtual tokens; they are
     empty where the tokens are not known.
@@ -45,6 +47,7 @@ class Stack:
     start: int = 0
     is_aligned: bool = True
     knows_tokens: bool = True
+    picture: Picture | None = None
     scores: np.ndarray | None = None
     row_words: tuple[int, ...] = ()
     column_words: tuple[int, ...] = ()
@@ -91,9 +94,27 @@ class Stack:
 
     @property
     def size(self) -> str:
-        """How many tokens: `24`, or `13 x 1,500` where rows and columns differ."""
+        """How many tokens: `24 tokens`, or `13 x 1,500 tokens` where rows and columns differ.
+
+        With a picture `[CLS] and 14 × 14 patches`, or `13 tokens × 1,500 frames`, are counted.
+        """
         rows, columns = len(self.rows), len(self.columns)
-        return f"{rows:,}" if rows == columns else f"{rows:,} x {columns:,}"
+        picture = None if self.first_part is None else self.picture
+        if picture is None:
+            return counted(rows, "token") if rows == columns else f"{rows:,} x {columns:,} tokens"
+        if rows == columns and not self.is_cross:
+            return parts_in_words(self.columns, picture, self.first_part or 0)
+        part = picture.part if columns == picture.parts else "token"
+        return f"{counted(rows, 'token')} × {counted(columns, part)}"
+
+    @property
+    def first_part(self) -> int | None:
+        """The column of the picture's first patch or frame; None where not all are columns."""
+        if self.picture is None:
+            return None
+        column = self.picture.start - self.start
+        ends = column + self.picture.parts
+        return column if column >= 0 and ends <= len(self.columns) else None
 
     @property
     def end(self) -> int:
@@ -152,7 +173,7 @@ def take(
                 f"0:{longest}."
             )
         left_out += [
-            f"--tokens leaves out '{s.name}', which has {s.size} tokens."
+            f"--tokens leaves out '{s.name}', which has {s.size}."
             for s in found
             if not s.reaches(*tokens)
         ]

@@ -19,6 +19,7 @@ from activations.attention.sides import (
     Header,
     column_of,
     find_sides,
+    picture_of,
     tokens_of,
     why_fewer_rows,
 )
@@ -394,4 +395,5 @@ def _stack(
         written=column_of(header, "continuation_start", kind, sides),
         row_words=row_words,
         column_words=column_words,
+        picture=picture_of(header, kind, sides),
     )

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
+from activations.document.picture import parts_in_words, pictures_of
 from activations.outputs.shapes import Lengths
 from activations.selection.answers import Selection
+from activations.text import counted
 
 TITLES = {"attention": "Attention", "mlp": "MLP", "other": "Other"}
 _MOST_NAMED = 4  # patterns of a category
@@ -35,21 +37,29 @@ def modules_and_calls(calls: Iterable[int]) -> str:
     """`8 modules`; `1 module in 12 calls` where some are called more than once."""
     counts = list(calls)
     again = f" in {counted(sum(counts), 'call')}" if any(count > 1 for count in counts) else ""
-    return counted(len(counts)) + again
-
-
-def counted(number: int, what: str = "module") -> str:
-    """`1 module`, `8 modules`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    return counted(len(counts), "module") + again
 
 
 def tokens_read(header: Mapping[str, Any]) -> str:
-    """`24 tokens`, `2 encoder and 9 decoder tokens`; empty where a document has none."""
+    """`24 tokens`, `2 encoder and 9 decoder tokens`; empty where a document has none.
+
+    With pictures `10 tokens: [CLS] and 3 × 3 patches`, `1,500 frames and 9 decoder tokens`.
+    """
     named = {key: len(found) for key, found in header.items() if key.endswith("tokens")}
+    pictures = {picture.tokens: picture for picture in pictures_of(header)}
     if list(named) == ["tokens"]:
+        if "tokens" in pictures:
+            shown = pictures["tokens"]
+            return parts_in_words(header["tokens"], shown, shown.start)
         return counted(named["tokens"], "token")
     first = "encoder" if "decoder_tokens" in named else "text"
     sides = {key: first if key == "tokens" else key.removesuffix("_tokens") for key in named}
+    whole = [key for key in named if key in pictures and pictures[key].parts == named[key]]
+    if whole:  # then not all of them are tokens
+        return " and ".join(
+            counted(count, pictures[key].part if key in whole else f"{sides[key]} token")
+            for key, count in named.items()
+        )
     parts = [f"{count:,} {sides[key]}" for key, count in named.items()]
     return f"{' and '.join(parts)} tokens" if parts else ""
 

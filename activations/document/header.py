@@ -11,6 +11,7 @@ from typing import Any
 
 from activations.document.format import FORMAT
 from activations.document.json_file import damaged
+from activations.document.picture import are_pictures
 from activations.errors import ToolkitError
 
 
@@ -108,6 +109,7 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("words", "decoder_words"), _WORDS),
     "tokens": _TOKENS,
     "attention_weights": (lambda value: isinstance(value, list), "a list"),
+    "pictures": (are_pictures, "a list of small JPEG or PNG pictures, and which tokens they show"),
     "keep_above": (_is_threshold, "a number of at least 0 and less than 1"),
     "scores": (_are_scores, "a list of the scores of heads"),
     "diagnostic": (_is_diagnostic, "an object with a name, and the scores of its control"),

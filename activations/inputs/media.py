@@ -105,25 +105,52 @@ def silence() -> Audio:
     return Audio("", np.zeros(16_000, dtype=np.float32), 16_000)
 
 
-# ---------------------------------------------------------------------------------------- names
+# ---------------------------------------------------------------------------- patches and frames
 
 
-def patch_names(
+@dataclass(frozen=True)
+class Places:
+    """What the positions of a model of images or audio are: their names, and which show what.
+
+    From position `start` on they are the patches of an image, `grid` rows of columns, row by row,
+    which cover the first `area` pixels (height, width) of it; or the frames of a sound, a row of
+    them, each of `seconds`.
+    """
+
+    names: tuple[str, ...]
+    start: int
+    grid: tuple[int, int]
+    area: tuple[int, int] = (0, 0)
+    seconds: float | None = None
+
+
+def patch_places(
     count: int, pixels: Sequence[int], patch: Any, special: Sequence[str]
-) -> list[str] | None:
+) -> Places | None:
     """`[CLS]`, `r0c0`, `r0c1`, ...: the special tokens, then an image's patches row by row.
 
     `pixels` are height and width, `patch` the sides of a patch, one number or two. None where that
     does not make `count` positions.
     """
+    sides = sides_of(patch)
+    if sides is None:
+        return None
+    rows, columns = pixels[0] // sides[0], pixels[1] // sides[1]
+    names = (*special, *(f"r{row}c{column}" for row in range(rows) for column in range(columns)))
+    area = rows * sides[0], columns * sides[1]
+    fits = len(names) == count and rows and columns
+    return Places(names, len(special), (rows, columns), area) if fits else None
+
+
+def sides_of(patch: Any) -> tuple[int, int] | None:
+    """Height and width of a patch, as a configuration has them: a number or two."""
     sides = patch if isinstance(patch, (list, tuple)) else (patch, patch)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         return None
-    rows, columns = (size // side for size, side in zip(pixels, sides, strict=True))
-    names = [*special, *(f"r{row}c{column}" for row in range(rows) for column in range(columns))]
-    return names if len(names) == count else None
+    return sides[0], sides[1]
 
 
-def frame_names(count: int, seconds: float) -> list[str]:
+def frame_places(count: int, seconds: float) -> Places:
     """`0.00s`, `0.02s`, ...: when each frame of `seconds` begins."""
-    return [f"{i * seconds:.2f}s" for i in range(count)]
+    names = tuple(f"{i * seconds:.2f}s" for i in range(count))
+    return Places(names, 0, (1, count), seconds=seconds)

@@ -6,7 +6,6 @@ Nothing here knows an architecture. A model says what it reads (`main_input_name
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,10 +15,9 @@ import torch
 from activations.errors import ToolkitError, UsageError
 from activations.inputs.chat_template import in_parts
 from activations.inputs.languages import languages
-from activations.inputs.media import Audio, blank_image, frame_names, patch_names, silence
+from activations.inputs.media import Audio, blank_image, silence
 from activations.inputs.request import (
     Encoded,
-    Inputs,
     Request,
     check_lengths,
     check_request,
@@ -28,13 +26,9 @@ from activations.inputs.request import (
 from activations.model.errors import first_line, rust_panics_raised, tokenizer_errors
 from activations.model.hosts import config_of
 from activations.model.signature import main_input, modalities, paired, reads_text
-from activations.selection.observation import Observation
 
 _WORDS = {"text": "text", "image": "images", "audio": "audio", "video": "videos"}
 _HOW = {"image": "Give one with --image FILE.", "audio": "Give a file with --audio FILE."}
-# The parameters of special tokens before the patches, by a part of their names.
-_SPECIAL = {"cls": "CLS", "class": "CLS", "distillation": "DIST", "register": "REG"}
-_SPECIAL_NAME = re.compile(rf"(?:.*\.)?({'|'.join(_SPECIAL)})_(?:tokens?|embedding)")
 
 
 # ---------------------------------------------------------------------------- what a model reads
@@ -131,7 +125,7 @@ def _process(model: Any, processor: Any, request: Request, text: str | None) -> 
     if request.image is not None:
         given["images"] = request.image.pixels
     if request.audio is not None:
-        rate = _extractor(processor).sampling_rate
+        rate = extractor_of(processor).sampling_rate
         given |= {"audio": request.audio.at_rate(rate), "sampling_rate": rate}
     if text is not None:
         given["text"] = text
@@ -158,7 +152,7 @@ def _process(model: Any, processor: Any, request: Request, text: str | None) -> 
     return made
 
 
-def _extractor(processor: Any) -> Any:
+def extractor_of(processor: Any) -> Any:
     return getattr(processor, "feature_extractor", processor)
 
 
@@ -167,7 +161,7 @@ def _part_for(model: Any, processor: Any, request: Request) -> Any:
     if reads_text(model):
         return processor
     if request.audio is not None:
-        return _extractor(processor)
+        return extractor_of(processor)
     return getattr(processor, "image_processor", processor)
 
 
@@ -196,79 +190,12 @@ def _starts(processor: Any, text: str) -> bool:
 
 
 def _warn_of_a_cut(encoded: Encoded, processor: Any, audio: Audio | None) -> None:
-    longest = getattr(_extractor(processor), "n_samples", None)
+    longest = getattr(extractor_of(processor), "n_samples", None)
     if audio is None or not isinstance(longest, int):
         return
-    seconds, read = len(audio.samples) / audio.rate, longest / _extractor(processor).sampling_rate
+    seconds, read = len(audio.samples) / audio.rate, longest / extractor_of(processor).sampling_rate
     if seconds > read:
         encoded.warnings.append(
             f"'{audio.name}' lasts {seconds:.0f} seconds, and this model reads {read:.0f} at once: "
             "the rest is left out."
         )
-
-
-# ------------------------------------------------------------------- what the positions are called
-
-
-def name_positions(inputs: Inputs, model: Any, processor: Any, observation: Observation) -> None:
-    """Name the patches and frames of each tower whose positions the trial has counted."""
-    for kind, count in observation.positions.items():
-        module = next(source.module for source in observation.weights if source.kind == kind)
-        names = _names(_towers(model, module), count, inputs.tensors, processor)
-        if names is not None and not inputs.tokens and kind in ("self", "encoder"):
-            inputs.tokens = names
-        elif names is not None:
-            inputs.tower_tokens[f"{kind}_tokens"] = names
-
-
-def _towers(model: Any, module: str) -> list[Any]:
-    """The models around a module with the main input of the innermost, from that one outwards.
-
-    The innermost has the configuration; the parameters may be further out.
-    """
-    parts = module.split(".")
-    around = [model.get_submodule(".".join(parts[:end])) for end in range(len(parts), 0, -1)]
-    towers = [found for found in around if hasattr(found, "main_input_name")] + [model]
-    return [tower for tower in towers if main_input(tower) == main_input(towers[0])]
-
-
-def _names(
-    towers: list[Any], count: int, tensors: Mapping[str, torch.Tensor], processor: Any
-) -> list[str] | None:
-    tower = towers[0]
-    read, given = modalities(tower), tensors.get(main_input(tower))
-    if given is None or main_input(tower) == "input_ids":
-        return None
-    if "image" in read and given.dim() == 4:
-        patch = getattr(tower.config, "patch_size", None)
-        special = next(filter(None, map(_special_tokens, towers)), [])
-        return patch_names(count, given.shape[2:], patch, special)
-    seconds = _frame_seconds(given, count, tower.config, _extractor(processor))
-    return None if seconds is None or "audio" not in read else frame_names(count, seconds)
-
-
-def _special_tokens(tower: Any) -> list[str]:
-    """The names of the special tokens before the patches, from those of their parameters."""
-    found = []
-    for name, parameter in tower.named_parameters():
-        match = _SPECIAL_NAME.fullmatch(name)
-        if match:
-            word, many = _SPECIAL[match[1]], parameter.numel() // parameter.shape[-1]
-            found += [f"[{word}]"] if many == 1 else [f"[{word}{i}]" for i in range(many)]
-    return found
-
-
-def _frame_seconds(given: torch.Tensor, count: int, config: Any, extractor: Any) -> float | None:
-    """How long a position lasts, of samples (1, n) or features (1, bands, n) or (1, n, bands)."""
-    rate = getattr(extractor, "sampling_rate", 0)
-    if given.dim() == 2:
-        step = getattr(config, "inputs_to_logits_ratio", None)
-        # The last window may reach over the end.
-        if step and rate and 0 <= given.shape[1] - count * step < 2 * step:
-            return float(step / rate)
-        return None
-    hop, bands = getattr(extractor, "hop_length", 0), getattr(extractor, "feature_size", 0)
-    lengths = [size for size in given.shape[1:] if size != bands]
-    if hop and rate and len(lengths) == 1 and lengths[0] % count == 0:
-        return float(lengths[0] // count * hop / rate)
-    return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from activations.document.picture import Picture
 from activations.errors import UsageError
 from activations.inputs.words import Words, words_said
 from activations.model.errors import tokenizer_errors
@@ -127,7 +128,8 @@ class Inputs:
     `input_ids`, `decoder_tokens` of `decoder_input_ids`. `sentence_b_start` is the first token of
     the second sentence, `continuation_start` of what the model generated after the prompt;
     `written` is all it generated, as text. Of a model without `input_ids` the tokens are patches or
-    frames; those of a second tower are in `tower_tokens` ("vision_tokens"). `words` are the numbers
+    frames; those of a second tower are in `tower_tokens` ("vision_tokens"). `pictures` show what
+    these are patches and frames of. `words` are the numbers
     of the words of `tokens`, as far as the tokenizer read them, `decoder_words` of the others.
     """
 
@@ -135,12 +137,18 @@ class Inputs:
     tokens: list[str]
     decoder_tokens: list[str] | None = None
     tower_tokens: dict[str, list[str]] = field(default_factory=dict)
+    pictures: list[Picture] = field(default_factory=list)
     sentence_b_start: int | None = None
     continuation_start: int | None = None
     written: str | None = None
     words: Words | None = None
     decoder_words: Words | None = None
     warnings: list[str] = field(default_factory=list)
+
+    def add_picture(self, picture: Picture | None, tokens: str) -> None:
+        """Keep a picture, if there is one, of what the tokens under this key show."""
+        if picture is not None:
+            self.pictures.append(replace(picture, tokens=tokens))
 
     def header(self) -> dict[str, Any]:
         """These inputs as keys of the document, in its order; None for what does not apply."""
@@ -156,6 +164,7 @@ class Inputs:
             "sentence_b_start": self.sentence_b_start,
             "continuation_start": self.continuation_start,
             "written": self.written,
+            "pictures": [picture.header() for picture in self.pictures] or None,
         }
 
 

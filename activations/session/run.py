@@ -17,7 +17,7 @@ from activations.forward.output_attentions import attentions_asked
 from activations.forward.probe import probe_inputs
 from activations.forward.sdpa_trial import agrees_with_eager
 from activations.forward.sdpa_weights import sdpa_weights
-from activations.inputs.processor import name_positions
+from activations.inputs.positions import name_positions
 from activations.inputs.prompt import complete
 from activations.inputs.request import Inputs, Request
 from activations.model.attn_implementation import attention_implementation

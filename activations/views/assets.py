@@ -34,10 +34,16 @@ SCRIPTS = (  # each uses only those before it
     "head_map.js",
     "jumps.js",
     "head_detail.js",
+    "picture_parts.js",
+    "image_picture.js",
+    "sound_picture.js",
+    "picture.js",
     "head_view.js",
     "model_view.js",
     "main.js",
 )
+
+STYLES = ("page.css", "picture.css")
 
 
 # -------------------------------------------------------------------------- this toolkit's files
@@ -58,6 +64,11 @@ def page_templates() -> list[Template]:
 def static_file(name: str) -> str:
     """A file of `static/`, to be put into a page."""
     return checked(_read_static(name), name)
+
+
+def style() -> str:
+    """All of this toolkit's style, as one."""
+    return "\n".join(map(static_file, STYLES))
 
 
 def own_script() -> str:

@@ -27,6 +27,7 @@ from activations.views.colours import DARK, HEADS_DARK, HEADS_LIGHT, LIGHT, STRO
 from activations.views.content import Caption
 from activations.views.names import capture_name
 from activations.views.packing import BUDGET, NOT_A_NUMBER, SHADES, FirstReading, pack
+from activations.views.pictures import page_pictures
 
 _TITLE_TEXT = 40  # characters
 _SUMMARY = 160  # characters; the page cuts them where the line ends
@@ -62,6 +63,7 @@ def build_pages(
     Raises `ToolkitError` when a page would be too large for a browser.
     """
     packed = pack(stacks, budget, first)
+    pictures, places = page_pictures(stacks)
     data: dict[str, Any] = {
         "capture": caption.capture,
         "minWeight": min_weight,
@@ -71,7 +73,8 @@ def build_pages(
         "scores": SCORES,
         "colours": {"light": LIGHT, "dark": DARK, "strong": [STRONG, STRONG_DARK]},
         "headColours": {"light": HEADS_LIGHT, "dark": HEADS_DARK},
-        "stacks": packed.stacks,
+        "pictures": pictures,
+        "stacks": [{**entry, "picture": places[entry["id"]]} for entry in packed.stacks],
     }
     fields = _caption_fields(caption, stacks)
     overviews, heads = _blobs(packed.overviews), _blobs(packed.heads)
@@ -101,7 +104,7 @@ def _filled_template(view: str, fields: Mapping[str, str]) -> list[bytes]:
 
     In three pieces, between which the overviews and the heads belong.
     """
-    style = assets.static_file("page.css")
+    style = assets.style()
     scripts = {
         "d3": assets.d3(),
         "jquery": assets.jquery(),
@@ -168,8 +171,7 @@ def _facts(stacks: Sequence[Stack]) -> str:
         if rest and "{layer}" in rest[-1]:  # one of several modules in a layer
             name += f" ({rest[-1]})"
         parts.append(
-            f"{name}: {numbered('layer', stack.layers)}, {len(stack.heads)} {heads}, "
-            f"{stack.size} token{'' if stack.size == '1' else 's'}"
+            f"{name}: {numbered('layer', stack.layers)}, {len(stack.heads)} {heads}, {stack.size}"
         )
     return "; ".join(parts)
 

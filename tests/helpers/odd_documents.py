@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import picture_files
 
 from activations.document.format import FORMAT
 from activations.document.writer import write_document
@@ -81,6 +82,9 @@ def _decoder_only() -> tuple[dict[str, Any], dict[str, Any]]:
     return header, {"attention": {name: _layer() for name in names}, "mlp": mlp}
 
 
+_BLACK = np.zeros((3, 3, 3))
+
+
 def _encoder_decoder() -> tuple[dict[str, Any], dict[str, Any]]:
     header = _header(
         decoder_input_ids=[[0, 5]],
@@ -91,6 +95,7 @@ def _encoder_decoder() -> tuple[dict[str, Any], dict[str, Any]]:
             _note("decoder.0.self", 0, "decoder"),
             _note("decoder.0.cross", 0, "cross", ["weights"]),
         ],
+        pictures=[picture_files.sound(np.eye(3) * 255), picture_files.image(_BLACK, (3, 1))],
     )
     cross = {"weights": _attention(2, 2, 3), "cache": "DynamicCache"}
     outputs = {"encoder.0": _layer(), "decoder.0.self": _layer(size=2), "decoder.0.cross": cross}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import picture_files
 import pytest
 from browser import (
     BOTH_VIEWS,
@@ -84,6 +85,7 @@ def write_strange(path: Path) -> None:
         "tokens": INJECTIONS,
         "decoder_tokens": INJECTIONS[-5:],
         "attention_weights": places,
+        "pictures": [picture_files.image(np.zeros((4, 8, 3)), (1, 4), 2)],
         "environment": {EVERYTHING: EVERYTHING},
         "__proto__": {"polluted": 1},
         "constructor": {"prototype": {"polluted": 1}},

@@ -158,6 +158,7 @@
     Tokens.forget();
     HeadDetail.show(State.whole, place?.layer ?? null, place?.head ?? null).catch(say);
     ScoreList.show(State.whole, place, openHead);
+    MediaPicture.draw(byId("picture"), State.whole, place?.layer ?? null, place?.head ?? null, openHead).catch(say);
     HeadMap.mark(State.average ? null : place);
     document.body.classList.toggle("one-head", place !== null);
     if (!drawing) remember(!isStep);
