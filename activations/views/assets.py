@@ -40,6 +40,7 @@ SCRIPTS = (  # each uses only those before it
     "picture.js",
     "head_view.js",
     "model_view.js",
+    "sheets.js",
     "main.js",
 )
 

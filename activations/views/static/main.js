@@ -67,6 +67,7 @@
       return;
     }
     drawing = false;
+    Sheets.pack();
     remember(arrived);
   }
 
@@ -91,7 +92,7 @@
     const asPictures = view === ModelView && pictures() === "matrices";
     byId("pictures-part").hidden = view === HeadView || isLong; // then there is no choice
     Choice.set(byId("pictures"), asPictures ? "matrices" : "lines");
-    if (view === ModelView) byId("threshold-part").hidden ||= asPictures; // its matrices show all weights
+    byId("threshold-part").hidden = asPictures || highest() === 0; // there are no lines: raw scores may all be below 0
     if (asPictures) {
       if (!await ModelView.drawPictures(stillWanted)) return false;
       byId("status").textContent = aboutPictures();
@@ -105,7 +106,6 @@
     const all = Weights.above(stack, counts, least);
     State.cut = all > Limits.atOnce ? Weights.cutFor(stack, counts, Limits.atOnce, least) : least;
     if (!await draw() || !stillWanted()) return false;
-    packControls();
     HeadDetail.outline();
     countLines();
     return true;
@@ -318,7 +318,6 @@
   function startPictures() {
     Choice.make(byId("pictures"), { lines: "Lines", matrices: "Matrices" }, (kind) => {
       State.pictures = kind;
-      showThreshold();
       show();
     });
   }
@@ -359,7 +358,6 @@
     slider.value = 100 * Math.sqrt(State.least / (highest() || 1));
     slider.setAttribute("aria-valuetext", decimals(State.least));
     byId("threshold-value").textContent = decimals(State.least);
-    byId("threshold-part").hidden = highest() === 0; // raw scores, all below 0: there are no lines
   }
 
   function startThreshold() {
@@ -377,7 +375,7 @@
   function startSaving() {
     const [menu] = byId("save").getElementsByTagName("div");
     const item = (label, act, attributes = {}) => button(label, () => {
-      byId("save").open = false;
+      Sheets.close();
       act();
     }, attributes);
     const ofHead = { class: "of-head" };
@@ -401,36 +399,8 @@
     }
   }
 
-  // Sheets over the page close where a person goes elsewhere.
-  function startSheets() {
-    const sheets = ["about", "help", "save"].map(byId);
-    byId("options-button").addEventListener("click", () => openOptions(byId("options-button").getAttribute("aria-expanded") === "false"));
-    document.addEventListener("pointerdown", ({ target }) => {
-      for (const sheet of sheets) if (!sheet.contains(target)) sheet.open = false;
-      if (!target.closest("#options, #options-button")) openOptions(false);
-    });
-    return () => {
-      const open = sheets.find((sheet) => sheet.open);
-      if (open) open.open = false;
-      else if (byId("options-button").getAttribute("aria-expanded") === "true") openOptions(false);
-      else return false;
-      return true;
-    };
-  }
-
-  const openOptions = (isOpen) => byId("options-button").setAttribute("aria-expanded", String(isOpen));
-
-  // The options stand in the row of controls where there is room, else in a sheet.
-  function packControls() {
-    const controls = byId("controls");
-    controls.classList.remove("packed");
-    const tops = [...controls.querySelectorAll(":scope > :not([hidden], #options-part), #options > :not([hidden])")]
-      .filter((each) => each.offsetParent).map((each) => each.getBoundingClientRect());
-    controls.classList.toggle("packed", tops.length > 0 && Math.max(...tops.map(({ top }) => top)) > Math.min(...tops.map(({ bottom }) => bottom)));
-  }
-
   // Single keys, where no field takes them.
-  function startKeys(closeSheet) {
+  function startKeys() {
     document.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input:not([type=checkbox], [type=range]), select, textarea")) return;
       const press = (id) => () => byId(id)?.click();
@@ -438,7 +408,7 @@
         "[": press("layer-back"), "]": press("layer-on"), ",": () => nextHead(-1), ".": () => nextHead(1),
         "?": () => { byId("help").open = !byId("help").open; },
         "/": () => { if (!byId("window").hidden) byId("find").focus(); },
-        Escape: () => closeSheet() || Tokens.letGo() || (view === ModelView && place && ModelView.close()),
+        Escape: () => Sheets.close() || Tokens.letGo() || (view === ModelView && place && ModelView.close()),
       }[event.key];
       if (!act) return;
       event.preventDefault();
@@ -460,7 +430,7 @@
       waiting = true;
       requestAnimationFrame(() => {
         waiting = false;
-        packControls();
+        Sheets.pack();
         if (drawing) return; // it measures when it comes to that
         view.resized();
         HeadMap.draw();
@@ -498,13 +468,14 @@
     startSaving();
     view.start();
     HeadDetail.start();
-    startKeys(startSheets());
+    Sheets.start();
+    startKeys();
     startResizing();
     ScoreTable.start();
     HeadMap.start();
     Theme.start(new URLSearchParams(location.hash.slice(1)).get("theme"), () => show());
     readAddress();
-    packControls();
+    Sheets.pack();
     addEventListener("popstate", readAddress); // not hashchange, which comes later than the address
     narrow.addEventListener("change", () => { if (view === ModelView) show(); });
   }

@@ -13,6 +13,7 @@ const ModelView = (() => {
   const heads = () => State.stack.heads.keys();
 
   function start() {
+    byId("layout").after(byId("picture")); // all heads come first
     addEventListener("beforeprint", copyByLayer);
     addEventListener("afterprint", removeCopies);
     byId("panel-kind").hidden = false;
