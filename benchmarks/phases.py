@@ -316,7 +316,7 @@ def scores(folder: Path, layers: int, heads: int, tokens: int) -> dict[str, Any]
                 layer[:, mask].sum(axis=1, dtype=np.float64) / mask.any(axis=1).sum()
             -np.einsum("hij,hij->hi", layer, np.log(layer + np.float32(1e-30))).mean(axis=1)
 
-    naive, ours, ratio = pairs(plain, lambda: with_scores([_stack(weights, names)]), 5)
+    naive, ours, ratio = pairs(plain, lambda: with_scores([_stack(weights, names)]), 15)
     return {"naive": naive, "ours": ours, "ratio": ratio}
 
 
