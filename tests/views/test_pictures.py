@@ -47,19 +47,13 @@ def ready(tab: Tab) -> Tab:
 
 def pixels(tab: Tab, selector: str, index: int = 0) -> np.ndarray:
     """The canvas as (height, width, 3) bytes."""
-    width, height, data = tab.page.evaluate(
-        """([selector, index]) => {
-            const canvas = document.querySelectorAll(selector)[index];
-            const { width, height } = canvas;
-            const copy = document.createElement('canvas');
-            [copy.width, copy.height] = [width, height];
-            copy.getContext('2d').drawImage(canvas, 0, 0);
-            const { data } = copy.getContext('2d').getImageData(0, 0, width, height);
-            return [width, height, Array.from(data)];
-        }""",
+    url = tab.page.evaluate(
+        "([selector, index]) => document.querySelectorAll(selector)[index].toDataURL()",
         [selector, index],
     )
-    return np.array(data).reshape(height, width, 4)[..., :3]
+    return picture_files.decoded({"media_type": "image/png", "data": url.partition(",")[2]})[
+        ..., :3
+    ]
 
 
 def patches(tab: Tab, selector: str = IMAGE, index: int = 0) -> np.ndarray:
@@ -217,6 +211,18 @@ def test_a_decoders_words_over_an_image(tmp_path: Path, open_page: Open) -> None
     assert np.abs(patches(tab) - shaded(layers[1].weights[1, 1, 1:])).max() < 4
 
 
+def test_only_the_last_tokens_attend(tmp_path: Path, open_page: Open) -> None:
+    """As in a step of a generation: only patches that are rows can be chosen."""
+    layer = Layer(0, attention(0, 2, 3, 13))
+    tab = ready(open_page(image_pages(tmp_path, [layer])["head"], "#layer=0&head=0"))
+    assert tab.read(SAID).startswith("From patch r2c1.")
+    tab.page.mouse.click(*centre(11, box_of(tab, IMAGE)))
+    assert tab.read(SAID).startswith("From patch r2c3.")
+    assert np.abs(patches(tab) - shaded(layer.weights[0, 2, 1:])).max() < 4
+    tab.page.mouse.click(*centre(3, box_of(tab, IMAGE)))
+    assert tab.read(SAID).startswith("From patch r2c3.")
+
+
 def test_rows_that_are_no_numbers(tmp_path: Path, open_page: Open) -> None:
     weights = attention(0, 2, 13)
     weights[0, 0] = np.nan
@@ -372,6 +378,8 @@ def test_where_there_is_none(tmp_path: Path, open_page: Open) -> None:
     expect(tab.page.locator("#picture")).to_be_hidden()
     tab.page.get_by_role("button", name="Head 1", exact=True).dblclick()
     expect(tab.page.locator("#picture")).to_be_visible()
+    tab.page.locator("#all-heads").click()
+    expect(tab.page.locator("#picture")).to_be_hidden()
     sound = open_page(sound_pages(tmp_path / "b")["head"], "#layer=1&head=0&attention=1")
     expect(sound.page.locator("#picture")).to_be_visible()
     plain = make_pages(tmp_path / "c", [Layer(0, attention(0, 2, 13))])
@@ -423,3 +431,19 @@ def test_fits_the_window(width: int, tmp_path: Path, open_page: Open) -> None:
         )
         assert max(sizes) <= width, name
         assert tab.page.evaluate("document.documentElement.scrollWidth") <= width, name
+
+
+@SCHEMES
+@pytest.mark.parametrize("kind", ["image", "sound"])
+def test_accessibility(kind: str, scheme: str, tmp_path: Path, open_page: Open) -> None:
+    from axe_playwright_python.base import AXE_FILE_PATH
+
+    if kind == "image":
+        page, address = image_pages(tmp_path, [Layer(0, attention(0, 3, 13))]), "#layer=0&head=1"
+    else:
+        page, address = sound_pages(tmp_path), "#layer=1&head=0&attention=1"
+    tab = ready(open_page(page["head"], address, color_scheme=scheme))
+    tab.page.evaluate(AXE_FILE_PATH.read_text(encoding="utf-8"))
+    violations = tab.page.evaluate("axe.run('#picture').then(r => r.violations)")
+    found = [(rule["id"], [node["html"][:120] for node in rule["nodes"]]) for rule in violations]
+    assert found == []

@@ -5,6 +5,7 @@ const ImagePicture = (() => {
   const [LARGEST, SMALL] = [504, 92]; // pixels a side
   const [SHADOW, DARKEST] = [[11, 13, 16], 0.82]; // laid over a patch without attention
   const [LISTED, NAMED] = [6, 3]; // patches, and other tokens, that have a line of their own
+  const MOST_FROM = 120; // other tokens that have a button
 
   // `picture`: {stack, layer, head, bitmap, row}. onRow(row) is called with a row that is kept, open(head)
   // with a head that is chosen. Gives {point, paint, stop}.
@@ -52,22 +53,26 @@ const ImagePicture = (() => {
     function otherRows() {
       const rows = [];
       for (let r = stack.rows[0]; r < stack.rows[1]; r++) if (PictureParts.ofRow(stack, r) < 0) rows.push(r);
-      const buttons = rows.map((r) => {
+      const earlier = rows.length - MOST_FROM;
+      const buttons = rows.slice(-MOST_FROM).map((r) => {
         const made = button(element("bdi", {}, shorten(stack.rowTokens[r], 20)), () => keep(r), { "data-row": String(r), "aria-label": `From ${stack.rowTokens[r]}` });
         made.addEventListener("pointerenter", () => show(r));
         made.addEventListener("pointerleave", () => show(null));
         return made;
       });
       roving(buttons, buttons.length);
-      return element("div", { class: "picture-from", role: "group", "aria-label": "From" }, ...(rows.length ? ["From ", ...buttons] : []));
+      return element("div", { class: "picture-from", role: "group", "aria-label": "From" },
+        ...(rows.length ? ["From ", ...(earlier > 0 ? [`(${grouped(earlier)} earlier) `] : []), ...buttons] : []));
     }
 
     // ---------------------------------------------------------------------------------- painting
 
+    const leastOf = (parts) => (stack.probabilities ? 0 : d3.min(parts));
+
     // How bright each patch is, 0 to 1: by the root of its share of the largest weight of a patch (raw
     // scores from the least to the largest).
     function brightness(parts) {
-      const [least, most] = [stack.probabilities ? 0 : Math.min(...parts), Math.max(...parts)];
+      const [least, most] = [leastOf(parts), parts[PictureParts.strongest(parts)]];
       return parts.map((weight) => (most > least ? Math.sqrt((weight - least) / (most - least)) : 0));
     }
 
@@ -101,13 +106,13 @@ const ImagePicture = (() => {
     function paintOpened() {
       const found = PictureParts.weights(stack, layer, head, row());
       shown = found.parts;
-      const most = Math.max(...shown);
+      const most = shown[PictureParts.strongest(shown)];
       const own = PictureParts.ofRow(stack, row()) >= 0;
       draw(canvas, size(container.clientWidth, LARGEST), found);
       from.replaceChildren(own ? "From patch " : "From ", element("b", {}, PictureParts.rowName(stack, row())),
         found.isNumber ? ". Bright: where it looks." : ". These weights are no numbers.");
       legend.hidden = !found.isNumber;
-      legend.replaceChildren(number(stack.probabilities ? 0 : Math.min(...found.parts)), " ", element("i"), " ", number(most));
+      legend.replaceChildren(number(leastOf(shown)), " ", element("i"), " ", number(most));
       legend.querySelector("i").style.background = `linear-gradient(to right, ${[0, 0.06, 0.25, 0.56, 1].map(
         (share) => `color-mix(in srgb, rgb(${SHADOW}) ${100 * DARKEST * (1 - Math.sqrt(share))}%, #c3cbd5) ${100 * share}%`)})`;
       headsTitle.replaceChildren(...(own ? ["The same patch"] : [element("bdi", {}, stack.rowTokens[row()])]), " in every head");
@@ -174,7 +179,7 @@ const ImagePicture = (() => {
 
     function say() {
       const { parts } = PictureParts.weights(stack, layer, head, kept);
-      const best = parts.indexOf(Math.max(...parts));
+      const best = PictureParts.strongest(parts);
       said.textContent = `${PictureParts.rowName(stack, kept)} looks most at ${PictureParts.nameOf(stack, best)}, ${number(parts[best])}`;
     }
 

@@ -43,6 +43,9 @@ const PictureParts = (() => {
     return { parts, others, left: found.isNumber ? Weights.value(stack, found.rest) : 0, isNumber: found.isNumber };
   }
 
+  // The place of the largest of these numbers, which may be very many.
+  const strongest = (numbers) => numbers.reduce((best, number, i) => (number > numbers[best] ? i : best), 0);
+
   // Do something with a head's weights, which may have been packed away since they were opened.
   const withOpen = (stack, layer, head, act) =>
     (Weights.isOpen(stack, layer, head) ? act() : Weights.open(stack, [layer], [head]).then(act).catch(State.failed));
@@ -72,5 +75,5 @@ const PictureParts = (() => {
   const title = (stack, layer, head) =>
     `Layer ${stack.layers[layer]}, ${stack.average ? "mean of the heads" : `head ${stack.heads[head]}`}`;
 
-  return { pictureOf, count, ofColumn, ofRow, rowOf, nameOf, rowName, weights, withOpen, bitmap, canvas, title };
+  return { pictureOf, count, ofColumn, ofRow, rowOf, nameOf, rowName, weights, strongest, withOpen, bitmap, canvas, title };
 })();

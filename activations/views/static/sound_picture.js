@@ -34,7 +34,7 @@ const SoundPicture = (() => {
   function sounding(levels, width) {
     const loud = new Float64Array(width);
     levels.forEach((level, i) => { loud[i % width] += level; });
-    const [low, high] = [Math.min(...loud), Math.max(...loud)];
+    const [low, high] = d3.extent(loud);
     const heard = [...loud.keys()].filter((i) => loud[i] > low + SOUNDS * (high - low));
     if (!heard.length) return [0, 1];
     const [first, last] = [heard[0], heard.at(-1) + 1];
@@ -71,7 +71,8 @@ const SoundPicture = (() => {
       element("canvas", { tabindex: "0", role: "application", "aria-roledescription": "heat map", "aria-label": `${grouped(endRow - firstRow)} rows that attend to ${grouped(count)} frames. Arrow keys go up and down the rows and along the sound.` }),
       element("canvas", { "aria-hidden": "true" }),
     ];
-    const names = element("div", { class: "picture-rows" });
+    const rowNames = Array.from({ length: rowsShown }, (_, i) => rowName(i));
+    const names = element("div", { class: "picture-rows" }, ...rowNames);
     const [facts, factsTitle, said] = [element("dl", { class: "picture-facts" }), element("h2"), element("p", { class: "unseen", role: "status" })];
     const zoomed = button("", () => (isWhole() ? look(...withSound) : look(0, count)));
     const range = element("span", { class: "small" });
@@ -90,7 +91,7 @@ const SoundPicture = (() => {
 
     // ---------------------------------------------------------------------------------- painting
 
-    const wide = () => Math.max(strip.parentElement.clientWidth - strip.offsetLeft + strip.parentElement.offsetLeft, 120);
+    const wide = () => Math.max(strip.parentElement.clientWidth - strip.offsetLeft, 120);
     const x = (frame, width) => ((frame - from) / (to - from)) * width;
     const isWhole = () => from === 0 && to === count;
     const paint = () => PictureParts.withOpen(stack, layer, head, paintOpened);
@@ -135,11 +136,11 @@ const SoundPicture = (() => {
         context.fillStyle = ink;
         context.fillRect(x(own, width), 0, Math.max(x(own + 1, width) - x(own, width), 1), 3);
       }
-      const most = Math.max(...parts);
-      if (!isNumber || most <= 0) return;
+      const best = PictureParts.strongest(parts);
+      if (!isNumber || parts[best] <= 0) return;
       const colour = d3.schemeCategory10[stack.average ? 4 : stack.heads[head] % 10];
-      curve(context, width, parts, most, colour);
-      label(context, width, parts.indexOf(most), ink, paper);
+      curve(context, width, parts, parts[best], colour);
+      label(context, width, best, ink, paper);
     }
 
     // As high as the strongest weight of the row, wherever that is.
@@ -162,7 +163,8 @@ const SoundPicture = (() => {
     // The row and the time of its strongest frame, at the peak.
     function label(context, width, best, ink, paper) {
       if (best + 1 <= from || best >= to) return;
-      const text = `${shorten(PictureParts.rowName(stack, row()), 16)} ${PictureParts.nameOf(stack, best)}`;
+      const between = PictureParts.ofRow(stack, row()) >= 0 ? " to " : " ";
+      const text = shorten(PictureParts.rowName(stack, row()), 16) + between + PictureParts.nameOf(stack, best);
       context.font = "600 12px system-ui, sans-serif";
       const half = context.measureText(text).width / 2 + 4;
       const at = Math.min(Math.max(x(best + 0.5, width), half), width - half);
@@ -226,27 +228,31 @@ const SoundPicture = (() => {
     // ------------------------------------------------------------------------------------- words
 
     function write({ parts, isNumber }) {
-      names.replaceChildren(...Array.from({ length: rowsShown }, (_, i) => nameOf(top + i)));
+      rowNames.forEach((made, i) => {
+        made.setAttribute("aria-current", String(top + i === row()));
+        made.title = stack.rowTokens[top + i];
+        made.firstElementChild.textContent = PictureParts.rowName(stack, top + i);
+      });
       zoomed.textContent = isWhole() ? "Zoom to sound" : `All ${duration}`;
       zoomed.hidden = isWhole() && withSound[0] === 0 && withSound[1] === count;
       range.textContent = `rows ${grouped(top)}–${grouped(top + rowsShown - 1)} of ${grouped(endRow - firstRow)}`;
       factsTitle.replaceChildren(element("bdi", {}, PictureParts.rowName(stack, row())));
-      const most = Math.max(...parts);
+      const best = PictureParts.strongest(parts);
       const number = (weight) => (stack.probabilities ? weight.toFixed(2) : decimals(weight));
       const inside = parts.reduce((sum, weight, frame) => sum + (frame + 1 > from && frame < to ? weight : 0), 0);
       const all = parts.reduce((sum, weight) => sum + weight, 0);
       const lines = !isNumber ? [["Weights", "no numbers"]] : [
-        ["Looks most at", PictureParts.nameOf(stack, parts.indexOf(most))], ["Weight there", number(most)],
+        ["Looks most at", PictureParts.nameOf(stack, best)], ["Weight there", number(parts[best])],
         ...(stack.probabilities && !isWhole() ? [["In the part shown", number(inside)],
           [`In the other ${((count - to + from) * seconds).toFixed(1)} s`, number(Math.max(all - inside, 0))]] : []),
       ];
       facts.replaceChildren(...lines.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
     }
 
-    function nameOf(r) {
-      const made = element("div", { title: stack.rowTokens[r], "aria-current": String(r === row()) }, element("bdi", {}, PictureParts.rowName(stack, r)));
-      made.addEventListener("pointerenter", () => show(r));
-      made.addEventListener("click", () => keep(r));
+    function rowName(i) {
+      const made = element("div", {}, element("bdi"));
+      made.addEventListener("pointerenter", () => show(top + i));
+      made.addEventListener("click", () => keep(top + i));
       return made;
     }
 
@@ -265,7 +271,7 @@ const SoundPicture = (() => {
       paint();
       PictureParts.withOpen(stack, layer, head, () => {
         const { parts } = PictureParts.weights(stack, layer, head, kept);
-        const best = parts.indexOf(Math.max(...parts));
+        const best = PictureParts.strongest(parts);
         said.textContent = `${PictureParts.rowName(stack, kept)} looks most at ${PictureParts.nameOf(stack, best)}`;
       });
     }
