@@ -176,7 +176,7 @@ def test_the_same_patch_in_every_head(tmp_path: Path, open_page: Open) -> None:
         assert np.abs(np.array(small) - expected).max() < 6
     assert [v for (v,) in tab.attributes(HEADS, "aria-pressed")] == ["false", "true", "false"]
     tab.page.locator(HEADS).nth(2).click()
-    tab.reads("#picture h2 >> nth=0", "Layer 0, head 2")
+    tab.reads("#picture h2 >> nth=0", "Layer 0, Head 2")
     assert tab.read(SAID).startswith("From patch r1c2.")  # which was kept
     assert np.abs(patches(tab) - shaded(layer.weights[2, 7, 1:])).max() < 4
 

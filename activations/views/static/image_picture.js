@@ -33,7 +33,7 @@ const ImagePicture = (() => {
     const small = stack.average ? [] : stack.heads.map((number, i) => smallPicture(number, i));
     const others = otherRows();
     container.replaceChildren(element("div", { class: "picture-image" },
-      element("div", {}, element("h2", {}, PictureParts.title(stack, layer, head)), from, canvas, legend, others, said),
+      element("div", {}, element("h2", {}, HeadDetail.title(stack, layer, head)), from, canvas, legend, others, said),
       element("div", { class: "picture-heads" }, ...(small.length < 2 ? [] : [
         headsTitle, element("p", { class: "small" }, `Layer ${stack.layers[layer]}`),
         element("div", { role: "group", "aria-label": "Heads" }, ...small.map(({ made }) => made)),

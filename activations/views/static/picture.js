@@ -31,7 +31,7 @@ const MediaPicture = (() => {
     }
     const shape = PictureParts.pictureOf(stack).kind === "image" ? ImagePicture : SoundPicture;
     const before = rows.get(stack.id);
-    const row = before >= stack.rows[0] && before < stack.rows[1] ? before : shape.firstRow(stack);
+    const row = before >= stack.rows[0] && before < stack.rows[1] ? before : shape.firstRow(stack, bitmap);
     view = shape.make(container, { stack, layer, head, bitmap, row },
       (kept) => rows.set(stack.id, kept), open && ((other) => open(layer, other)));
     if (had) container.querySelector("canvas[tabindex]")?.focus({ preventScroll: true });

@@ -72,8 +72,5 @@ const PictureParts = (() => {
     return context;
   }
 
-  const title = (stack, layer, head) =>
-    `Layer ${stack.layers[layer]}, ${stack.average ? "mean of the heads" : `head ${stack.heads[head]}`}`;
-
-  return { pictureOf, count, ofColumn, ofRow, rowOf, nameOf, rowName, weights, strongest, withOpen, bitmap, canvas, title };
+  return { pictureOf, count, ofColumn, ofRow, rowOf, nameOf, rowName, weights, strongest, withOpen, bitmap, canvas };
 })();

@@ -81,7 +81,7 @@ const SoundPicture = (() => {
     const legend = element("span", { class: "picture-scale small", "aria-hidden": "true" }, element("i"),
       ...["0", ".1", ".5", "1"].map((tick) => element("span", {}, tick)));
     container.replaceChildren(element("div", { class: "picture-sound" },
-      element("div", { class: "picture-head" }, element("h2", {}, PictureParts.title(stack, layer, head)),
+      element("div", { class: "picture-head" }, element("h2", {}, HeadDetail.title(stack, layer, head)),
         element("span", { role: "group", "aria-label": "Window" }, zoomed,
           button("+", () => zoom(1.5), { "aria-label": "Zoom in" }), button("−", () => zoom(1 / 1.5), { "aria-label": "Zoom out" }), ...rowControls),
         legend),
@@ -353,8 +353,13 @@ const SoundPicture = (() => {
     return { paint, point: (next) => show(next), stop: () => {} };
   }
 
-  // The row to begin with: one in the middle, as the first and last are rarely words.
-  const firstRow = ({ rows }) => Math.floor((rows[0] + rows[1] - 1) / 2);
+  // The row to begin with: a frame of the part with sound, or a token in the middle, as the first and last
+  // are rarely words.
+  function firstRow(stack, bitmap) {
+    const [from, to] = sounding(levelsOf(bitmap), bitmap.width);
+    const heard = PictureParts.rowOf(stack, Math.floor(((from + to) / 2) * PictureParts.count(stack)));
+    return heard >= 0 ? heard : Math.floor((stack.rows[0] + stack.rows[1] - 1) / 2);
+  }
 
   return { make, firstRow };
 })();
