@@ -141,7 +141,7 @@ def test_rows(
         done = {"capture": capture, "view": view}[row.argv[0]](*argv, "--quiet")
     *warned, last = done.err
     if "{size}" in row.line:  # of a page, whose code grows
-        last = re.sub(r"about [\d.]+ kB", "about {size}", last)
+        last = re.sub(r"about [\d.]+ [kM]B", "about {size}", last)
     assert last == f"error: {filled(row.line)}"
     assert all(line.startswith("warning: ") for line in warned)
     assert (done.code, done.out) == (row.code, [])

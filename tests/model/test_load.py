@@ -29,7 +29,7 @@ from activations.document.writer import write_document
 from activations.outputs.tensor import Tensor
 
 HELPERS = Path(__file__).parent.parent / "helpers"
-MANY = 10_000
+MANY = 4_000
 
 
 @contextmanager
@@ -52,9 +52,9 @@ def memory_below(most: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("format", ["json", "safetensors"])
-def test_a_document_of_ten_thousand_modules(workplace: Path, view: Run, format: str) -> None:
+def test_a_document_of_thousands_of_modules(workplace: Path, view: Run, format: str) -> None:
     weights = np.full((1, 4, 4), 0.25, np.float32)
-    with memory_below(200_000_000):  # the document takes 4 MB
+    with memory_below(120_000_000):  # the document takes 2 MB
         many_modules(weights, view, format)
 
 
@@ -104,10 +104,10 @@ class ManySmall(transformers.PreTrainedModel):
         return (x,)
 
 
-def test_a_model_of_ten_thousand_modules(workplace: Path) -> None:
+def test_a_model_of_thousands_of_modules(workplace: Path) -> None:
     model = ManySmall(transformers.PreTrainedConfig()).eval()
     words = tiny.tokenizer()
-    with memory_below(200_000_000), timed("capture"):
+    with memory_below(120_000_000), timed("capture"):
         document = capture(model, "The cat", tokenizer=words, select="other:all", output="d.json")
     assert document.names == ["embed", *(f"layers.{i}" for i in range(MANY))]
     first, last = (document.tensor(f"layers.{i}") for i in (0, MANY - 1))
