@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -131,7 +131,7 @@ def _filled_template(view: str, fields: Mapping[str, str]) -> list[bytes]:
 def _caption_fields(caption: Caption, stacks: Sequence[Stack]) -> dict[str, str]:
     return {
         "model": html_text(caption.model),
-        "start": html_text(_start(caption, _SUMMARY) or "Shown"),
+        "start": html_text(" ⟩ ".join(filter(None, _starts(caption, _SUMMARY))) or "Shown"),
         "facts": html_text(_facts(stacks)),
         "texts": "".join(_text_row(name, text) for name, text in caption.read),
         "notes": "".join(f"<li>{html_text(note)}</li>" for note in caption.notes),
@@ -140,14 +140,15 @@ def _caption_fields(caption: Caption, stacks: Sequence[Stack]) -> dict[str, str]
 
 def _title(view: str, caption: Caption) -> str:
     """What names a browser's tab: the view, the model, and the start of what it read."""
-    start = _start(caption, _TITLE_TEXT)
+    start = next(_starts(caption, _TITLE_TEXT), "")
     return printable(f"{heading(view)}: {caption.title}" + (f" – {start}" if start else ""))
 
 
-def _start(caption: Caption, length: int) -> str:
-    """The start of what the model read, in a line of so many characters."""
-    start = " ".join(caption.read[0][1][:_LONG_TEXT].split())
-    return start if len(start) <= length else start[:length].rstrip() + "…"
+def _starts(caption: Caption, length: int) -> Iterator[str]:
+    """The start of each text that the model read or wrote, in a line of so many characters."""
+    for _, text in caption.read:
+        start = " ".join(text[:_LONG_TEXT].split())
+        yield start if len(start) <= length else start[:length].rstrip() + "…"
 
 
 def _text_row(name: str, text: str) -> str:

@@ -1,6 +1,9 @@
 "use strict";
 // One head in detail: its name and what it does best, its weights as a heat map with values, and as CSV.
 const HeadDetail = (() => {
+  // Pixels: a cell at most; the last column's label at the right; in the model view what stands over and
+  // under the matrix, and what it has at least.
+  const [MOST, SLANTED, AROUND, LEAST] = [28, 40, 500, 280];
   let shown = null; // the picture that is shown, as HeatMap takes it
   let wantsValues = null; // once somebody has said so
   let what = []; // what it is made of
@@ -96,9 +99,10 @@ const HeadDetail = (() => {
     const shared = Page.view === "head" ? HeadView.geometry() : null;
     if (shared && !shared.isNarrow) return { wide: shared.cell, high: shared.row, label: shared.label, top: shared.title };
     const label = shared ? shared.label : RowGrid.labelOf(shown.rowTokens);
-    const [width, columns] = [room() - label - 40, shown.columnTokens.length];
-    const wide = Math.min(Math.max(width / columns, 3), 28);
-    return { wide, high: Math.min(Math.max(wide, 300 / shown.rowTokens.length), 28), label, top: RowGrid.TITLE };
+    const [rows, columns] = [shown.rowTokens.length, shown.columnTokens.length];
+    const [width, height] = [room() - label - SLANTED, Math.max(innerHeight - AROUND, LEAST)];
+    const wide = Math.max(Math.min(width / columns, shared ? MOST : Math.max(height / rows, LEAST / columns), MOST), 3);
+    return { wide, high: Math.min(Math.max(wide, LEAST / rows), MOST), label, top: RowGrid.TITLE };
   }
 
   function drawHeat() {
