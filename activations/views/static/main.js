@@ -135,7 +135,7 @@
     : State.pictures || (narrow.matches || areTooMany() ? "matrices" : "lines"));
 
   function aboutPictures() {
-    const why = areTooMany() ? `${grouped(longest())} tokens are too many for lines of all heads, so each`
+    const why = areTooMany() ? `${grouped(longest())} ${MediaPicture.unit(State.whole, longest())} are too many for lines of all heads, so each`
       : State.pictures ? "Each" : "The window is narrow, so each";
     return `${why} picture shows the weights of a head as a matrix: rows attend, columns are attended to. ` +
       "Click one to open the head.";

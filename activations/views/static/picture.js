@@ -9,6 +9,12 @@ const MediaPicture = (() => {
   // Whether the stack has a picture.
   const fits = (stack) => Boolean(stack?.picture);
 
+  // What so many positions on a side are: frames or patches, where nearly all are.
+  function unit(stack, count) {
+    if (!fits(stack) || PictureParts.count(stack) < 0.9 * count) return `${Words.unit(stack)}s`;
+    return PictureParts.pictureOf(stack).kind === "image" ? "patches" : "frames";
+  }
+
   // Draw one head (positions in the stack's lists) into an element, which is hidden where there is
   // nothing to draw: `head` null, or no picture. open(layer, head) is called with a head that is chosen.
   async function draw(container, stack, layer, head, open = null) {
@@ -59,5 +65,5 @@ const MediaPicture = (() => {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", later);
   new MutationObserver(later).observe(document.documentElement, { attributeFilter: ["data-theme"] });
 
-  return { fits, draw, point };
+  return { fits, unit, draw, point };
 })();
