@@ -227,7 +227,7 @@ def scoring(folder: Path, layers: int, tokens: int) -> list[Row]:
     return rows
 
 
-# layers, heads, tokens, and for each view what is to be reached: all of it, the first picture, a task
+# layers, heads, tokens, and what each view is to reach: all of it, the first picture, a task
 PAGES = [
     (24, 14, 64, {"model": "<= 3 s; <= 2 s; <= 0.2 s"}),
     (24, 14, 256, {"head": "<= 1.5 s; <= 2 s; <= 0.2 s", "model": "<= 2 s; <= 2 s; <= 0.2 s"}),
