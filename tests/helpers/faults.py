@@ -7,6 +7,7 @@ harm at the one that was asked for.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -152,7 +153,12 @@ def kill(number: int) -> Callable[[], None]:
 
 
 def interrupt_after(seconds: float) -> None:
-    """A Ctrl-C at this time from now."""
+    """A Ctrl-C at this time from now.
+
+    Not within a callback of the garbage collector, of which hypothesis has one: Python reports what
+    is raised there, and goes on.
+    """
+    gc.callbacks.clear()
     signal.signal(signal.SIGALRM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
     signal.setitimer(signal.ITIMER_REAL, seconds)
 

@@ -806,9 +806,17 @@ def test_by_touch(tmp_path: Path, chromium: Browser) -> None:
     tab.open(make_pages(tmp_path, two_layers())["head"].as_uri() + "#head=all")
     tab.page.locator("#vis #left [role=option]").nth(3).tap()
     expect(tab.page.locator("#readout")).to_contain_text("t3 (token 3) attends to")
-    for _ in range(2):
-        tab.button("Head 1").tap()
+    tab.button("Head 1").tap()
     tab.reads(TITLE, "Layer 2, Head 1")
+    # Held long, another one is added; the click that ends it is not another one.
+    hold = "e => { e.dispatchEvent(new TouchEvent('touchstart')); }"
+    tab.button("Head 0").evaluate(hold)
+    expect(tab.button("Head 0")).to_have_attribute("aria-pressed", "true")
+    tab.button("Head 0").evaluate("e => e.click()")
+    assert tab.pressed() == [True, True, False]
+    tab.button("Head 0").evaluate("e => e.click()")
+    expect(tab.button("Head 1")).to_have_attribute("aria-pressed", "false")
+    assert tab.pressed() == [True, False, False]
     tab.context.close()
     assert (tab.complaints, tab.requests) == ([], [])
 
