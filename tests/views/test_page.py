@@ -582,6 +582,9 @@ def test_pointing_at_a_token_shows_its_weights(tmp_path: Path, open_page: Open) 
     marked = tab.attributes("#vis line[visibility='visible']", "left-token-index")
     assert {value for (value,) in marked} == {"2"}
     tab.page.keyboard.press("Tab")
+    tab.page.keyboard.press("Tab")  # to the matrix, whose cell lights its row
+    marked = tab.attributes("#vis line[visibility='visible']", "left-token-index")
+    assert {value for (value,) in marked} == {"0"}
     tab.page.keyboard.press("Tab")
     assert tab.page.locator("#vis line[visibility='visible']").count() == 0
 

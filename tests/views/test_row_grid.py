@@ -105,9 +105,29 @@ def test_a_click_keeps_a_token(tab: Tab) -> None:
     tab.page.mouse.move(5, 5)
     assert lit(tab) == ["fox"]
     assert tab.read("#readout").startswith("fox (token 3)")
+    # In another head, and in another drawing, it is still the same token.
+    tab.button("Head 0").click()
+    tab.reads(TITLE, "Layer 3, Head 0")
+    expect(tab.page.locator("#readout li")).to_contain_text("Head 0")
+    assert lit(tab) == ["fox"]
+    tab.page.get_by_label("Lines above").fill("20")
+    tab.wait("() => document.getElementById('status').textContent.includes('of 0.04 or less')")
+    assert lit(tab) == ["fox"]
     tab.page.keyboard.press("Escape")
     assert lit(tab) == []
+    assert tab.read("#readout") == ""
     assert tab.page.locator("#vis line[visibility='visible']").count() == 0
+    # So does a click in the matrix, and a key.
+    paper = tab.page.locator("#heat .paper").bounding_box()
+    assert paper
+    tab.page.mouse.click(paper["x"] + 3, paper["y"] + paper["height"] * 6.5 / 8)
+    tab.page.mouse.move(5, 5)
+    assert lit(tab) == ["bear"]
+    tab.page.keyboard.press("Escape")
+    tokens.nth(1).focus()
+    tab.page.keyboard.press("Enter")
+    tab.page.evaluate("document.activeElement.blur()")
+    assert lit(tab) == ["day"]
 
 
 def test_finding_a_token(tmp_path: Path, open_page: Open) -> None:

@@ -8,6 +8,7 @@ const HeadDetail = (() => {
   let wantsValues = null; // once somebody has said so
   let what = []; // what it is made of
   let map = null; // of a long text
+  let mappedIn = 0; // pixels of width
   let lit = null; // the row of the cell that is pointed at
 
   const title = (stack, layer, head) =>
@@ -37,6 +38,7 @@ const HeadDetail = (() => {
   // `head` null: none is on its own. A long text shows its overview until the weights are unpacked.
   async function show(stack, layer, head) {
     byId("head-detail-title").textContent = head === null ? titleOfMany(stack) : title(stack, layer, head) + way(stack);
+    byId("head-detail-title").title = byId("head-detail-title").textContent; // it is cut where it is long
     const asked = [stack, layer, head];
     if (asked.every((each, i) => each === what[i])) return;
     what = asked;
@@ -45,6 +47,7 @@ const HeadDetail = (() => {
     byId("values-label").hidden = head === null || TextWindow.isLong(stack);
     byId("jumps").hidden = true;
     setStatus("");
+    byId("cell").replaceChildren();
     map = shown = null;
     if (head === null) return;
     const isLong = TextWindow.isLong(stack);
@@ -65,6 +68,7 @@ const HeadDetail = (() => {
 
   function drawMap(picture) {
     const { stack, layer, head } = picture;
+    mappedIn = room();
     map = ZoomMap.make(stack, layer, head, room(), showPlace, async (row, column) => {
       await TextWindow.go(stack, row, column);
       Tokens.showToken(0, row, layer, [head]);
@@ -78,9 +82,10 @@ const HeadDetail = (() => {
     if (map && State.stack) map.outline({ rows: State.stack.rows, columns: State.stack.columns });
   }
 
-  // The pair of tokens that is pointed at in the matrix of a long text.
+  // The pair of tokens that is pointed at in the matrix of a long text; none where `row` is null.
   function showPlace(row, column) {
-    if (!shown) return;
+    if (row === null) byId("cell").replaceChildren();
+    if (!shown || row === null) return;
     const { stack, layer, head } = shown;
     const found = Weights.row({ ...stack, columns: [column, column + 1] }, layer, head, row);
     const weight = !found.isNumber || found.q[0] === Page.notANumber ? "no number"
@@ -92,7 +97,7 @@ const HeadDetail = (() => {
     byId("cell").replaceChildren(...token("row", row), " to ", ...token("column", column), `: ${weight}`);
   }
 
-  const room = () => Math.max(byId("heat").clientWidth, 260);
+  const room = () => Math.max(byId("heat").clientWidth - 6, 254); // beside the margins of a canvas
 
   // The head view's rows, or square cells that fill the width of the panel.
   function sizes() {
@@ -108,13 +113,16 @@ const HeadDetail = (() => {
   function drawHeat() {
     if (!shown) return;
     if (shown.isLong) {
+      if (map && mappedIn === room()) return; // it would lose what it is zoomed to
       drawMap(shown);
       map.opened();
       return;
     }
     const measured = sizes();
     byId("values").checked = wantsValues ?? HeatMap.hasRoom(shown, measured);
-    byId("heat").replaceChildren(HeatMap.draw(shown, measured, byId("values").checked, showCell));
+    byId("heat").replaceChildren(HeatMap.draw(shown, measured, byId("values").checked, showCell, Tokens.keepRow));
+    lit = null;
+    Tokens.again();
   }
 
   // Frame what is pointed at among the tokens: {side, index}, a position among those drawn; or null.
@@ -170,5 +178,8 @@ const HeadDetail = (() => {
     });
   }
 
-  return { start, show, drawHeat, light, outline, title, way, copyCsv, save, isShown: () => shown !== null };
+  // In the colours of now: canvases keep those that they were painted with.
+  const repaint = (onPaper) => map?.repaint(onPaper);
+
+  return { start, show, repaint, drawHeat, light, outline, title, way, copyCsv, save, isShown: () => shown !== null };
 })();

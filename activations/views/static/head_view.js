@@ -166,6 +166,8 @@ const HeadView = (() => {
     });
     const places = heads();
     State.wanted = { ...State.wanted, heads: places.length === on.length ? null : places };
+    const chosen = byId("heads").querySelector("[aria-pressed=true]");
+    if (chosen) byId("heads-part").scrollLeft = chosen.offsetLeft - byId("heads-part").clientWidth / 2; // where it scrolls
     byId("all-heads").setAttribute("aria-pressed", String(State.wanted.heads === null));
     State.opened(places.length === 1 ? { layer: layers()[0], head: places[0] } : null, isStep);
   }
@@ -188,7 +190,7 @@ const HeadView = (() => {
   // The weights from the row pointed at, beside the tokens attended to: [position among those drawn, weight].
   function writeNumbers(found) {
     byId("numbers")?.remove();
-    if (!grid.number || !found.length) return;
+    if (!found.length || !grid.number) return;
     const x = 2 * grid.label + grid.band + 2;
     State.svg.prepend(svgElement("g", { id: "numbers" }, ...found.map(([i, weight]) => // squares are known by being last
       svgElement("text", { x, y: 1 + (i + 0.5) * grid.row + 4 }, short(weight)))));
@@ -213,8 +215,8 @@ const HeadView = (() => {
       return;
     }
     show({ layer: State.stack.layers[layer], heads: [head] });
-    const { top, bottom } = byId("scroll").getBoundingClientRect();
-    if (bottom < 100 || top > innerHeight - 100) reveal(byId("layout"), 0);
+    const { top } = byId("scroll").getBoundingClientRect();
+    if (top < 0 || top > innerHeight - 100) reveal(byId("layout"), 0);
   }
 
   return { start, layers, heads, prepare, dress, makeLines, finish, open, resized, geometry, writeNumbers };

@@ -44,8 +44,9 @@ const HeatMap = (() => {
 
   // `picture`: {title, matrix, rowTokens, columnTokens, rowClass, columnClass, probabilities}; `sizes`:
   // {wide, high} of a cell, {label, top} of what stands around them. Gives the SVG element; calls
-  // onCell(row, column) with the cell pointed at or gone to by arrow key, onCell(null) where none is.
-  function draw(picture, sizes, withValues, onCell) {
+  // onCell(row, column) with the cell pointed at or gone to by arrow key, onCell(null) where none is, and
+  // onClick(row, column) with the cell that is clicked.
+  function draw(picture, sizes, withValues, onCell, onClick) {
     const cells = picture.matrix;
     const [place, range] = [geometry(picture, sizes, withValues), rangeOf(picture)];
     const [width, height] = [Math.max(place.right + SLANT, place.left + LEGEND + 12), place.bottom + 36];
@@ -66,7 +67,7 @@ const HeatMap = (() => {
       ...(withValues ? values(cells, place, range) : []),
       legend(place, range),
     );
-    follow(svg, cells, place, onCell);
+    follow(svg, cells, place, onCell, onClick);
     return svg;
   }
 
@@ -152,7 +153,7 @@ const HeatMap = (() => {
   }
 
   // A frame around the cell that is pointed at.
-  function follow(svg, cells, { left, top, wide, high }, onCell) {
+  function follow(svg, cells, { left, top, wide, high }, onCell, onClick) {
     const frame = svgElement("rect", { class: "cell", width: wide, height: high, fill: "none", visibility: "hidden" });
     svg.append(frame);
     Object.assign(svg.dataset, { wide, high });
@@ -165,17 +166,29 @@ const HeatMap = (() => {
       frame.setAttribute("visibility", "visible");
       onCell(r, c);
     }
-    svg.addEventListener("pointermove", (event) => {
+    function cellAt(event) {
       const box = svg.getBoundingClientRect();
       const scale = svg.viewBox.baseVal.width / box.width;
       const index = (client, start, first, size) => Math.floor(((client - start) * scale - first) / size);
-      go(index(event.clientY, box.top, top, high), index(event.clientX, box.left, left, wide));
-    });
-    svg.addEventListener("pointerleave", () => {
+      return [index(event.clientY, box.top, top, high), index(event.clientX, box.left, left, wide)];
+    }
+    function leave() {
       frame.setAttribute("visibility", "hidden");
       onCell(null);
+    }
+    svg.addEventListener("pointermove", (event) => go(...cellAt(event)));
+    svg.addEventListener("pointerleave", ({ pointerType }) => { if (pointerType !== "touch") leave(); });
+    svg.addEventListener("click", (event) => {
+      const [r, c] = cellAt(event);
+      if (!(r in cells) || !(c in cells[0])) return;
+      go(r, c);
+      onClick(r, c);
     });
-    svg.addEventListener("focus", () => go(row, column));
+    let isPressed = false; // then the focus comes with it, and the click says which cell is meant
+    svg.addEventListener("pointerdown", () => { isPressed = true; });
+    svg.addEventListener("pointerup", () => { isPressed = false; });
+    svg.addEventListener("focus", () => { if (!isPressed) go(row, column); });
+    svg.addEventListener("blur", leave);
     svg.addEventListener("keydown", (event) => {
       const [down, right] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key] ?? [];
       if (down === undefined) return;

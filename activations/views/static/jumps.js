@@ -9,9 +9,15 @@ const Jumps = (() => {
     byId("jumps").replaceChildren(
       element("p", {}, element("b", {}, "Longest jumps"), element("span", { class: "small" }, "tokens away, weight")),
       ...found.map(({ row, column, away, weight }) => element("p", {},
-        button(`${named(stack, "row", row)} → ${named(stack, "column", column)}`, () => TextWindow.go(State.whole, row), { class: "link" }),
+        button(`${named(stack, "row", row)} → ${named(stack, "column", column)}`, () => go(row), { class: "link" }),
         element("span", {}, grouped(away)), element("span", {}, weight.toFixed(2)))),
     );
+  }
+
+  // Its read-out names the token it reaches.
+  async function go(row) {
+    await TextWindow.go(State.whole, row);
+    Tokens.pointAtRow(row);
   }
 
   const named = (stack, side, i) => `${cut(stack[`${side}Tokens`][i], 90, 13)} ${grouped(Weights.positionOf(stack, side, i))}`;

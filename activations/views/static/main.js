@@ -14,6 +14,7 @@
 
   // Look at a stack, at the mean of its heads, without its first token or with its words, and draw.
   function look(stack, wanted, { average, withoutFirst, words } = State, arrived = false) {
+    if (base !== stack || State.words !== words) Tokens.letGo(); // its place means another token there
     base = stack;
     Object.assign(State, { average, withoutFirst, words, wanted });
     State.whole = Weights.lookedAt(base, State);
@@ -33,7 +34,8 @@
     showThreshold();
     ScoreTable.fill(base, openHead, (head) => addressOf(head, false));
     HeadMap.fill(base, openHead);
-    if (view === ModelView) ModelView.fillBars(base.average ? State.whole : base);
+    if (view === ModelView) ModelView.fillBars(State.whole);
+    showViews();
     show(arrived);
   }
 
@@ -155,7 +157,8 @@
   let place = null; // {layer, head} as positions
   State.opened = (now, isStep = true) => {
     place = now;
-    Tokens.forget();
+    Tokens.forget(false);
+    Tokens.again();
     HeadDetail.show(State.whole, place?.layer ?? null, place?.head ?? null).catch(say);
     ScoreList.show(State.whole, place, openHead);
     MediaPicture.draw(byId("picture"), State.whole, place?.layer ?? null, place?.head ?? null, openHead).catch(say);
@@ -384,7 +387,7 @@
       ...["SVG", "PNG"].map((format) => item(`Matrix as ${format}`, () => HeadDetail.save(format.toLowerCase()), { ...ofHead, "aria-label": `Save matrix as ${format}` })),
       item("Copy as CSV", HeadDetail.copyCsv, ofHead),
       item("Copy link", async () => {
-        byId("head-detail-status").textContent = await Save.copy(location.href) ? "Copied: the address of what is shown." : "The browser does not let this page copy.";
+        byId("address-note").textContent = await Save.copy(location.href) ? "Copied: the address of what is shown." : "The browser does not let this page copy.";
       }),
       item("Print", () => print()),
     );
@@ -406,7 +409,10 @@
       const press = (id) => () => byId(id)?.click();
       const act = {
         "[": press("layer-back"), "]": press("layer-on"), ",": () => nextHead(-1), ".": () => nextHead(1),
-        "?": () => { byId("help").open = !byId("help").open; },
+        "?": () => {
+          byId("help").open = !byId("help").open;
+          if (byId("help").open) scrollTo(0, 0); // it unfolds at the top
+        },
         "/": () => { if (!byId("window").hidden) byId("find").focus(); },
         Escape: () => Sheets.close() || Tokens.letGo() || (view === ModelView && place && ModelView.close()),
       }[event.key];
@@ -473,6 +479,10 @@
     startResizing();
     ScoreTable.start();
     HeadMap.start();
+    Theme.whenPrinting((isPrinting) => {
+      HeadDetail.repaint(isPrinting);
+      Thumbnails.repaint();
+    });
     Theme.start(new URLSearchParams(location.hash.slice(1)).get("theme"), () => show());
     readAddress();
     Sheets.pack();

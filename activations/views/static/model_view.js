@@ -2,11 +2,11 @@
 // All heads as small pictures, bertviz's lines or matrices, and beside them the head that is open.
 const ModelView = (() => {
   const BERTVIZ = { width: 970, axis: 38, row: 84 }; // pixels: where it draws; a row's height times the heads
-  const SMALL = { least: 24, most: 140, gap: 6, label: 28, top: 22, tall: 1.5 }; // pixels; heights to widths
+  const SMALL = { least: 24, most: 140, gap: 6, narrow: 2, label: 28, top: 22, tall: 1.5 }; // pixels; heights to widths
   const BAR = 4; // pixels of the score at a picture's foot
   let opening = 0; // counts the calls of open(), so that an earlier one notices that it is outdated
   let kind = "matrix"; // what the panel shows of the head: "matrix" or "lines"
-  let shown = null; // the head that is open: {whole, layer, head}, positions in the stack `whole`
+  let shown = null; // the head that is open: {whole, layer, head, isDark}, positions in the stack `whole`
   let score = null; // of the bars, as a position in Page.scores
 
   const layers = () => State.stack.layers.keys();
@@ -56,9 +56,9 @@ const ModelView = (() => {
 
   function drawBarsOfLines() {
     byId("score-bars")?.remove();
-    const { wide, high, columns } = place();
+    const { wide, high, columns, gap } = place();
     const parts = (shares() ?? []).map((share, i) => {
-      const [x, y] = cornerOf(i, columns, wide, high);
+      const [x, y] = cornerOf(i, columns, wide, high, gap);
       return share < 0.05 ? "" : `M${x} ${y + high}h${(wide * share).toFixed(1)}v${-BAR}H${x}z`;
     });
     State.svg.append(svgElement("path", { id: "score-bars", d: parts.join("") }));
@@ -95,18 +95,19 @@ const ModelView = (() => {
     const columns = stack.heads.length;
     const [rows, others] = [stack.rows, stack.columns].map(([from, to]) => to - from);
     const room = byId("drawing").clientWidth - SMALL.label;
-    const wide = Math.min(Math.max(Math.floor(room / columns) - SMALL.gap, SMALL.least), SMALL.most);
+    const gap = room / columns < 2 * SMALL.least ? SMALL.narrow : SMALL.gap;
+    const wide = Math.min(Math.max(Math.floor(room / columns) - gap, SMALL.least), SMALL.most);
     const high = Math.round(wide * Math.min(Math.max(Math.max(rows, others) / 16, 1), SMALL.tall));
-    return { wide, high, columns };
+    return { wide, high, columns, gap };
   }
 
-  const cornerOf = (i, columns, wide, high) =>
-    [SMALL.label + (i % columns) * (wide + SMALL.gap), SMALL.top + Math.floor(i / columns) * (high + SMALL.gap)];
+  const cornerOf = (i, columns, wide, high, gap) =>
+    [SMALL.label + (i % columns) * (wide + gap), SMALL.top + Math.floor(i / columns) * (high + gap)];
 
   // Where bertviz draws -> the small pictures, by moving and stretching the groups around what it has drawn.
   function lay() {
     const { svg, stack } = State;
-    const { wide, high, columns } = place();
+    const { wide, high, columns, gap } = place();
     const total = Math.max(stack.of.heads.length, 2);
     const natural = {
       wide: (BERTVIZ.width - BERTVIZ.axis) / total,
@@ -115,7 +116,7 @@ const ModelView = (() => {
     const [across, down] = [wide / natural.wide, high / natural.high];
     const pictures = [...svg.querySelectorAll(":scope > g")];
     pictures.forEach((picture, i) => {
-      const [x, y] = cornerOf(i, columns, wide, high);
+      const [x, y] = cornerOf(i, columns, wide, high, gap);
       const [left, top] = [BERTVIZ.axis + (i % columns) * natural.wide, BERTVIZ.axis + Math.floor(i / columns) * natural.high];
       picture.setAttribute("transform", `translate(${x - left * across},${y - top * down}) scale(${across},${down})`);
     });
@@ -123,10 +124,10 @@ const ModelView = (() => {
     const [numbers, ofLayers] = [labels.slice(1, 1 + columns), labels.slice(2 + columns)]; // between them "Layers"
     const move = (label, x, y) => label.setAttribute("transform",
       `translate(${x - Number(label.getAttribute("x"))},${y - Number(label.getAttribute("y"))})`);
-    numbers.forEach((label, i) => move(label, SMALL.label + i * (wide + SMALL.gap) + wide / 2, 0));
-    ofLayers.forEach((label, i) => move(label, SMALL.label - 8, SMALL.top + i * (high + SMALL.gap) + high / 2 - 2));
-    svg.style.width = `${SMALL.label + columns * (wide + SMALL.gap)}px`;
-    svg.style.height = `${SMALL.top + (pictures.length / columns) * (high + SMALL.gap)}px`;
+    numbers.forEach((label, i) => move(label, SMALL.label + i * (wide + gap) + wide / 2, 0));
+    ofLayers.forEach((label, i) => move(label, SMALL.label - 8, SMALL.top + i * (high + gap) + high / 2 - 2));
+    svg.style.width = `${SMALL.label + columns * (wide + gap)}px`;
+    svg.style.height = `${SMALL.top + (pictures.length / columns) * (high + gap)}px`;
     drawBarsOfLines();
   }
 
@@ -148,14 +149,14 @@ const ModelView = (() => {
   function copyByLayer() {
     const { svg, stack } = State;
     if (!State.isDrawn || byId("thumbnails")) return;
-    const { wide, high, columns } = place();
+    const { wide, high, columns, gap } = place();
     const pictures = [...svg.querySelectorAll(":scope > g")];
     const labels = [...svg.querySelectorAll(":scope > text")];
     stack.layers.forEach((_, layer) => {
-      const top = layer ? SMALL.top + layer * (high + SMALL.gap) : 0;
+      const top = layer ? SMALL.top + layer * (high + gap) : 0;
       const shown = [...(layer ? [] : labels.slice(1, 1 + columns)), labels[2 + columns + layer], ...pictures.slice(layer * columns, (layer + 1) * columns)];
       svg.parentNode.append(svgElement("svg", {
-        class: "layer", viewBox: `0 ${top} ${SMALL.label + columns * (wide + SMALL.gap)} ${SMALL.top + (layer + 1) * (high + SMALL.gap) - top}`,
+        class: "layer", viewBox: `0 ${top} ${SMALL.label + columns * (wide + gap)} ${SMALL.top + (layer + 1) * (high + gap) - top}`,
       }, ...shown.map((each) => each.cloneNode(true))));
     });
   }
@@ -221,8 +222,9 @@ const ModelView = (() => {
     if (mine !== opening || whole !== State.whole) return; // something else was asked for meanwhile
     const cut = Weights.cutFor(stack, counts, Limits.atOnce, State.least);
     if (byId("thumbnails")) State.cut = cut;
+    Tokens.forget();
     const vis = Bertviz.drawAlone(stack, layer, head);
-    shown = { whole, layer, head };
+    shown = { whole, layer, head, isDark: Theme.isDark() };
     markShown();
     State.wanted = { layer: stack.layers[layer], heads: [head] };
     State.opened({ layer, head });
@@ -256,7 +258,7 @@ const ModelView = (() => {
   }
 
   // Whether what is wanted is open.
-  const isShown = () => (State.wanted?.heads ? shown?.whole === State.whole && isWanted(shown.layer, shown.head) : shown === null);
+  const isShown = () => (State.wanted?.heads ? shown?.whole === State.whole && shown.isDark === Theme.isDark() && isWanted(shown.layer, shown.head) : shown === null);
 
   // Mark the picture of the head that is open.
   function markShown() {

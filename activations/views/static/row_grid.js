@@ -3,7 +3,7 @@
 // both, so that one band lights it through both.
 const RowGrid = (() => {
   const ROW = { least: 16, most: 30, touch: 26 }; // pixels
-  const BAND = { least: 160, usual: 232, most: 320 }; // the lines
+  const BAND = { narrow: 80, least: 160, usual: 232, most: 320 }; // the lines
   const LABEL = { least: 56, most: 104, narrow: 76, size: 13 };
   const ASIDE = { from: 1100, wide: 232, roomyFrom: 1450, roomy: 340 }; // scores and map, beside the pictures
   const [GAP, NUMBER, BARS, FOOT] = [28, 30, 84, 84];
@@ -32,7 +32,7 @@ const RowGrid = (() => {
     const row = isTouch.matches ? ROW.touch : Math.floor(clamp(Math.min(byHeight, cellMost), [ROW.least, ROW.most]));
     const cell = clamp(Math.min(row, cellMost), [3, ROW.most]);
     const left = isLong ? byId("scroll").clientWidth : isNarrow ? width : width - GAP - matrixLabel(label) - cell * columns;
-    return { row, cell, label, number, title: TITLE, isNarrow, band: clamp(Math.floor(left - fixed - 4), [isNarrow ? 80 : BAND.least, BAND.most]) };
+    return { row, cell, label, number, title: TITLE, isNarrow, band: clamp(Math.floor(left - fixed - 4), [isNarrow || isLong ? BAND.narrow : BAND.least, BAND.most]) };
   }
 
   // Pixels in which a token's label must fit.

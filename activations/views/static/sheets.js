@@ -18,6 +18,8 @@ const Sheets = (() => {
   function close() {
     const sheet = folded().find(({ open }) => open);
     if (!sheet && !areOptionsOpen()) return false;
+    const opener = sheet?.querySelector("summary") ?? byId("options-button");
+    if ((sheet ?? byId("options-part")).contains(document.activeElement)) opener.focus({ preventScroll: true });
     if (sheet) sheet.open = false;
     else showOptions(false);
     return true;
@@ -31,6 +33,7 @@ const Sheets = (() => {
       .filter((each) => each.offsetParent).map((each) => each.getBoundingClientRect());
     const isOneRow = Math.max(...boxes.map(({ top }) => top)) <= Math.min(...boxes.map(({ bottom }) => bottom));
     controls.classList.toggle("packed", !isOneRow);
+    if (isOneRow) showOptions(false);
   }
 
   return { start, close, pack };

@@ -6,7 +6,9 @@ const Theme = (() => {
   let choice = "system";
   let onChange = () => {};
 
-  const isDark = () => (choice === "system" ? system.matches : choice === "dark");
+  let isPrinting = false; // on white paper
+
+  const isDark = () => !isPrinting && (choice === "system" ? system.matches : choice === "dark");
 
   function apply() {
     const root = document.documentElement;
@@ -33,5 +35,15 @@ const Theme = (() => {
     system.addEventListener("change", () => { if (choice === "system") apply(); });
   }
 
-  return { isDark, start, choose, chosen: () => choice };
+  // `repaint` is called before and after printing, for what keeps the colours it was painted with.
+  function whenPrinting(repaint) {
+    for (const [type, is] of [["beforeprint", true], ["afterprint", false]]) {
+      addEventListener(type, () => {
+        isPrinting = is;
+        repaint(is);
+      });
+    }
+  }
+
+  return { whenPrinting, isDark, start, choose, chosen: () => choice };
 })();

@@ -2,6 +2,7 @@
 // Every head as one small picture of its overview, on a canvas. A head's own weights are not needed for
 // it: they are unpacked when it is opened.
 const Thumbnails = (() => {
+  const painted = new WeakMap(); // of each canvas, what paints it
   // Draw all heads of a stack into `root`, each `wide` pixels wide. When a picture is chosen,
   // `choose(stack, layer, head)` is called with positions in the stack's lists. Returns false when
   // `stillWanted()` no longer holds.
@@ -24,27 +25,32 @@ const Thumbnails = (() => {
     return true;
   }
 
-  function size({ wide, columns }) {
+  function size({ wide, columns, gap }) {
+    byId("thumbnails").style.gap = `${gap}px`;
     byId("thumbnails").style.gridTemplateColumns = `22px repeat(${columns}, ${wide}px)`;
   }
 
   function picture(stack, layer, head, choose) {
     const name = HeadDetail.title(stack, layer, head);
-    return button(paint(stack, layer, head), () => choose(stack, layer, head), {
+    const canvas = element("canvas");
+    painted.set(canvas, () => paint(canvas, stack, layer, head));
+    painted.get(canvas)();
+    return button(canvas, () => choose(stack, layer, head), {
       "aria-label": name, "aria-pressed": "false", title: name,
     });
   }
 
+  // In the colours of now.
+  const repaint = () => document.querySelectorAll("#thumbnails canvas").forEach((canvas) => painted.get(canvas)());
+
   // Rows attend, columns are attended to; the stronger the weight, the stronger the colour.
-  function paint(stack, layer, head) {
+  function paint(canvas, stack, layer, head) {
     const { shades, rows, columns } = Weights.overview(stack, layer, head);
-    const canvas = element("canvas");
     [canvas.width, canvas.height] = [columns, rows];
     const colours = ramp();
     const image = new ImageData(columns, rows);
     shades.forEach((shade, i) => image.data.set(colours[Math.round(shade)], 4 * i));
     canvas.getContext("2d").putImageData(image, 0, 0);
-    return canvas;
   }
 
   // The colour of each shade, as everywhere.
@@ -73,5 +79,5 @@ const Thumbnails = (() => {
     });
   }
 
-  return { draw, size, bars, mark };
+  return { draw, size, bars, mark, repaint };
 })();

@@ -5,6 +5,7 @@ const Tokens = (() => {
   const MOST = { tokens: 12, ofSeveral: 5, heads: 12 };
   let lists = [[], []]; // the elements of the tokens that attend, and of those attended to
   let kept = null; // the one that a click keeps
+  let keptAt = null; // its {side, i}, a position in the stack's tokens: it is kept in the next drawing too
 
   const { positionOf, ALL_DECIMALS } = Weights;
   const numbered = (text, position) => (position < 0 ? "" : text + position);
@@ -22,7 +23,7 @@ const Tokens = (() => {
   // them; heads() gives the layer and the heads (positions) whose weights are shown.
   function dress(groups, heads) {
     const { stack } = State;
-    [lists, kept] = [groups, null];
+    lists = groups;
     [["row", "Attending tokens"], ["column", "Tokens attended to"]]
       .forEach(([own, name], side) => {
         const [tokens, [from]] = [stack[`${own}Tokens`], stack[`${own}s`]];
@@ -38,14 +39,26 @@ const Tokens = (() => {
         roving(groups[side], 1);
       });
     for (const list of new Set(groups.flat().map(containerOf))) list.addEventListener("mouseleave", left); // after bertviz's own
+    const [from] = keptAt ? stack[keptAt.side === 0 ? "rows" : "columns"] : [0];
+    keep(keptAt && groups[keptAt.side][keptAt.i - from]);
+    again();
   }
 
   const containerOf = (group) => group.closest("#left, #right") ?? group;
 
-  // Nothing is pointed at any more: back to the token that is kept.
+  // Nothing is pointed at any more: back to the token that is kept. Of a long text the read-out stays, as it
+  // has links.
   function left() {
     if (kept) pointAt(kept);
-    else State.pointed(null);
+    else {
+      if (!TextWindow.isLong(State.whole)) byId("readout").replaceChildren();
+      State.pointed(null);
+    }
+  }
+
+  // Point at the kept token once more: other heads are shown, or the matrix is there now.
+  function again() {
+    if (kept) pointAt(kept);
   }
 
   function pointAt(group) {
@@ -62,14 +75,28 @@ const Tokens = (() => {
   // The same by its place in the whole text.
   const pointAtRow = (row) => point(row - State.stack.rows[0]);
 
-  // Keep a token lit; null: let go.
+  // Keep the token of an element lit; null: none.
   function keep(group) {
     kept?.classList.remove("kept");
-    kept = group;
+    kept = group ?? null;
     kept?.classList.add("kept");
   }
 
+  function toggle(group, side, index) {
+    const isKept = group === kept;
+    keep(isKept ? null : group);
+    keptAt = isKept ? null : { side, i: State.stack[side === 0 ? "rows" : "columns"][0] + index };
+  }
+
+  // Keep the token of a row (a position among those drawn), or let it go.
+  function keepRow(row) {
+    if (!lists[0][row]) return;
+    toggle(lists[0][row], 0, row);
+    pointAt(lists[0][row]);
+  }
+
   function letGo() {
+    keptAt = null;
     if (!kept) return false;
     const was = kept;
     keep(null);
@@ -87,7 +114,12 @@ const Tokens = (() => {
       State.pointed({ side, index, ...heads() });
     };
     group.addEventListener("mouseenter", read);
-    group.addEventListener("click", () => keep(group === kept ? null : group));
+    group.addEventListener("click", () => toggle(group, side, index));
+    group.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      toggle(group, side, index);
+    });
     group.addEventListener("focus", () => {
       group.setAttribute("aria-selected", "true");
       send("mouseover", group); // what bertviz does when a token is pointed at
@@ -167,17 +199,19 @@ const Tokens = (() => {
   // Where the whole row goes, where not all of it is in the list.
   function rest(parts, stack) {
     if (!parts?.isNumber || stack.raw) return [];
-    const said = TextWindow.isLong(State.whole) ? [`in view ${decimals(parts.shown)}`, `elsewhere ${decimals(parts.elsewhere)}`] : [];
+    const said = TextWindow.isLong(State.whole) ? [`in view ${decimals(Math.min(parts.shown, 1))}`, `elsewhere ${decimals(parts.elsewhere)}`] : [];
     if (stack.above > ALL_DECIMALS) said.push(`left out ${decimals(parts.left)}`);
     return said.length ? [" ", element("span", { class: "rest" }, said.join(", "))] : [];
   }
 
   const spaced = (parts) => parts.flatMap((part, i) => (i ? [" ", part] : [part]));
 
-  function forget() {
-    [lists, kept] = [[[], []], null];
+  // The drawing goes away, or another head is shown in it.
+  function forget(isRedrawn = true) {
+    if (isRedrawn) [lists, kept] = [[[], []], null];
     byId("readout").replaceChildren();
+    State.pointed(null);
   }
 
-  return { dress, classOf, showToken, point, pointAtRow, letGo, forget };
+  return { dress, classOf, showToken, point, pointAtRow, keepRow, letGo, again, forget };
 })();

@@ -48,10 +48,11 @@ const ZoomMap = (() => {
     const x = (column) => MARGIN.left + (column - view.left) * cell().wide;
     const y = (row) => MARGIN.top + (row - view.top) * cell().high;
 
-    function paint() {
+    // `onPaper`: for print, whose colours the page does not have yet.
+    function paint(onPaper = false) {
       const context = canvas.getContext("2d");
       context.setTransform(density, 0, 0, density, 0, 0);
-      const [ink, soft] = [canvas, byId("status")].map((each) => getComputedStyle(each).color);
+      const [ink, soft] = onPaper ? ["#000", "#333"] : [canvas, byId("status")].map((each) => getComputedStyle(each).color);
       const colours = { ink, soft };
       context.clearRect(0, 0, size.wide, size.high);
       const ramp = rampOf();
@@ -226,9 +227,12 @@ const ZoomMap = (() => {
     const pointers = new Map(); // those that are down, by their ids
     let travelled = 0;
 
+    const isWhole = () => view.bottom - view.top >= rows && view.right - view.left >= columns;
+
+    canvas.addEventListener("pointerleave", () => onCell(null));
     canvas.addEventListener("wheel", (event) => {
       const { across, down, isInside } = placeOf(event);
-      if (!isInside) return;
+      if (!isInside || (event.deltaY > 0 && isWhole())) return; // there the page scrolls
       event.preventDefault();
       zoom(Math.exp(-event.deltaY / 300), across, down);
     }, { passive: false });
@@ -284,7 +288,7 @@ const ZoomMap = (() => {
       canvas,
       opened() { isOpen = true; later(); }, // the head's weights are there now
       outline(shown) { frame = shown; later(); },
-      zoom, paint: later,
+      zoom, repaint: (onPaper) => (onPaper ? paint(true) : later()),
       whole: () => look(whole.top, whole.left, rows, columns),
     };
   }
