@@ -35,7 +35,7 @@ def image_pages(
     folder: Path, layers: list[Layer], start: int = 1, **header: Any
 ) -> dict[str, Path]:
     pixels = np.full((ROWS * 20, COLUMNS * 20, 3), GREY)
-    entry = picture_files.image(pixels, (ROWS, COLUMNS), 1)
+    entry = picture_files.image(pixels, (ROWS, COLUMNS), start)
     tokens = {"tokens": ["[CLS]", *PATCHES], **header}
     return make_pages(folder, layers, **tokens, image="cat.png", pictures=[entry])
 
@@ -193,6 +193,17 @@ def test_words_look_at_an_image_inside_their_text(tmp_path: Path, open_page: Ope
     assert np.abs(patches(tab) - shaded(layer.weights[0, 13, 1:13])).max() < 4
     tab.page.mouse.click(*centre(3, box_of(tab, IMAGE)))
     assert tab.read(SAID).startswith("From patch r0c3.")
+
+
+def test_words_of_several_tokens_before_an_image(tmp_path: Path, open_page: Open) -> None:
+    """Merged, they move the patches to other columns, and the mean of their rows is shown."""
+    layer = Layer(0, attention(0, 1, 15))
+    tokens = ["ham", "##ster", *["<image>"] * 12, "red"]
+    page = image_pages(tmp_path, [layer], start=2, tokens=tokens)["head"]
+    tab = ready(open_page(page, "#layer=0&head=0&words=1"))
+    assert np.abs(patches(tab) - shaded(layer.weights[0, 14, 2:14])).max() < 4
+    tab.page.get_by_role("button", name="From hamster").click()
+    assert np.abs(patches(tab) - shaded(layer.weights[0, :2, 2:14].mean(0))).max() < 4
 
 
 def test_a_decoders_words_over_an_image(tmp_path: Path, open_page: Open) -> None:

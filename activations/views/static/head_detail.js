@@ -181,5 +181,5 @@ const HeadDetail = (() => {
   // In the colours of now: canvases keep those that they were painted with.
   const repaint = (onPaper) => map?.repaint(onPaper);
 
-  return { start, show, repaint, drawHeat, light, outline, title, way, copyCsv, save, isShown: () => shown !== null };
+  return { start, show, repaint, drawHeat, light, outline, title, way, copyCsv, save };
 })();

@@ -8,7 +8,7 @@ const ImagePicture = (() => {
   const MOST_FROM = 120; // other tokens that have a button
 
   // `picture`: {stack, layer, head, bitmap, row}. onRow(row) is called with a row that is kept, open(head)
-  // with a head that is chosen. Gives {point, paint, stop}.
+  // with a head that is chosen. Gives {paint, stop}.
   function make(container, picture, onRow, open) {
     const { stack, layer, head, bitmap } = picture;
     const { grid } = PictureParts.pictureOf(stack);
@@ -226,7 +226,7 @@ const ImagePicture = (() => {
     });
 
     paint();
-    return { paint, point: (next) => show(next), stop: () => { asked++; } };
+    return { paint, stop: () => { asked++; } };
   }
 
   // The row to begin with: what speaks for all of the image ([CLS], or the end of a text about it), else

@@ -2,7 +2,7 @@
 // One head over the picture that the model read: an image (image_picture.js), or a sound
 // (sound_picture.js). Nothing of other pictures of the page is known here.
 const MediaPicture = (() => {
-  const rows = new Map(); // the row that was kept, by the stack's id
+  const rows = new Map(); // the row that was kept, by the stack's id and whether it has words
   let view = null; // what is drawn
   let drawing = null; // what was asked for last
 
@@ -36,10 +36,11 @@ const MediaPicture = (() => {
       return;
     }
     const shape = PictureParts.pictureOf(stack).kind === "image" ? ImagePicture : SoundPicture;
-    const before = rows.get(stack.id);
+    const key = `${stack.id} ${stack.words}`;
+    const before = rows.get(key);
     const row = before >= stack.rows[0] && before < stack.rows[1] ? before : shape.firstRow(stack, bitmap);
     view = shape.make(container, { stack, layer, head, bitmap, row },
-      (kept) => rows.set(stack.id, kept), open && ((other) => open(layer, other)));
+      (kept) => rows.set(key, kept), open && ((other) => open(layer, other)));
     if (had) container.querySelector("canvas[tabindex]")?.focus({ preventScroll: true });
   }
 
@@ -47,9 +48,6 @@ const MediaPicture = (() => {
     view?.stop();
     view = null;
   }
-
-  // Show a row (a position in rowTokens) as if it were pointed at; null: the one that was kept.
-  const point = (row) => view?.point(row);
 
   // Canvases keep the colours and the size that they were painted with.
   let waiting = false;
@@ -65,5 +63,5 @@ const MediaPicture = (() => {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", later);
   new MutationObserver(later).observe(document.documentElement, { attributeFilter: ["data-theme"] });
 
-  return { fits, unit, draw, point };
+  return { unit, draw };
 })();

@@ -350,7 +350,7 @@ const SoundPicture = (() => {
     legend.querySelector("i").style.background = `linear-gradient(to right, ${Page.colours.light.map(
       (colour, i) => `light-dark(${colour}, ${Page.colours.dark[i]})`)})`;
     paint();
-    return { paint, point: (next) => show(next), stop: () => {} };
+    return { paint, stop: () => {} };
   }
 
   // The row to begin with: a frame of the part with sound, or a token in the middle, as the first and last

@@ -34,10 +34,19 @@ const Words = (() => {
       generated: column(stack.generated),
       start: columnWords.first,
       rowStart: rowWords.first,
+      picture: pictureAmong(stack.picture, columnOf),
       offset: stack.offset === null ? null : rowWords.first - columnWords.first,
       longest: columnOf.reduce((most, word, i) => Math.max(most, i + 1 - columnWords.starts[word]), 1),
       cell: sizes.map((size, side) => (stack.cell[side] === 1 ? 1 : size / stack.cells[side])), // on the average
     };
+  }
+
+  // A picture whose parts are among the columns: where they are as words; none where some were merged.
+  function pictureAmong(picture, columnOf) {
+    if (!picture) return null;
+    const [rows, columns] = Page.pictures[picture.index].grid;
+    const [first, last] = [picture.first, picture.first + rows * columns - 1].map((column) => columnOf[column]);
+    return last - first === rows * columns - 1 ? { ...picture, first } : null;
   }
 
   // The tokens of a range of words, as a range.
