@@ -12,6 +12,7 @@ from typing import Any
 from activations.document.format import FORMAT
 from activations.document.json_file import damaged
 from activations.document.picture import are_pictures
+from activations.document.predictions import read_lens, read_predictions
 from activations.errors import ToolkitError
 
 
@@ -22,6 +23,11 @@ def checked_header(header: dict[str, Any], path: Path) -> dict[str, Any]:
         rule = _TOKENS if key.endswith("_tokens") else _RULES.get(key)
         if rule is not None and not rule[0](value):
             raise damaged(path, key, f"it must be {rule[1]}")
+    for key, read in (("predictions", read_predictions), ("lens", read_lens)):
+        try:
+            read(found)
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+            raise damaged(path, key, "its arrays must be of one shape (see docs/document.md)") from None
     for key, names in (("words", "tokens"), ("decoder_words", "decoder_tokens")):
         if len(found.get(key, ())) > len(found.get(names, found.get(key, ()))):
             raise damaged(path, key, f"it must be {_WORDS[1]}")

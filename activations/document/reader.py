@@ -48,6 +48,7 @@ from activations.document.json_file import (
     plain,
     release,
 )
+from activations.document.predictions import Lens, Predictions, read_lens, read_predictions
 from activations.document.sparse_form import ARRAYS
 from activations.document.tensor_file import TensorFile
 from activations.errors import ToolkitError, nearest, quoted_list
@@ -378,6 +379,24 @@ class Document:
             paths = (path for path, leaf in walk(dtype) if isinstance(leaf, str))
             return {path: to_sizes(at(shape, path, None)) or () for path in paths}
         return guessed_shapes(self._entry(name).get("output"))
+
+    @cached_property
+    def predictions(self) -> Predictions | None:
+        """What the model predicts at every position; None where that was not captured.
+
+        `doc.predictions.tokens[i]` are the K likeliest after token i, in an array of texts of the
+        shape (positions, K), `.probabilities[i]` how likely. `.surprise` is in bits.
+        """
+        return read_predictions(self.header)
+
+    @cached_property
+    def lens(self) -> Lens | None:
+        """What each layer would predict; None where no lens was captured.
+
+        `doc.lens.tokens[k, i]` are the K likeliest of layer k at position `doc.lens.positions[i]`,
+        in an array of texts of the shape (layers, positions, K).
+        """
+        return read_lens(self.header)
 
     @property
     def attention_weights(self) -> list[dict[str, Any]] | None:

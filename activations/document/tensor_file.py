@@ -28,6 +28,7 @@ from activations.outputs.tree import Element
 _DTYPES = {"bool": "BOOL", "float16": "F16", "float32": "F32", "float64": "F64"}
 _DTYPES |= {f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)}
 _DTYPES |= {f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)}
+_NUMPY_TOO = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS  # as the document is written
 _BYTES = {kind: np.dtype(name).itemsize for name, kind in _DTYPES.items()} | {"BF16": 2}
 
 
@@ -38,7 +39,7 @@ def key_of(module: str, element: Element) -> str:
 
 def identify(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
     """An id of these tensors in this document: of all names and shapes, and how each begins."""
-    digest = hashlib.sha256(orjson.dumps(header, option=orjson.OPT_NON_STR_KEYS))
+    digest = hashlib.sha256(orjson.dumps(header, option=_NUMPY_TOO))
     for key, tensor in tensors.items():
         digest.update(f"{key} {tensor.dtype} {tensor.shape}".encode())
         digest.update(tensor.data.reshape(-1)[:1024].tobytes())
