@@ -148,7 +148,9 @@ def _ranked(value: Any, shape: tuple[int, ...]) -> Ranked | None:
     )
 
 
-def _numbers(value: Any, dtype: type, dims: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
+def _numbers(
+    value: Any, dtype: type, dims: int, shape: tuple[int, ...] | None = None
+) -> np.ndarray:
     """Nested lists as an array; of floats null is NaN, of whole numbers null is 0."""
     plain, whole = np.array(value), dtype is np.int64
     if plain.dtype.kind == "O":
