@@ -157,7 +157,7 @@ def _numbers(
         plain = np.where(np.equal(plain, None), 0 if whole else np.nan, plain).astype(float)
     if plain.dtype.kind not in "iuf" or (whole and plain.size and (plain != np.floor(plain)).any()):
         raise ValueError("not numbers")
-    found = plain.astype(dtype)
+    found: np.ndarray = plain.astype(dtype)
     if found.ndim != dims or (shape is not None and found.shape != shape):
         raise ValueError("another shape")
     return found
