@@ -148,13 +148,12 @@ def _ranked(value: Any, shape: tuple[int, ...]) -> Ranked | None:
     )
 
 
-def _numbers(
-    value: Any, dtype: type, dims: int, shape: tuple[int, ...] | None = None
-) -> np.ndarray:
+def _numbers(value: Any, dtype: Any, dims: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """Nested lists as an array; of floats null is NaN, of whole numbers null is 0."""
     plain, whole = np.array(value), dtype is np.int64
     if plain.dtype.kind == "O":
-        plain = np.where(np.equal(plain, None), 0 if whole else np.nan, plain).astype(float)
+        missing = np.array([item is None for item in plain.flat], bool).reshape(plain.shape)
+        plain = np.where(missing, 0 if whole else np.nan, plain).astype(float)
     if plain.dtype.kind not in "iuf" or (whole and plain.size and (plain != np.floor(plain)).any()):
         raise ValueError("not numbers")
     found: np.ndarray = plain.astype(dtype)
@@ -168,3 +167,39 @@ def _texts(value: Any, shape: tuple[int, ...]) -> np.ndarray:
     if found.shape != shape or not set(map(type, found.flat)) <= {str}:
         raise ValueError("not texts, or another shape")
     return found
+
+
+# ------------------------------------------------------------------------------------- as written
+
+
+def predictions_entry(predictions: Predictions) -> dict[str, Any]:
+    """The predictions as the document has them; arrays are written as nested lists."""
+    return {
+        "of": predictions.of,
+        "text": predictions.text,
+        "ids": predictions.ids,
+        "tokens": predictions.tokens.tolist(),
+        "probabilities": predictions.probabilities,
+        **({} if predictions.actual is None else {"actual": _ranked_entry(predictions.actual)}),
+    }
+
+
+def lens_entry(lens: Lens, file: str | None = None) -> dict[str, Any]:
+    """The lens as the document has it; `file` is the name of that with its matrices."""
+    return {
+        "kind": lens.kind,
+        **({} if file is None else {"file": file}),
+        "layers": list(lens.layers),
+        "positions": lens.positions,
+        "ids": lens.ids,
+        "tokens": lens.tokens.tolist(),
+        "probabilities": lens.probabilities,
+        "predicted": _ranked_entry(lens.predicted),
+        **({} if lens.actual is None else {"actual": _ranked_entry(lens.actual)}),
+    }
+
+
+def _ranked_entry(ranked: Ranked) -> dict[str, Any]:
+    ranks = ranked.rank.astype(object)
+    ranks[ranked.rank == 0] = None
+    return {"probability": np.ascontiguousarray(ranked.probability), "rank": ranks.tolist()}

@@ -118,7 +118,7 @@ def stopping_before(model: nn.Module, name: str | None) -> Iterator[None]:
         yield
         return
 
-    def stop(name: str) -> None:
+    def stop(name: str, given: Any) -> None:
         raise _EndPass
 
     with suppress(_EndPass), hooked(model, [name], on_entry=stop):
@@ -130,10 +130,10 @@ def hooked(
     model: nn.Module,
     names: Iterable[str],
     on_call: OnCall | None = None,
-    on_entry: Callable[[str], None] | None = None,
+    on_entry: OnCall | None = None,
 ) -> Iterator[None]:
-    """Inside the block, call `on_entry(name)` before every call of the named modules and
-    `on_call(name, output)` after it, where these are given.
+    """Inside the block, call `on_entry(name, (args, kwargs))` before every call of the named
+    modules and `on_call(name, output)` after it, where these are given.
     """
     handles = []
     with signals_deferred() as gate:
@@ -143,7 +143,7 @@ def hooked(
                     handles.append(module.register_forward_hook(partial(_after, name, on_call)))
                 if on_entry is not None:
                     before = partial(_before, name, on_entry)
-                    handles.append(module.register_forward_pre_hook(before))
+                    handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
             gate.open()
             yield
         finally:
@@ -157,8 +157,8 @@ def _after(name: str, on_call: OnCall, module: nn.Module, args: Any, output: Any
     on_call(name, output)
 
 
-def _before(name: str, on_entry: Callable[[str], None], module: nn.Module, args: Any) -> None:
-    on_entry(name)
+def _before(name: str, on_entry: OnCall, module: nn.Module, args: Any, kwargs: Any) -> None:
+    on_entry(name, (args, kwargs))
 
 
 def find_modules(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:

@@ -23,7 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from activations.forward.hooks import hooked
 from activations.forward.output_attentions import attentions_asked
-from activations.model.hosts import can_generate, config_of, embeddings
+from activations.model.head import logits_of
+from activations.model.hosts import can_generate, config_of, embeddings, head_weights
 from activations.model.limits import longest
 from activations.model.signature import (
     accepts,
@@ -42,6 +43,7 @@ PROBE_TOKENS = 11
 PROBE_TARGET_TOKENS = 7
 _MORE = 3, 2  # tokens of the second pass, so that a size shows which of the two it follows
 _MAX_FAKE_VALUES = 20_000
+_MODEL = ""  # its name among those of its modules
 # (module name, call number, element, tensor)
 _Seen = list[tuple[str, int, Element, torch.Tensor]]
 
@@ -89,11 +91,12 @@ def _observe(
     # The outputs of the real pass, which asks for attentions only where that is needed.
     shown, other = (asked, plain) if needs_flag or before != after else (plain, asked)
     outputs, unexplained = outlines(shown.in_shapes(), other.in_shapes(), _causal(model, sources))
+    logits = outputs.pop(_MODEL)
     return Observation(
         modules=list_modules(model),
         calls=asked.calls,
         outputs=outputs,
-        unsure=frozenset(asked.unsure | unexplained),
+        unsure=frozenset((asked.unsure | unexplained) - {_MODEL}),
         weights=sources,
         positions=positions,
         spans=dict(asked.spans),
@@ -101,6 +104,8 @@ def _observe(
         call_form=form,
         needs_flag=needs_flag,
         warm_up=before != after,
+        logits=logits,
+        head=head_weights(model),
     )
 
 
@@ -160,13 +165,15 @@ class _Pass:
         with torch.no_grad(), _FakeValues(self._on_rows_picked), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with hooked(model, names, self._on_call, self._on_entry):
-                model(**arguments(model, inputs, form), **options)
+                returned = model(**arguments(model, inputs, form), **options)
+        self._logits = logits_of(returned)
 
     def in_shapes(self) -> Seen:
+        """What modules returned; the logits by the name of the model itself, which is empty."""
         shapes = {name: map_leaves(out, _shape_of) for name, out in self.first.items()}
-        return Seen(self._lengths, shapes)
+        return Seen(self._lengths, {**shapes, _MODEL: _shape_of(self._logits, ())})
 
-    def _on_entry(self, name: str) -> None:
+    def _on_entry(self, name: str, given: Any) -> None:
         if self._picked_at is not None:
             self.unsure.add(name)
         self._running.append(next(self._clock))

@@ -86,3 +86,14 @@ def embeddings(model: nn.Module) -> nn.Embedding | None:
     except (NotImplementedError, AttributeError):  # a model of images, for example
         return None
     return found if isinstance(found, nn.Embedding) else None
+
+
+def head_weights(model: nn.Module) -> int:
+    """How many weights turn the last layer's output into logits; 0 where the model does not say."""
+    host = only_host(model)
+    try:
+        found = None if host is None else host.get_output_embeddings()
+    except (NotImplementedError, AttributeError):
+        return 0
+    weight = getattr(found, "weight", None)
+    return 0 if weight is None else int(weight.numel())

@@ -32,12 +32,14 @@ class AnswerError(UsageError):
 class Selection:
     """What the user chose: patterns and module names by category, in the catalogue's order.
 
-    `calls` has the calls to keep of those modules of which not every call is.
+    `calls` has the calls to keep of those modules of which not every call is. `to_the_end` is False
+    where the user left out the last layer, so that the pass may end early.
     """
 
     patterns: dict[str, tuple[Pattern, ...]]
     modules: dict[str, tuple[str, ...]]
     calls: dict[str, frozenset[int]] = field(default_factory=dict)
+    to_the_end: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -219,6 +221,10 @@ def select(
         raise UsageError(NOTHING)
     if layers is None:
         return Selection(patterns, {c: _names(found) for c, found in patterns.items()})
+    counted = [pattern for found in patterns.values() for pattern in found if pattern.depth]
+    to_the_end = not counted or any(
+        _from_the_start(layer, p) == p.depth - 1 for p in counted for layer in layers
+    )
     _check_layers(layers, [p for found in patterns.values() for p in found])
     modules: dict[str, tuple[str, ...]] = {}
     calls: dict[str, frozenset[int]] = {}
@@ -228,7 +234,7 @@ def select(
         calls |= {name: some for name, some in kept.items() if some is not None}
     if not any(modules.values()):
         raise UsageError("nothing selected: --layers names no layer. Leave it out for all.")
-    return Selection(patterns, modules, calls)
+    return Selection(patterns, modules, calls, to_the_end)
 
 
 def _names(patterns: Iterable[Pattern]) -> tuple[str, ...]:

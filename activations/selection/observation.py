@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from activations.outputs.shapes import Shape
 from activations.outputs.tree import Element
 
 
@@ -59,6 +60,8 @@ class Observation:
     calls and returns of any module. Only modules that were called have one.
     `needs_flag`: weights appear only when `output_attentions=True` is passed to the forward call.
     `warm_up`: the model replaces its own modules in its first pass, so hooks are added after one.
+    `logits` outlines what the model predicts with, None where it returns no logits; `head` counts
+    the weights that make them, 0 where that is not known.
     `probed` is False when no pass could be run: then only names and classes are known.
     """
 
@@ -74,6 +77,8 @@ class Observation:
     needs_flag: bool = False
     warm_up: bool = False
     probed: bool = True
+    logits: Shape | None = None
+    head: int = 0
 
     def first_after(self, modules: Iterable[str]) -> str | None:
         """The module whose first call comes after the layers of these have returned.

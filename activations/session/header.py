@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from activations.document.format import FORMAT
+from activations.document.predictions import lens_entry, predictions_entry
 from activations.document.writer import NonFinite
 from activations.errors import ToolkitError, first_few
 from activations.forward.hooks import Recording
@@ -23,6 +24,7 @@ from activations.selection.catalog import CATEGORIES
 from activations.selection.observation import WeightsSource
 from activations.session.opening import OpenedModel
 from activations.session.options import Options
+from activations.session.predicting import Predicted
 from activations.session.scoring import score_entry
 from activations.version import __version__
 
@@ -34,6 +36,7 @@ def build_header(
     recorded: Recording,
     environment: dict[str, Any],
     non_finite: NonFinite,
+    predicted: Predicted,
     keeper: Keeper | None = None,
     control: Keeper | None = None,
 ) -> dict[str, Any]:
@@ -62,6 +65,8 @@ def build_header(
         "selected_patterns": {c: [p.text for p in selection.patterns[c]] for c in CATEGORIES},
         "selected_modules": {c: list(selection.modules[c]) for c in CATEGORIES},
         "attention_weights": [entry for entry, _ in entries],
+        "predictions": predicted.predictions and predictions_entry(predicted.predictions),
+        "lens": predicted.lens and lens_entry(predicted.lens, predicted.lens_file),
         "keep_above": keeper and keeper.above,
         "scores": keeper and _scores(entries, keeper),
         "not_called": recorded.not_called or None,

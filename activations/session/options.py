@@ -5,14 +5,24 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from activations.errors import UsageError, unknown_value
 from activations.model.devices import check_device, parse_device_map
+
+if TYPE_CHECKING:
+    from activations.selection.answers import Selection
+    from activations.selection.observation import Observation
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _INSTALLED = _PACKAGE / "demo_model"  # inside the package; in a clone next to it
 DEMO_MODEL = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "demo_model"
 BACKENDS = ("hooks", "pyvene")
+MOST = 5  # predictions at each position, unless the user says
+NO_PREDICTIONS = (
+    "this model predicts no tokens and no labels: its checkpoint has no head. Leave out --predict "
+    "and --lens."
+)
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -33,6 +43,9 @@ class Options:
     revision: str | None = None
     trust_remote_code: bool = False
     keep_above: float | None = None
+    predict: int | None = None
+    lens: str | None = None
+    at: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -43,7 +56,28 @@ class Options:
             raise UsageError(
                 "--keep-above takes a number of at least 0 and less than 1, as in 0.01."
             )
+        if self.predict is not None and self.predict < 0:
+            raise UsageError("--predict takes a number of at least 0, as in 5.")
+        if self.predict == 0 and self.lens is not None:
+            raise UsageError("--lens needs predictions. Leave out --predict 0.")
+        if self.at is not None and self.lens is None:
+            raise UsageError("--at is for --lens. Leave it out, or add --lens logit.")
         check_device(self.device)
         parse_device_map(self.device_map)
         if self.device_map is not None and self.device != "auto":
             raise UsageError("--device and --device-map cannot be combined. Give one of them.")
+
+    def predictions(self, selection: Selection, observation: Observation) -> int:
+        """How many predictions to make at each position.
+
+        None where the last layer is left out, so that the pass may end early, unless they are asked
+        for. Raises `UsageError` where they are, and the model predicts nothing.
+        """
+        asked = bool(self.predict or self.lens)
+        if observation.logits is None:
+            if asked:
+                raise UsageError(NO_PREDICTIONS)
+            return 0
+        if self.predict is not None:
+            return self.predict
+        return MOST if asked or selection.to_the_end else 0

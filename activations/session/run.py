@@ -32,6 +32,7 @@ from activations.selection.observation import Observation, WeightsSource
 from activations.session.header import build_header, capture_warnings, describe_environment
 from activations.session.opening import OpenedModel, with_request
 from activations.session.options import Options
+from activations.session.predicting import Predicted, Predicting
 from activations.session.scoring import scorer
 
 _ONLY_SCORES = 0.999  # a threshold above which hardly any weight is
@@ -104,7 +105,7 @@ def run(
     """
     options = options or Options()
     load_weights(opened, selection, options)
-    inputs, recorded, environment, keeper = _pass(opened, selection, options, progress)
+    inputs, recorded, environment, keeper, predicted = _pass(opened, selection, options, progress)
     if not recorded.outputs:
         raise ToolkitError(
             "No data captured: none of the selected modules was called in the forward pass. "
@@ -114,9 +115,10 @@ def run(
     captured = _by_category(recorded, selection)
     non_finite = count_non_finite(captured)
     header = build_header(
-        opened, selection, inputs, recorded, environment, non_finite, keeper, control
+        opened, selection, inputs, recorded, environment, non_finite, predicted, keeper, control
     )
     warnings = capture_warnings(opened, selection, recorded, non_finite, keeper)
+    warnings += predicted.warnings
     return Capture(header, captured, [*opened.warnings, *inputs.warnings, *warnings])
 
 
@@ -126,8 +128,8 @@ def _pass(
     options: Options,
     progress: Callable[[str], None] | None,
     named: Inputs | None = None,
-) -> tuple[Inputs, Recording, dict[str, Any], Keeper | None]:
-    """The forward pass: its inputs, what was recorded, and the environment.
+) -> tuple[Inputs, Recording, dict[str, Any], Keeper | None, Predicted]:
+    """The forward pass: its inputs, what was recorded, the environment, and what it predicts.
 
     Scores are of its own tokens, or of those that it stands for: `named`. The model is left as it
     was.
@@ -139,7 +141,9 @@ def _pass(
         with attention_implementation(model, implementation):
             inputs = _inputs(opened)
         given = arguments(model, inputs.tensors, observation.call_form)
-        call = {**given, **_forward_options(model, selection)}
+        call = {**given, **({"use_cache": False} if accepts(model, "use_cache") else {})}
+        body = f"{getattr(model, 'base_model_prefix', '')}."
+        sees_logits = not all(f"{name}.".startswith(body) for name in selection.names)
         keeper = None
         if options.keep_above is not None and sources:
             kept = [s for s in observation.weights if s.module in selection.names]
@@ -151,23 +155,27 @@ def _pass(
             if implementation is None and selection.wants_attention:
                 implementation = "sdpa" if _allows_sdpa(opened, inputs, sources) else "eager"
         asked = attentions_asked if sources and observation.needs_flag else nullcontext
-        with (
-            attention_implementation(model, implementation),
-            sdpa_weights(model, implementation, _with_inner(sources, observation), keeper),
-        ):
+        most = options.predictions(selection, observation)
+        with attention_implementation(model, implementation):
             if observation.warm_up:
                 hooks.record(model, given, [])
             with asked(model):
-                recorded = BACKENDS[options.backend](
-                    model,
-                    call,
-                    selection.names,
-                    progress,
-                    observation.first_after(selection.names),
-                    selection.calls,
-                    keeper,
-                )
-            return inputs, recorded, describe_environment(model, options), keeper
+                predicting = Predicting(opened, options, most, inputs, call, sees_logits)
+                with (
+                    sdpa_weights(model, implementation, _with_inner(sources, observation), keeper),
+                    predicting.watching(),
+                ):
+                    recorded = BACKENDS[options.backend](
+                        model,
+                        predicting.call,
+                        selection.names,
+                        progress,
+                        None if most else observation.first_after(selection.names),
+                        selection.calls,
+                        keeper,
+                    )
+                predicted = predicting.result()
+            return inputs, recorded, describe_environment(model, options), keeper, predicted
 
 
 def _control(
@@ -184,8 +192,15 @@ def _control(
     implementation = options.attn_implementation or (
         "eager" if options.keep_above is None else None
     )
-    scored = replace(options, attn_implementation=implementation, keep_above=_ONLY_SCORES)
-    return _pass(other, selection, scored, None, inputs)[-1]
+    scored = replace(
+        options,
+        attn_implementation=implementation,
+        keep_above=_ONLY_SCORES,
+        predict=0,
+        lens=None,
+        at=None,
+    )
+    return _pass(other, selection, scored, None, inputs)[3]
 
 
 def _with_inner(sources: Sequence[WeightsSource], observation: Observation) -> list[WeightsSource]:
@@ -228,16 +243,3 @@ def _by_category(recorded: Recording, selection: Selection) -> dict[str, dict[st
         name = key if key in category_of else key.rpartition("@")[0]
         captured[category_of[name]][key] = output
     return captured
-
-
-def _forward_options(model: Any, selection: Selection) -> dict[str, Any]:
-    """The arguments besides the inputs: no more output than the selection needs."""
-    found: dict[str, Any] = {}
-    if accepts(model, "use_cache"):
-        found["use_cache"] = False
-    body = f"{getattr(model, 'base_model_prefix', '')}."
-    if accepts(model, "logits_to_keep") and all(
-        f"{name}.".startswith(body) for name in selection.names
-    ):
-        found["logits_to_keep"] = 1  # nothing chosen sees the logits
-    return found

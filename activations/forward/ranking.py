@@ -1,0 +1,67 @@
+"""Logits -> the likeliest ids, how likely they are, and where given ids stand among all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from activations.document.predictions import Ranked
+
+_ROWS = 16  # at once: what a processor's cache holds of a large vocabulary
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Of each row the K likeliest: `ids` and `probabilities`, (rows, K); `wanted` is (rows, W)."""
+
+    ids: np.ndarray
+    probabilities: np.ndarray
+    wanted: Ranked
+
+
+def rank(
+    parts: Iterable[torch.Tensor], most: int, wanted: np.ndarray, independent: bool = False
+) -> Ranking:
+    """Rank the logits (rows, vocabulary), given part by part, one after the other.
+
+    `wanted` are ids (rows, W), -1 for none. All is compared in float32, as `generate` does; of
+    equal logits the lower id comes first, as it does for `argmax`. `independent` logits have a
+    probability each (the logistic function), others one among all (softmax).
+    """
+    found: list[tuple[np.ndarray, ...]] = []
+    for part in parts:
+        for block in torch.split(part.detach(), _ROWS):
+            plain = block.float().cpu()
+            sums = (None,) * len(plain) if independent else plain.logsumexp(-1).tolist()
+            least = plain.nan_to_num(-torch.inf, torch.inf).topk(min(most, plain.shape[1])).values
+            rows = zip(plain.numpy(), sums, least[:, -1].tolist(), strict=True)
+            found += [_ranked(*row, most, wanted[len(found) + i]) for i, row in enumerate(rows)]
+    ids, probabilities, probability, ranks = map(np.stack, zip(*found, strict=True))
+    return Ranking(ids, probabilities, Ranked(probability, ranks))
+
+
+def _ranked(
+    row: np.ndarray, log_sum: float | None, least: float, most: int, wanted: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """The `most` likeliest ids of a row, of which `least` is the last's logit."""
+    if np.isnan(row).any():
+        log_sum, row = np.nan, np.nan_to_num(row, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+    ids = np.flatnonzero(row >= least)
+    ids = ids[np.argsort(-row[ids], kind="stable")[:most]]
+    there = wanted >= 0
+    ranks = np.zeros(wanted.shape, np.int64)
+    ranks[there] = [np.count_nonzero(row > row[id]) + 1 for id in wanted[there]]
+    likely = np.full(wanted.shape, np.nan, np.float32)
+    likely[there] = _probability(row[wanted[there]], log_sum)
+    return ids, _probability(row[ids], log_sum), likely, ranks
+
+
+def _probability(logits: np.ndarray, log_sum: float | None) -> np.ndarray:
+    """As float32; NaN where the row holds what is no number."""
+    wide = logits.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        found = 1 / (1 + np.exp(-wide)) if log_sum is None else np.exp(wide - log_sum)
+    return np.asarray(found, np.float32)

@@ -1,0 +1,188 @@
+"""What the pass is to predict, beside what its modules return: `--predict` and `--lens`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from activations.document.predictions import Lens, Predictions
+from activations.errors import ToolkitError, UsageError, first_few
+from activations.forward.hooks import hooked
+from activations.forward.predictions import Wanted, predict, read_layers
+from activations.forward.residual_stream import find_stream
+from activations.forward.short_texts import two_texts
+from activations.forward.tail import AT_ONCE, Tail
+from activations.inputs.request import Inputs
+from activations.model.head import Head, head_of, logits_of
+from activations.model.signature import accepts, arguments
+from activations.model.vocabulary import spell
+from activations.session.opening import OpenedModel
+from activations.session.options import NO_PREDICTIONS, Options
+
+_OF_POSITIONS = 3  # dimensions; logits of the whole text have two
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What came of it: nothing of a model that predicts nothing."""
+
+    predictions: Predictions | None = None
+    lens: Lens | None = None
+    lens_file: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Predicting:
+    """The predictions of one pass. Run it with the arguments `call`, within `watching`."""
+
+    def __init__(
+        self,
+        opened: OpenedModel,
+        options: Options,
+        most: int,
+        inputs: Inputs,
+        call: Mapping[str, Any],
+        sees_logits: bool,
+    ) -> None:
+        """`call` are all arguments of the pass; `sees_logits`: whether they are to be captured.
+
+        Raises `ToolkitError` where a lens is wanted and the layers cannot be told.
+        """
+        self.call = dict(call)
+        self._opened, self._options, self._most, self._inputs = opened, options, most, inputs
+        self._head = _head(opened, options) if most else None
+        self._logits: Any = None
+        self._tail: Tail | None = None
+        last_only = accepts(opened.model, "logits_to_keep") and not sees_logits
+        if self._head is not None and (options.lens or (last_only and _are_large(opened))):
+            self._tail = self._find_tail()
+        self._in_parts = self._tail is not None and last_only and _are_large(opened)
+        if last_only and (self._head is None or self._in_parts):
+            self.call["logits_to_keep"] = 1
+
+    def _find_tail(self) -> Tail | None:
+        opened, inputs = self._opened, self._inputs
+        model, observation = opened.model, opened.catalog.observation
+        others = {k: v for k, v in self.call.items() if k == "use_cache"}
+        text, other = (
+            {**arguments(model, tensors, observation.call_form), **others}
+            for tensors in two_texts(model, inputs.tensors)
+        )
+        assert observation.logits is not None, "it has a head"
+        vocabulary = observation.logits.sizes[-1]
+        try:
+            stream = find_stream(model, text, other)
+            return Tail(model, self.call, stream, int(str(vocabulary)))
+        except ToolkitError:
+            if self._options.lens:
+                raise
+            return None  # all logits at once, as the model makes them
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Keep what the predictions need of the pass in the block."""
+        with ExitStack() as stack:
+            if self._tail is not None:
+                stack.enter_context(self._tail.watching())
+            if self._head is not None and not self._in_parts:
+                stack.enter_context(hooked(self._opened.model, [""], self._keep))
+            yield
+
+    def _keep(self, name: str, output: Any) -> None:
+        self._logits = logits_of(output)
+
+    def result(self) -> Predicted:
+        """The predictions of the pass that was watched.
+
+        Raises `UsageError` where `--at` names no position of the text, `ToolkitError` where the
+        last layer's lens is not what the model predicts.
+        """
+        if self._head is None:
+            return Predicted()
+        rows = self._rows()
+        wanted = self._wanted(self._head, rows)
+        at = positions_at(self._options.at, rows)
+        if self._in_parts:
+            assert self._tail is not None
+            parts = self._tail.parts(self._tail.layers - 1, range(rows))
+        else:
+            logits, self._logits = self._logits, None
+            parts = iter([logits[0] if logits.dim() == 3 else logits])
+            del logits  # as large as all the rest: gone before a layer's are made
+        predictions = predict(parts, rows, wanted)
+        if self._options.lens is None or self._tail is None:
+            return Predicted(predictions)
+        lens = read_layers(self._tail, at, predictions, wanted, self._options.lens)
+        file = None if lens.kind == "logit" else Path(self._options.lens).name
+        others = self._tail.others
+        warning = (
+            f"the lens reads {len(lens.layers)} layers, {lens.layers[0]} to {lens.layers[-1]}; "
+            f"what others do ({first_few(others)}) it cannot tell."
+        )
+        return Predicted(predictions, lens, file, (warning,) if others else ())
+
+    def _rows(self) -> int:
+        if not self._in_parts:
+            return int(self._logits.shape[1]) if self._logits.dim() == 3 else 1
+        tensors = self._inputs.tensors
+        return int(tensors.get("decoder_input_ids", tensors["input_ids"]).shape[1])
+
+    def _wanted(self, head: Head, rows: int) -> Wanted:
+        """What to rank at each position, and of which text the positions are."""
+        inputs, tokenizer = self._inputs, self._opened.tokenizer
+        side = "" if inputs.decoder_tokens is None else "decoder_"
+        tokens = inputs.tokens if inputs.decoder_tokens is None else inputs.decoder_tokens
+        logits = self._opened.catalog.observation.logits
+        assert logits is not None, "it has a head"
+        text = (
+            f"{side}tokens" if len(tokens) == rows and len(logits.sizes) == _OF_POSITIONS else None
+        )
+        ids = inputs.tensors.get(f"{side}input_ids") if text and head.of != "label" else None
+        actual = None
+        if ids is not None:
+            read = np.array(ids[0].tolist())
+            actual = np.append(read[1:], -1)
+            if head.of == "masked_token":
+                actual = np.where(read == getattr(tokenizer, "mask_token_id", None), -1, read)
+        return Wanted(head, self._most, partial(spell, tokenizer), text, actual)
+
+
+def positions_at(at: Sequence[int] | None, rows: int) -> list[int]:
+    """The positions that `--at` names, in order; -1 is the last. None are all.
+
+    Raises `UsageError` where there is no such position.
+    """
+    if at is None:
+        return list(range(rows))
+    found = {position + rows if position < 0 else position for position in at}
+    wrong = [position for position in at if not -rows <= position < rows]
+    if wrong:
+        raise UsageError(
+            f"--at: there is no position {wrong[0]}. They go from 0 to {rows - 1}; -1 is the last."
+        )
+    return sorted(found)
+
+
+def _head(opened: OpenedModel, options: Options) -> Head | None:
+    """Raises `UsageError` where predictions were asked for and there are none."""
+    logits = opened.catalog.observation.logits
+    found = None if logits is None else head_of(opened.model, logits.sizes)
+    if found is None and (options.predict or options.lens):
+        raise UsageError(NO_PREDICTIONS)
+    return found
+
+
+def _are_large(opened: OpenedModel) -> bool:
+    """Whether the logits of the whole text are better not made at once."""
+    logits = opened.catalog.observation.logits
+    try:
+        return logits is not None and prod(logits.known(opened.lengths.letters)) > AT_ONCE
+    except KeyError:  # how long it is follows from the data
+        return False
