@@ -24,12 +24,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from activations.arguments import DIAGNOSTICS, check_new_tokens, parse_ids, parse_layers
+from activations.arguments import (
+    DIAGNOSTICS,
+    check_new_tokens,
+    parse_ids,
+    parse_layers,
+    parse_positions,
+)
 from activations.cli.command import Console, Parser, exit_on_signal, run_command
-from activations.cli.messages import chosen_lines, modules_and_calls, tokens_in_words, tokens_read
+from activations.cli.messages import (
+    chosen_lines,
+    lens_in_words,
+    modules_and_calls,
+    tokens_in_words,
+    tokens_read,
+)
 from activations.document.destination import prepare_output
 from activations.document.format import DOCUMENT, FORMATS, document_size
 from activations.errors import ToolkitError, UsageError
+from activations.forward.lens_matrices import checked_lens
 from activations.inputs.conversation import read_conversation
 from activations.inputs.request import Request
 from activations.model.config_file import check_layers
@@ -38,7 +51,7 @@ from activations.model.weight_files import check_weights
 from activations.program import CAPTURE, VIEW, command_line
 from activations.selection.answers import Selection, format_spec, parse_spec, select
 from activations.session.estimate import forecast
-from activations.session.options import BACKENDS, DTYPES, Options, checkpoint_of
+from activations.session.options import BACKENDS, DTYPES, MOST, Options, checkpoint_of
 from activations.system.files import check_room
 from activations.system.streams import standard_output
 
@@ -115,6 +128,20 @@ def build_parser() -> Parser:
     )
     what.add_argument(
         "--layers", metavar="LIST", help="only these layers, as in 0,4-7,-1; -1 is the last"
+    )
+    what.add_argument(
+        "--predict",
+        metavar="K",
+        type=int,
+        help=f"the K likeliest next tokens, words or labels at every position; 0: none ({MOST})",
+    )
+    what.add_argument(
+        "--lens",
+        metavar="logit|FILE",
+        help="what each layer would predict: the logit lens, or a file of a matrix a layer",
+    )
+    what.add_argument(
+        "--at", metavar="POSITIONS", help="the lens at these positions only, as in 0,5-7,-1"
     )
     what.add_argument(
         "--keep-above",
@@ -215,6 +242,9 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
         revision=args.revision,
         trust_remote_code=args.trust_remote_code,
         keep_above=args.keep_above,
+        predict=args.predict,
+        lens=None if args.lens is None else checked_lens(args.lens),
+        at=None if args.at is None else parse_positions(args.at),
     )
     prompt, (image, audio) = _prompt(args), _media(args.image, args.audio)
     conversation = None
@@ -331,6 +361,7 @@ def _announce(
         f"{args.attn_implementation} attention" if args.attn_implementation else "",
         "" if args.dtype == "auto" else args.dtype,
         "" if args.keep_above is None else f"weights above {args.keep_above:g}",
+        "" if options.lens is None else lens_in_words(options.lens, options.at),
     ]
     console.note(f"Capturing {', '.join(filter(None, parts))}: {size}.")
     for line in warnings:

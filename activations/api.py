@@ -14,6 +14,7 @@ from activations.document import reader
 from activations.document.destination import prepare_output
 from activations.document.format import DOCUMENT
 from activations.errors import UsageError
+from activations.forward.lens_matrices import checked_lens
 from activations.inputs.conversation import Turn, checked_turns
 from activations.inputs.media import read_audio, read_image
 from activations.inputs.request import Request
@@ -109,6 +110,9 @@ def capture(
     device: str = "auto",
     device_map: str | None = None,
     keep_above: float | None = None,
+    predict: int | None = None,
+    lens: str | os.PathLike[str] | None = None,
+    at: int | Iterable[int] | None = None,
     attn_implementation: str | None = None,
     backend: str = "hooks",
     revision: str | None = None,
@@ -123,7 +127,12 @@ def capture(
     ...}; `ids` are token ids in its place, or `diagnostic` is "induction": random tokens, twice,
     with a control. `select` is what `--auto-select` takes, `layers` one number or several. Of
     attention weights, only those above `keep_above` are kept, with the sum of
-    the others of each row: for long texts. `format` is "json", or "safetensors" for the numbers in
+    the others of each row: for long texts. `predict` counts the likeliest next tokens (words of a
+    masked model, labels of a classifier) to keep at every position (5; 0 for none); where `layers`
+    leave out the last one, there are none unless it is given. `lens` is "logit", for what each
+    layer would predict, or a safetensors file of a matrix a layer (`layers.{layer}`, (hidden,
+    hidden)) to apply first; `at` are the positions of the text to look at (-1 is the last; None:
+    all). `format` is "json", or "safetensors" for the numbers in
     a second file next to the document. `dtype` and `device` may be torch's own. `target` is the
     decoder's text of an encoder-decoder model; without it the model generates up to
     `max_new_tokens` (16) tokens, greedily. A decoder-only model first generates `max_new_tokens`,
@@ -142,6 +151,7 @@ def capture(
     check("a text", str, NoneType, attn_implementation=attn_implementation)
     check("the name of a file", str, os.PathLike, output=output)
     check("the name of a file", str, os.PathLike, NoneType, image=image, audio=audio)
+    check('"logit" or the name of a file', str, os.PathLike, NoneType, lens=lens)
     check("True or False", bool, chat=chat, trust_remote_code=trust_remote_code)
     if max_new_tokens is not None:
         max_new_tokens = number(max_new_tokens, "max_new_tokens", operator.index, "12")
@@ -169,6 +179,9 @@ def capture(
         revision,
         trust_remote_code,
         None if keep_above is None else float(number(keep_above, "keep_above", float, "0.01")),
+        None if predict is None else number(predict, "predict", operator.index, "5"),
+        None if lens is None else checked_lens(lens),
+        None if at is None else tuple(numbers(at, "at") or ()),
     )
     conversation = _conversation(prompt)
     given = {"prompt": prompt, "ids": ids, "diagnostic": diagnostic}
@@ -198,7 +211,12 @@ def capture(
         opened = open_model(model, options, request, tokenizer=tokenizer)
     else:
         own = Options(
-            attn_implementation=attn_implementation, backend=backend, keep_above=options.keep_above
+            attn_implementation=attn_implementation,
+            backend=backend,
+            keep_above=options.keep_above,
+            predict=options.predict,
+            lens=options.lens,
+            at=options.at,
         )
         if options != own:
             raise UsageError(

@@ -59,6 +59,11 @@ def parse_layers(text: str) -> list[int]:
     return _parse(text, r"-\d{1,6}", "--layers", "0,4-7,-1")
 
 
+def parse_positions(text: str) -> tuple[int, ...]:
+    """`"0,5-7,-1"` -> (-1, 0, 5, 6, 7): as `parse_layers`; -1 is the last."""
+    return tuple(_parse(text, r"-\d{1,6}", "--at", "0,5-7,-1"))
+
+
 def parse_numbers(text: str, flag: str) -> list[int]:
     """`"0,4-7"` -> [0, 4, 5, 6, 7], sorted, each once. Raises `UsageError`, naming the flag."""
     return _parse(text, "", flag, "0,4-7")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from activations.document.picture import parts_in_words, pictures_of
@@ -13,6 +14,12 @@ from activations.text import counted
 
 TITLES = {"attention": "Attention", "mlp": "MLP", "other": "Other"}
 _MOST_NAMED = 4  # patterns of a category
+
+
+def lens_in_words(lens: str, at: Sequence[int] | None) -> str:
+    """`the logit lens`, `the lens of tuned.safetensors at 3 positions`."""
+    which = "the logit lens" if lens == "logit" else f"the lens of {Path(lens).name}"
+    return which + ("" if at is None else f" at {counted(len(at), 'position')}")
 
 
 def chosen_lines(selection: Selection, calls: Mapping[str, int]) -> list[str]:

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from activations.errors import ToolkitError
+from activations.errors import ToolkitError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -22,10 +22,16 @@ _NAME = re.compile(r"layers\.(\d+)(\.bias)?")
 _FORM = "It must hold layers.0, layers.1, ... of the shape (hidden, hidden)"
 
 
-def check_lens(lens: str | os.PathLike[str] | None) -> None:
-    """Raise `ToolkitError` where this is neither "logit" nor a file of matrices. Without torch."""
-    if lens is None or lens == "logit":
-        return
+def checked_lens(named: str | os.PathLike[str]) -> str:
+    """The lens: "logit", or the path of a file of matrices. Without torch.
+
+    Raises `ToolkitError` where it is neither, `UsageError` where it is empty.
+    """
+    lens = os.path.expanduser(named)  # noqa: PTH111  Path would change more
+    if lens == "logit":
+        return lens
+    if not lens:
+        raise UsageError("--lens is empty. Write --lens logit, or name a file.")
     from safetensors import SafetensorError, safe_open
 
     if not Path(lens).is_file():
@@ -41,10 +47,11 @@ def check_lens(lens: str | os.PathLike[str] | None) -> None:
             raise ToolkitError(f"'{lens}' holds '{name}' of the shape {tuple(shape)}. {_FORM}.")
     if not shapes:
         raise ToolkitError(f"'{lens}' holds no matrices. {_FORM}.")
+    return lens
 
 
 class LensMatrices:
-    """The matrices of a file that `check_lens` has passed, for a model of so many layers.
+    """The matrices of a file that `checked_lens` has passed, for a model of so many layers.
 
     `hidden` is the width of its stream. Raises `ToolkitError` where they are of another model.
     """

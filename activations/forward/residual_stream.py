@@ -48,7 +48,7 @@ class ResidualStream:
     layers: tuple[Call, ...]
     paths: tuple[Element, ...]
     before: tuple[Call, ...]
-    others: tuple[str, ...] = ()
+    others: tuple[str, ...]
 
     def of(self, output: Any) -> list[torch.Tensor]:
         """The stream in what a layer returned."""
@@ -207,25 +207,24 @@ class _Trace:
         outer = [run for run in linked if not any(_inside(run, other) for other in linked)]
         loose = [of_one for of_one in calls.values() if len(of_one) > 1]
         for run in sorted(outer, key=lambda run: -run[-1].ended):
-            others = [seen for other in outer if other is not run for seen in other]
-            yield self._stream(run, _shared(run), others)
+            yield self._stream(run, _shared(run), outer)
         for run in sorted(loose, key=lambda run: (run[0].call[0].count("."), -run[-1].ended)):
             first = [path for path in run[-1].returned if all(path in s.returned for s in run)][:1]
             if first:
-                yield self._stream(run, first)
+                yield self._stream(run, first, outer)
 
     def _stream(
-        self, run: Sequence[_Seen], paths: Sequence[Element], others: Sequence[_Seen] = ()
+        self, run: Sequence[_Seen], paths: Sequence[Element], linked: Sequence[Sequence[_Seen]]
     ) -> ResidualStream:
         early = [seen for seen in self._seen if seen.ended < run[0].began]
         outermost = [seen for seen in early if not any(other.holds(seen) for other in early)]
         kinds = {self._kind(seen) for seen in run}
-        alike = [s.call[0] for s in others if self._kind(s) in kinds]
+        alike = [s.call[0] for r in linked if r is not run for s in r if self._kind(s) in kinds]
         return ResidualStream(
             tuple(seen.call for seen in run),
             tuple(paths),
             tuple(seen.call for seen in outermost),
-            () if paired(config_of(self._model)) else tuple(alike),
+            () if paired(config_of(self._model)) else tuple(dict.fromkeys(alike)),
         )
 
     def _kind(self, seen: _Seen) -> type[nn.Module]:

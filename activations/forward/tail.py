@@ -21,8 +21,8 @@ from activations.forward.residual_stream import NO_LENS, Call, ResidualStream, R
 from activations.model.head import logits_of
 from activations.model.signature import accepts
 from activations.model.state import fixed_seed
+from activations.system.memory import LOGITS_AT_ONCE
 
-AT_ONCE = 2**28  # logits: 1 GB of float32
 _PRECISE = 4  # bytes of a number
 Change = Callable[[torch.Tensor], torch.Tensor]  # (1, tokens, hidden) -> the same
 
@@ -88,7 +88,7 @@ class Tail:
         self, layer: int, positions: Sequence[int], change: Change | None = None
     ) -> Iterator[torch.Tensor]:
         """What a layer's stream, after `change`, gives: (positions, vocabulary), part by part."""
-        step = max(AT_ONCE // self._vocabulary, 1) if self._chooses else len(positions)
+        step = max(LOGITS_AT_ONCE // self._vocabulary, 1) if self._chooses else len(positions)
         for first in range(0, len(positions), step):
             yield self._logits(layer, positions[first : first + step], change)
 

@@ -7,7 +7,7 @@ disk without room is refused before the run wherever that can be known.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from activations.outputs.shapes import CELLS, Lengths, Shape
 from activations.outputs.tree import walk
 from activations.selection.observation import Observation
 from activations.session.options import Options
-from activations.system.memory import free_memory
+from activations.system.memory import LOGITS_AT_ONCE, free_memory
 from activations.system.sizes import size_text
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _LARGE = 1_000_000_000  # bytes of attention weights that are worth a word
 _KEEP = 0.01  # what is advised
+_LONG = 2e12  # products: about half a minute on two cores
+_PREDICTED, _PREDICTION = 30, 34  # bytes a position, and each of its predictions
 _A_ROW = 12  # weights above 0.01 in a row, as measured; at 0.001 some three times as many
 
 
@@ -61,10 +63,59 @@ def forecast(
             "--keep-above: no attention weights are selected. Leave it out, or select them, as in "
             "--auto-select attn:weights."
         )
+    most = options.predictions(selection, observation)
     counts = selection.counts(observation)
     found = expected_size(observation, counts, opened.lengths, format, options.keep_above)
+    found = _with_predictions(found, opened, options, most, warn)
     _check_memory(found, warn)
     return found
+
+
+def _with_predictions(
+    found: Estimate, opened: OpenedModel, options: Options, most: int, warn: Warn
+) -> Estimate:
+    """The same with what predictions and a lens add. `warn` gets a line where a lens takes long.
+
+    Raises `UsageError` where the lens is to look at a position that the text does not have.
+    """
+    observation, lengths = opened.catalog.observation, opened.lengths
+    logits = observation.logits
+    if not most or logits is None:
+        return found
+    try:
+        sizes = logits.known(lengths.letters)
+    except KeyError:  # a length is not known
+        return replace(found, bound="at least" if found.bound == "about" else found.bound)
+    rows = sizes[1] if len(sizes) > len(("batch", "labels")) else 1
+    most, layers = min(most, sizes[-1]), 0
+    looked_at: Sequence[int] = ()
+    if options.lens is not None:
+        layers = max((pattern.depth for pattern in opened.catalog.patterns), default=0)
+        at = options.at
+        looked_at = range(rows) if at is None or lengths.at_most else positions_at(at, rows)
+        if 2 * layers * len(looked_at) * observation.head > _LONG:
+            warn(
+                f"a lens of {layers} layers at {len(looked_at):,} positions computes "
+                f"{layers * len(looked_at):,} times {sizes[-1]:,} logits, which may take minutes. Choose "
+                "positions with --at: --at -1 is the last."
+            )
+    cells = rows + layers * len(looked_at)
+    text = cells * _PREDICTED + (cells + layers * len(looked_at)) * most * _PREDICTION
+    memory = 4 * min(rows * sizes[-1], LOGITS_AT_ONCE)
+    return replace(found, bytes=found.bytes + text, memory=found.memory + text + memory)
+
+
+def positions_at(at: Sequence[int], rows: int) -> list[int]:
+    """The positions that `--at` names, each once and in order; -1 is the last.
+
+    Raises `UsageError` where there is no such position.
+    """
+    wrong = [position for position in at if not -rows <= position < rows]
+    if wrong:
+        raise UsageError(
+            f"--at: there is no position {wrong[0]}. They go from 0 to {rows - 1}; -1 is the last."
+        )
+    return sorted({position + rows if position < 0 else position for position in at})
 
 
 def expected_size(

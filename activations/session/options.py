@@ -60,6 +60,8 @@ class Options:
             raise UsageError("--predict takes a number of at least 0, as in 5.")
         if self.predict == 0 and self.lens is not None:
             raise UsageError("--lens needs predictions. Leave out --predict 0.")
+        if self.at is not None and not self.at:
+            raise UsageError("at is empty. Leave it out, or name positions, as in at=[0, -1].")
         if self.at is not None and self.lens is None:
             raise UsageError("--at is for --lens. Leave it out, or add --lens logit.")
         check_device(self.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,13 +18,15 @@ from activations.forward.hooks import hooked
 from activations.forward.predictions import Wanted, predict, read_layers
 from activations.forward.residual_stream import find_stream
 from activations.forward.short_texts import two_texts
-from activations.forward.tail import AT_ONCE, Tail
+from activations.forward.tail import Tail
 from activations.inputs.request import Inputs
 from activations.model.head import Head, head_of, logits_of
 from activations.model.signature import accepts, arguments
 from activations.model.vocabulary import spell
+from activations.session.estimate import positions_at
 from activations.session.opening import OpenedModel
 from activations.session.options import NO_PREDICTIONS, Options
+from activations.system.memory import LOGITS_AT_ONCE
 
 _OF_POSITIONS = 3  # dimensions; logits of the whole text have two
 
@@ -108,7 +110,7 @@ class Predicting:
             return Predicted()
         rows = self._rows()
         wanted = self._wanted(self._head, rows)
-        at = positions_at(self._options.at, rows)
+        at = range(rows) if self._options.at is None else positions_at(self._options.at, rows)
         if self._in_parts:
             assert self._tail is not None
             parts = self._tail.parts(self._tail.layers - 1, range(rows))
@@ -119,7 +121,7 @@ class Predicting:
         predictions = predict(parts, rows, wanted)
         if self._options.lens is None or self._tail is None:
             return Predicted(predictions)
-        lens = read_layers(self._tail, at, predictions, wanted, self._options.lens)
+        lens = read_layers(self._tail, list(at), predictions, wanted, self._options.lens)
         file = None if lens.kind == "logit" else Path(self._options.lens).name
         others = self._tail.others
         warning = (
@@ -154,22 +156,6 @@ class Predicting:
         return Wanted(head, self._most, partial(spell, tokenizer), text, actual)
 
 
-def positions_at(at: Sequence[int] | None, rows: int) -> list[int]:
-    """The positions that `--at` names, in order; -1 is the last. None are all.
-
-    Raises `UsageError` where there is no such position.
-    """
-    if at is None:
-        return list(range(rows))
-    found = {position + rows if position < 0 else position for position in at}
-    wrong = [position for position in at if not -rows <= position < rows]
-    if wrong:
-        raise UsageError(
-            f"--at: there is no position {wrong[0]}. They go from 0 to {rows - 1}; -1 is the last."
-        )
-    return sorted(found)
-
-
 def _head(opened: OpenedModel, options: Options) -> Head | None:
     """Raises `UsageError` where predictions were asked for and there are none."""
     logits = opened.catalog.observation.logits
@@ -183,6 +169,6 @@ def _are_large(opened: OpenedModel) -> bool:
     """Whether the logits of the whole text are better not made at once."""
     logits = opened.catalog.observation.logits
     try:
-        return logits is not None and prod(logits.known(opened.lengths.letters)) > AT_ONCE
+        return logits is not None and prod(logits.known(opened.lengths.letters)) > LOGITS_AT_ONCE
     except KeyError:  # how long it is follows from the data
         return False

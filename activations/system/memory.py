@@ -1,10 +1,11 @@
-"""How much memory this process can still get."""
+"""How much memory this process can still get, and how much of it logits may take."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+LOGITS_AT_ONCE = 2**28  # numbers: 1 GB in float32. More are made part by part, where that can be
 _PROC = Path("/proc/meminfo")
 _LIMITS = (  # of a container, and what it has used of it
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
