@@ -94,10 +94,11 @@ def _with_predictions(
         at = options.at
         looked_at = range(rows) if at is None or lengths.at_most else positions_at(at, rows)
         if 2 * layers * len(looked_at) * observation.head > _LONG:
+            rows_of_logits = f"{layers * len(looked_at):,} times {sizes[-1]:,} logits"
             warn(
                 f"a lens of {layers} layers at {len(looked_at):,} positions computes "
-                f"{layers * len(looked_at):,} times {sizes[-1]:,} logits, which may take minutes. Choose "
-                "positions with --at: --at -1 is the last."
+                f"{rows_of_logits}, which may take minutes. Choose positions with --at: --at -1 is "
+                "the last."
             )
     cells = rows + layers * len(looked_at)
     text = cells * _PREDICTED + (cells + layers * len(looked_at)) * most * _PREDICTION
