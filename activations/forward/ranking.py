@@ -35,33 +35,36 @@ def rank(
     for part in parts:
         for block in torch.split(part.detach(), _ROWS):
             plain = block.float().cpu()
-            sums = (None,) * len(plain) if independent else plain.logsumexp(-1).tolist()
-            least = plain.nan_to_num(-torch.inf, torch.inf).topk(min(most, plain.shape[1])).values
-            rows = zip(plain.numpy(), sums, least[:, -1].tolist(), strict=True)
-            found += [_ranked(*row, most, wanted[len(found) + i]) for i, row in enumerate(rows)]
+            sums = plain.logsumexp(-1)
+            if not bool(sums.isfinite().all()):
+                plain = plain.nan_to_num(-torch.inf, torch.inf, -torch.inf)
+            least = plain.topk(min(most, plain.shape[1])).values[:, -1]
+            rows = zip(plain.numpy(), sums.tolist(), least.tolist(), strict=True)
+            found += [
+                _ranked(*row, most, wanted[len(found) + i], independent)
+                for i, row in enumerate(rows)
+            ]
     ids, probabilities, probability, ranks = map(np.stack, zip(*found, strict=True))
     return Ranking(ids, probabilities, Ranked(probability, ranks))
 
 
 def _ranked(
-    row: np.ndarray, log_sum: float | None, least: float, most: int, wanted: np.ndarray
+    row: np.ndarray, log_sum: float, least: float, most: int, wanted: np.ndarray, independent: bool
 ) -> tuple[np.ndarray, ...]:
     """The `most` likeliest ids of a row, of which `least` is the last's logit."""
-    if np.isnan(row).any():
-        log_sum, row = np.nan, np.nan_to_num(row, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+
+    def probability(ids: np.ndarray) -> np.ndarray:
+        wide = row[ids].astype(np.float64)
+        if not np.isfinite(log_sum):  # the row holds what is no number
+            wide[:] = np.nan
+        found = 1 / (1 + np.exp(-wide)) if independent else np.exp(wide - log_sum)
+        return np.asarray(found, np.float32)
+
     ids = np.flatnonzero(row >= least)
     ids = ids[np.argsort(-row[ids], kind="stable")[:most]]
     there = wanted >= 0
     ranks = np.zeros(wanted.shape, np.int64)
     ranks[there] = [np.count_nonzero(row > row[id]) + 1 for id in wanted[there]]
     likely = np.full(wanted.shape, np.nan, np.float32)
-    likely[there] = _probability(row[wanted[there]], log_sum)
-    return ids, _probability(row[ids], log_sum), likely, ranks
-
-
-def _probability(logits: np.ndarray, log_sum: float | None) -> np.ndarray:
-    """As float32; NaN where the row holds what is no number."""
-    wide = logits.astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        found = 1 / (1 + np.exp(-wide)) if log_sum is None else np.exp(wide - log_sum)
-    return np.asarray(found, np.float32)
+    likely[there] = probability(wanted[there])
+    return ids, probability(ids), likely, ranks

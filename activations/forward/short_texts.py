@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from activations.model.hosts import can_generate
 from activations.model.limits import longest
 
 _TOKENS = 7
@@ -21,6 +22,11 @@ def two_texts(
     An encoder reads the same in both, its decoder another text. Of a model that reads an image or
     audio without a decoder it is the image that differs: its places in the text must stay.
     """
+    if "decoder_input_ids" in tensors and not can_generate(model):
+        # A classifier's decoder reads what its encoder reads, and looks for its end (BART).
+        ids = tensors["decoder_input_ids"]
+        turned = torch.cat([ids[:, :1], ids[:, 1:-1].flip(1), ids[:, -1:]], 1)
+        return dict(tensors), {**tensors, "decoder_input_ids": turned}
     if "decoder_input_ids" in tensors:
         return _varied(tensors, "decoder_input_ids", longest(model, "decoder"))
     media = [name for name, tensor in tensors.items() if tensor.is_floating_point()]

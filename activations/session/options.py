@@ -20,8 +20,8 @@ DEMO_MODEL = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "demo_mode
 BACKENDS = ("hooks", "pyvene")
 MOST = 5  # predictions at each position, unless the user says
 NO_PREDICTIONS = (
-    "this model predicts no tokens and no labels: its checkpoint has no head. Leave out --predict "
-    "and --lens."
+    "this model predicts neither tokens nor labels: it has another head, or none. Leave out "
+    "--predict and --lens."
 )
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 

@@ -170,6 +170,7 @@ def test_no_tensor_of_tokens_by_tokens_is_made(
     monkeypatch.setattr(attention_rows, "_CHUNK", 2**14)
     tokens = 300
     read = {"tokenizer": tiny.tokenizer(), "ids": [5 + i % 90 for i in range(tokens)]}
+    read["predict"] = 0  # the logits are larger
     model = tiny.model("llama", max_position_embeddings=512)
     with _LargestTensor() as made:
         activations.capture(model, output=tmp_path / "x.json", keep_above=ABOVE, **read)
