@@ -137,8 +137,8 @@ def build_parser() -> Parser:
     )
     what.add_argument(
         "--lens",
-        metavar="logit|FILE",
-        help="what each layer would predict: the logit lens, or a file of a matrix a layer",
+        metavar="LENS",
+        help="what each layer would predict: logit, or a file of a matrix a layer (tuned lens)",
     )
     what.add_argument(
         "--at", metavar="POSITIONS", help="the lens at these positions only, as in 0,5-7,-1"

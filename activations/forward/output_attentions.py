@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -15,14 +15,15 @@ from activations.system.signals import signals_deferred
 
 
 @contextmanager
-def attentions_asked(model: nn.Module) -> Iterator[Mapping[str, list[Any]]]:
+def attentions_asked(
+    model: nn.Module, returned: dict[str, list[Any]] | None = None
+) -> Iterator[None]:
     """Inside the block, the Hugging Face models in a module compute and return their attentions.
 
-    Yields what each of them returned in each of its calls, by name, filled as they are called. The
-    modules around them get what they expect: a tuple without attentions where they ask for one.
-    Their `forward` is replaced, as accelerate does: a SentenceTransformer calls it past the hooks.
+    `returned` gets what each of them returned in each of its calls, by name. The modules around
+    them get what they expect: a tuple without attentions where they ask for one. Their `forward` is
+    replaced, as accelerate does: a SentenceTransformer calls it past the hooks.
     """
-    returned: dict[str, list[Any]] = {}
     found = hosts(model)
     before = {name: vars(host).get("forward") for name, host in found.items()}
     with signals_deferred() as gate:
@@ -30,7 +31,7 @@ def attentions_asked(model: nn.Module) -> Iterator[Mapping[str, list[Any]]]:
             for name, host in found.items():
                 host.forward = _asking(host, name, returned)
             gate.open()
-            yield returned
+            yield
         finally:
             gate.shut = True
             for name, host in found.items():
@@ -39,8 +40,8 @@ def attentions_asked(model: nn.Module) -> Iterator[Mapping[str, list[Any]]]:
                     host.forward = before[name]
 
 
-def _asking(host: Any, name: str, returned: dict[str, list[Any]]) -> Callable[..., Any]:
-    """The model's `forward`, which asks for attentions and keeps what each call returns."""
+def _asking(host: Any, name: str, returned: dict[str, list[Any]] | None) -> Callable[..., Any]:
+    """The model's `forward`, which asks for attentions; `returned` gets what each call returns."""
     own = host.forward
     flags = {flag: True for flag in ("output_attentions", "return_dict") if accepts(host, flag)}
 
@@ -52,7 +53,8 @@ def _asking(host: Any, name: str, returned: dict[str, list[Any]]) -> Callable[..
     @wraps(own)
     def forward(*args: Any, **kwargs: Any) -> Any:
         output = own(*args, **{**kwargs, **flags})
-        returned.setdefault(name, []).append(output)
+        if returned is not None:
+            returned.setdefault(name, []).append(output)
         if "return_dict" not in flags or expected("return_dict", kwargs):
             return output
         all_of_it = expected("output_attentions", kwargs)

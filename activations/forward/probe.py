@@ -80,7 +80,8 @@ def _observe(
     before = {name: id(module) for name, module in model.named_modules()}
     plain = _Pass(model, probe_inputs(model, media, *fewer), form)
     after = {name: id(module) for name, module in model.named_modules()}
-    with attentions_asked(model) as returned:
+    returned: dict[str, list[Any]] = {}
+    with attentions_asked(model, returned):
         asked = _Pass(model, probe_inputs(model, media, *most), form)
     attentions = list(_attentions(_of_towers(returned)))
     sources, positions = _sources(asked.seen, attentions)

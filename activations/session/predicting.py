@@ -27,6 +27,7 @@ from activations.session.estimate import positions_at
 from activations.session.opening import OpenedModel
 from activations.session.options import NO_PREDICTIONS, Options
 from activations.system.memory import LOGITS_AT_ONCE
+from activations.text import counted
 
 _OF_POSITIONS = 3  # dimensions; logits of the whole text have two
 
@@ -119,16 +120,18 @@ class Predicting:
             parts = iter([logits[0] if logits.dim() == 3 else logits])
             del logits  # as large as all the rest: gone before a layer's are made
         predictions = predict(parts, rows, wanted)
+        odd = int(np.isnan(predictions.probabilities[:, 0]).sum())
+        warnings = [f"the logits of {counted(odd, 'position')} are not finite."] if odd else []
         if self._options.lens is None or self._tail is None:
-            return Predicted(predictions)
+            return Predicted(predictions, warnings=tuple(warnings))
         lens = read_layers(self._tail, list(at), predictions, wanted, self._options.lens)
         file = None if lens.kind == "logit" else Path(self._options.lens).name
-        others = self._tail.others
-        warning = (
-            f"the lens reads {len(lens.layers)} layers, {lens.layers[0]} to {lens.layers[-1]}; "
-            f"what others do ({first_few(others)}) it cannot tell."
-        )
-        return Predicted(predictions, lens, file, (warning,) if others else ())
+        if self._tail.others:
+            warnings.append(
+                f"the lens reads {len(lens.layers)} layers, {lens.layers[0]} to "
+                f"{lens.layers[-1]}, and cannot look into others ({first_few(self._tail.others)})."
+            )
+        return Predicted(predictions, lens, file, tuple(warnings))
 
     def _rows(self) -> int:
         if not self._in_parts:
