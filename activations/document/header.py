@@ -27,9 +27,7 @@ def checked_header(header: dict[str, Any], path: Path) -> dict[str, Any]:
         try:
             read(found)
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
-            raise damaged(
-                path, key, "its arrays must be of one shape (see docs/document.md)"
-            ) from None
+            raise damaged(path, key, "it must be as docs/document.md says") from None
     for key, names in (("words", "tokens"), ("decoder_words", "decoder_tokens")):
         if len(found.get(key, ())) > len(found.get(names, found.get(key, ()))):
             raise damaged(path, key, f"it must be {_WORDS[1]}")

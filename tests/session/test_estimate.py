@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from activations.document.format import document_size
 from activations.document.writer import estimated_size
-from activations.errors import ToolkitError
+from activations.errors import ToolkitError, UsageError
 from activations.forward.probe import observe
 from activations.inputs.media import read_audio, read_image
 from activations.inputs.request import Request
@@ -21,7 +22,7 @@ from activations.outputs.shapes import Count, Lengths, Shape, in_words
 from activations.selection.answers import select
 from activations.selection.catalog import CATEGORIES
 from activations.selection.observation import Module, Observation
-from activations.session.estimate import Estimate, _check_memory, expected_size
+from activations.session.estimate import Estimate, _check_memory, expected_size, forecast
 from activations.session.opening import OpenedModel, open_loaded, open_model
 from activations.session.options import Options
 from activations.session.run import Capture, run
@@ -248,3 +249,29 @@ def test_what_is_absurd_is_told_before_it_is_tried(monkeypatch: pytest.MonkeyPat
     assert len(absurd(22_000_000_000, 22_000_000_000, "up to")) == 1  # it may take less
     monkeypatch.setattr("activations.session.estimate.free_memory", lambda: None)
     assert len(absurd(22_000_000_000, 22_000_000_000)) == 1
+
+
+@pytest.mark.parametrize("family", ["llama", "t5", "bert"])
+@pytest.mark.parametrize("asked", [{}, {"predict": 50}, {"lens": "logit"}, {"predict": 0}], ids=str)
+def test_predictions_and_lens(
+    family: str, asked: dict[str, Any], checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    target = TEXT if family == "t5" else None
+    opened = open_model(str(checkpoints(family)), request=Request(TEXT, target=target))
+    selection, options = select(opened.catalog, {"mlp": "0"}), Options(**asked)
+    told = forecast(opened, selection, options, "json", pytest.fail)
+    run(opened, selection, options).save(tmp_path / "d.json")
+    assert told.bytes == pytest.approx(document_size(tmp_path / "d.json", "json"), rel=1 / 3)
+
+
+def test_a_lens_that_takes_long_is_told(checkpoints: Checkpoints) -> None:
+    opened = open_model(str(checkpoints("llama")), request=Request(TEXT))
+    observation = replace(opened.catalog.observation, head=10**11)
+    opened.catalog = replace(opened.catalog, observation=observation)
+    selection, told = select(opened.catalog, {"mlp": "0"}), list[str]()
+    forecast(opened, selection, Options(lens="logit"), "json", told.append)
+    rows = 3 * (opened.lengths.text or 0)
+    assert [f"{rows} times 400 logits, which may take minutes" in line for line in told] == [True]
+    forecast(opened, selection, Options(lens="logit", at=(-1,)), "json", pytest.fail)
+    with pytest.raises(UsageError, match="there is no position 1000"):
+        forecast(opened, selection, Options(lens="logit", at=(0, 1000)), "json", pytest.fail)
