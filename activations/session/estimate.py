@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _LARGE = 1_000_000_000  # bytes of attention weights that are worth a word
 _KEEP = 0.01  # what is advised
 _LONG = 2e12  # products: about half a minute on two cores
-_PREDICTED, _PREDICTION = 30, 34  # bytes a position, and each of its predictions
+_PREDICTED, _PREDICTION, _READ = 30, 26, 44  # bytes a position, and each prediction, a lens's too
 _A_ROW = 12  # weights above 0.01 in a row, as measured; at 0.001 some three times as many
 
 
@@ -100,8 +100,8 @@ def _with_predictions(
                 f"{rows_of_logits}, which may take minutes. Choose positions with --at: --at -1 is "
                 "the last."
             )
-    cells = rows + layers * len(looked_at)
-    text = cells * _PREDICTED + (cells + layers * len(looked_at)) * most * _PREDICTION
+    cells = layers * len(looked_at)
+    text = rows * (_PREDICTED + most * _PREDICTION) + cells * (_PREDICTED + most * _READ)
     memory = 4 * min(rows * sizes[-1], LOGITS_AT_ONCE)
     return replace(found, bytes=found.bytes + text, memory=found.memory + text + memory)
 
