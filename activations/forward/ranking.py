@@ -32,6 +32,7 @@ def rank(
     probability each (the logistic function), others one among all (softmax).
     """
     found: list[tuple[np.ndarray, ...]] = []
+    done = 0
     for part in parts:
         for block in torch.split(part.detach(), _ROWS):
             plain = block.float().cpu()
@@ -39,17 +40,16 @@ def rank(
             if not bool(sums.isfinite().all()):
                 plain = plain.nan_to_num(-torch.inf, torch.inf, -torch.inf)
             least = plain.topk(min(most, plain.shape[1])).values[:, -1]
-            rows = zip(plain.numpy(), sums.tolist(), least.tolist(), strict=True)
-            found += [
-                _ranked(*row, most, wanted[len(found) + i], independent)
-                for i, row in enumerate(rows)
-            ]
-    ids, probabilities, probability, ranks = map(np.stack, zip(*found, strict=True))
+            rows = zip(plain.numpy(), sums.tolist(), least.tolist(), wanted[done:], strict=False)
+            ranked = [_ranked(*row, most, independent) for row in rows]
+            found.append(tuple(map(np.stack, zip(*ranked, strict=True))))
+            done += len(ranked)
+    ids, probabilities, probability, ranks = map(np.concatenate, zip(*found, strict=True))
     return Ranking(ids, probabilities, Ranked(probability, ranks))
 
 
 def _ranked(
-    row: np.ndarray, log_sum: float, least: float, most: int, wanted: np.ndarray, independent: bool
+    row: np.ndarray, log_sum: float, least: float, wanted: np.ndarray, most: int, independent: bool
 ) -> tuple[np.ndarray, ...]:
     """The `most` likeliest ids of a row, of which `least` is the last's logit."""
 

@@ -155,8 +155,8 @@ def test_a_text_of_a_hundred_thousand_tokens(workplace: Path) -> None:
     print(f"{found['seconds']:.1f} s, {found['above'] / 1e6:.0f} MB above the pass")
     assert found["shape"] == [1, count, 64]
     assert found["tokens"] == count
-    tensor = 4 * count * 64
-    assert found["above"] < tensor + 100_000_000  # the numbers' text alone is 73 MB
+    tensor, logits = 4 * count * 64, 4 * count * 400
+    assert found["above"] < tensor + logits + 75_000_000  # the numbers' text alone is 73 MB
     document = load("d.json")
     assert document.tensor(document.names[0]).shape == (1, count, 64)
 
