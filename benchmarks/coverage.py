@@ -6,6 +6,8 @@ Each entry of transformers' causal, masked and seq2seq language model mappings i
 random weights. Its attention is captured by the toolkit and compared, bit for bit, with what the
 model itself returns for `output_attentions=True`; then written, read back and turned into pages.
 It is captured again with `--keep-above`, and compared with the large ones among these weights.
+Its predictions are compared with its own logits, and each layer's lens with what the model itself
+says when its later layers pass on what they are given.
 `--write` puts the table into benchmarks/coverage.md and its summary into docs/models.md.
 """
 
@@ -22,7 +24,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,9 @@ MARKS = ("<!-- coverage -->", "<!-- /coverage -->")
 class Row:
     """What became of one entry. `returned` counts the attention tensors the model itself returns,
     `exact` those captured with the same bits, `shown` those drawn on the pages, `kept` those of
-    which `--keep-above` kept the large ones with the same bits (of raw scores, all)."""
+    which `--keep-above` kept the large ones with the same bits (of raw scores, all). `predicts`:
+    its predictions are those of its own logits. `layers` counts those that the lens reads, and
+    `read` those whose lens is what the model says without the later ones."""
 
     entry: str
     built: bool = False
@@ -82,6 +86,9 @@ class Row:
     surplus: int = 0
     shown: int = 0
     kept: int = 0
+    predicts: bool = False
+    layers: int = 0
+    read: int = 0
     why: list[str] = field(default_factory=list)
 
     @property
@@ -95,6 +102,10 @@ class Row:
     @property
     def is_kept(self) -> bool:
         return 0 < self.returned == self.kept
+
+    @property
+    def is_read(self) -> bool:
+        return self.predicts and self.layers > 0
 
     def cells(self) -> list[str]:
         def count(number: int) -> str:
@@ -111,6 +122,7 @@ class Row:
             said(self.skeleton, self.run),
             count(self.shown),
             count(self.kept),
+            f"{self.read} of {self.layers}" if self.layers else said(False, self.run),
             "; ".join(self.why).replace("|", "\\|"),
         ]
 
@@ -136,6 +148,8 @@ def examine(row: Row, task: str, family: str) -> None:
         check_everything(row, opened)
     with step(row, "attention not captured"):
         check_weights(row, with_request(opened, text))
+    with step(row, "no lens"):
+        check_lens(row, with_request(opened, text))
 
 
 def find_out(row: Row, checkpoint: Checkpoint, model: Any) -> Catalog | None:
@@ -196,6 +210,84 @@ def check_weights(row: Row, opened: OpenedModel) -> None:
     view(row, capture)
     with step(row, "not captured with --keep-above"):
         keep_above(row, opened, own)
+
+
+def check_lens(row: Row, opened: OpenedModel) -> None:
+    """What is predicted at every position, and what each layer would predict."""
+    category = next(c for c in CATEGORIES if opened.catalog.of(c))
+    capture = run(opened, select(opened.catalog, {category: "0"}), Options(lens="logit"))
+    predictions, lens = capture.header["predictions"], capture.header["lens"]
+    row.predicts = is_top(predictions, own_logits(opened, capture))
+    if not row.predicts:
+        raise ValueError("the predictions are not those of the model's logits")
+    row.layers = len(lens["layers"])
+    for k in range(row.layers):
+        with passing_on(opened.model, lens["layers"], k + 1), suppress(RuntimeError):  # other sizes
+            logits = own_logits(opened, capture)
+            row.read += is_top({name: lens[name][k] for name in ("ids", "probabilities")}, logits)
+    row.why += [f"lens: {phrase(line)}" for line in capture.warnings if "lens reads" in line]
+
+
+def own_logits(opened: OpenedModel, capture: Capture) -> torch.Tensor:
+    """(positions, vocabulary), of the model alone."""
+    model, keys = opened.model, ("input_ids", "decoder_input_ids")
+    inputs = {key: torch.tensor(capture.header[key]) for key in keys if key in capture.header}
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    options = {"use_cache": False, "return_dict": True}
+    taken = {k: v for k, v in (inputs | options).items() if accepts(model, k)}
+    torch.manual_seed(0)  # Reformer hashes by chance
+    with torch.no_grad(), attention_implementation(model, "eager"):
+        logits: torch.Tensor = model(**taken)["logits"][0].float()
+    return logits
+
+
+def is_top(found: dict[str, Any], logits: torch.Tensor) -> bool:
+    """Whether the likeliest by these logits were found; of nearly equal ones, either."""
+    likely = logits.softmax(-1)
+    top = likely.topk(found["ids"].shape[-1]).values.numpy()
+    of_ids = likely.gather(1, torch.from_numpy(found["ids"])).numpy()
+    return np.allclose(found["probabilities"], top, 0, 1e-4) and np.allclose(of_ids, top, 0, 1e-4)
+
+
+@contextmanager
+def passing_on(model: Any, layers: list[str], first: int) -> Iterator[None]:
+    """The layers from `first` on, each by its place in the pass, return what they are given."""
+    before: dict[str, list[int]] = {}
+    for place, layer in enumerate(layers):
+        before.setdefault(layer.partition("@")[0], []).append(place)
+    own = {name: model.get_submodule(name).forward for name in before}
+    skipped = int(layers[0].partition("@")[2] or 0)  # calls of an earlier round (HRM)
+
+    def patched(name: str) -> Any:
+        places = iter([-1] * skipped + before[name])
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            returned = own[name](*args, **kwargs)
+            if next(places, -1) < first:
+                return returned
+            given = next(x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor))
+            return given_in_place(returned, given)
+
+        return forward
+
+    for name in own:
+        model.get_submodule(name).forward = patched(name)
+    try:
+        yield
+    finally:
+        for name in own:
+            del model.get_submodule(name).forward
+
+
+def given_in_place(returned: Any, given: torch.Tensor) -> Any:
+    """What a layer returned, with what it was given as its stream."""
+    if isinstance(returned, torch.Tensor):
+        return given
+    if isinstance(returned, dict):
+        name = next(iter(returned))
+        return type(returned)({**returned, name: given})
+    rest = (given, *returned[1:])
+    return returned._make(rest) if hasattr(returned, "_make") else type(returned)(rest)
 
 
 def own_attentions(opened: OpenedModel, inputs: dict[str, Any]) -> dict[str, list[Any]]:
@@ -349,6 +441,7 @@ def summary(rows: list[Row]) -> str:
         "captured exactly": sum(row.is_exact for row in rows),
         "viewable": sum(row.is_viewable for row in rows),
         "exact with --keep-above": sum(row.is_kept for row in rows),
+        "read by the lens": sum(row.is_read for row in rows),
     }
     return f"{len(rows)} entries: " + ", ".join(f"{n} {what}" for what, n in count.items())
 
@@ -356,7 +449,8 @@ def summary(rows: list[Row]) -> str:
 def table(rows: list[Row]) -> str:
     """The Markdown document: the versions, what the columns mean, one line an entry."""
     versions = f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}"
-    head = ["entry", "built", "captured", "exact", "without weights", "viewable", "kept", "why not"]
+    head = ["entry", "built", "captured", "exact", "without weights", "viewable", "kept"]
+    head += ["lens", "why not"]
     lines = [
         "# Coverage",
         "",
@@ -374,6 +468,10 @@ def table(rows: list[Row]) -> str:
         "* **viewable**: how many of those tensors the head and the model view show.",
         "* **kept**: of how many of those tensors `--keep-above` keeps the large weights with the",
         "  same bits, and the sum of the rest of each row; of others, all.",
+        "* **lens**: how many layers `--lens logit` reads, and for how many of these it says what",
+        "  the model says itself when its later layers return what they are given. The last one's",
+        "  is always the model's own prediction, or there is no lens. That check cannot be made",
+        "  where a layer is several modules, or gets more than one stream.",
         "",
         summary(rows) + ".",
         "",
@@ -411,6 +509,7 @@ def short_table(rows: list[Row]) -> str:
             line("of those that return attentions, captured bit for bit", "is_exact", attending),
             line("shown whole by the views", "is_viewable", attending),
             line("and exact with `--keep-above`, for long texts", "is_kept", attending),
+            line("of those that run, read by the lens", "is_read", [r for r in rows if r.run]),
         ]
     )
 

@@ -29,11 +29,17 @@ ODD = [
 ]
 
 
+# No way to let a layer pass on what it is given: only the last one's lens is compared.
+SEVERAL_MODULES_A_LAYER = ("masked/squeezebert", "masked/xlm", "causal/hrm_text")
+
+
 @pytest.mark.parametrize("entry", ODD)
 def test_captured_exactly(entry: str) -> None:
     row = coverage.examined(*entry.split("/"))
     assert row.captured
     assert row.is_exact, row.why
+    assert row.is_read
+    assert row.read == row.layers or entry in SEVERAL_MODULES_A_LAYER, row.why
 
 
 def test_why_not() -> None:
@@ -41,6 +47,10 @@ def test_why_not() -> None:
     assert row.captured
     assert row.why == ["returns no attentions"]
     assert not row.is_exact
+    row = coverage.examined("causal", "inkling2_text")
+    assert row.is_exact
+    assert not row.is_read
+    assert row.why[-1] == "no lens: this model's layers cannot be read one by one"
     row = coverage.examined("causal", "musicgen")
     assert not row.built
     assert row.why[0].startswith("not built: ")
@@ -81,5 +91,14 @@ def test_the_summary_counts(capsys: pytest.CaptureFixture[str]) -> None:
     assert coverage.main(["--only", "gpt2,mamba"]) == 0
     assert capsys.readouterr().out == (
         "2 entries: 2 built, 2 run on text, 2 probed alike without weights, 2 captured whole, "
-        "1 return attentions, 1 captured exactly, 1 viewable, 1 exact with --keep-above\n"
+        "1 return attentions, 1 captured exactly, 1 viewable, 1 exact with --keep-above, "
+        "2 read by the lens\n"
     )
+
+
+def test_a_wrong_prediction_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = coverage.own_logits
+    monkeypatch.setattr(coverage, "own_logits", lambda *args: own(*args).roll(1, -1))
+    row = coverage.examined("causal", "llama")
+    assert not row.is_read
+    assert row.why == ["no lens: ValueError: the predictions are not those of the model's logits"]
