@@ -25,6 +25,7 @@ from activations.text import printable
 from activations.views.forecast import forecast
 from activations.views.names import short_model
 from activations.views.packing import FirstReading
+from activations.views.predictions import page_predictions
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,14 @@ TokensOf = Callable[[str, Sequence[object]], list[str]]
 class Content:
     """What a page, a figure or a table shows, and the words around it.
 
-    `first` has heads that were packed for pages while they were read.
+    `first` has heads that were packed for pages while they were read, `predictions` what pages show
+    of those (see `activations.views.predictions`).
     """
 
     caption: Caption
     stacks: tuple[Stack, ...]
     first: FirstReading | None = None
+    predictions: dict[str, Any] | None = None
 
 
 def read_content(
@@ -130,7 +133,8 @@ def read_content(
         _capture_id(document),
         document.path.stem,
     )
-    return Content(caption, tuple(stacks), first)
+    shown = page_predictions(document, found, tokens) if pages else None
+    return Content(caption, tuple(stacks), first, shown)
 
 
 def about_weights(stacks: Sequence[Stack]) -> Iterator[str]:

@@ -23,7 +23,16 @@ from activations.attention.stack import Stack
 from activations.text import html_text, printable
 from activations.views import assets
 from activations.views.choices import VIEWS
-from activations.views.colours import DARK, HEADS_DARK, HEADS_LIGHT, LIGHT, STRONG, STRONG_DARK
+from activations.views.colours import (
+    DARK,
+    HEADS_DARK,
+    HEADS_LIGHT,
+    LIGHT,
+    STRONG,
+    STRONG_DARK,
+    SURPRISE_DARK,
+    SURPRISE_LIGHT,
+)
 from activations.views.content import Caption
 from activations.views.names import capture_name
 from activations.views.packing import BUDGET, NOT_A_NUMBER, SHADES, FirstReading, pack
@@ -51,6 +60,7 @@ def build_pages(
     budget: int = BUDGET,
     first: FirstReading | None = None,
     words: bool = False,
+    predictions: Mapping[str, Any] | None = None,
 ) -> dict[str, list[bytes]]:
     """The HTML page, as pieces of UTF-8, for each of `views` (see `choices.VIEWS`).
 
@@ -59,7 +69,8 @@ def build_pages(
     heads to each other, so they belong in one folder, and share the pieces that hold the weights.
     Small weights are left out where they would take more than `budget` bytes; the page says which.
     `first` has heads that were packed while they were read, if any were. `words`: whether the page
-    opens with tokens merged to words.
+    opens with tokens merged to words; `predictions` is what
+    `activations.views.predictions.page_predictions` makes.
     Raises `ToolkitError` when a page would be too large for a browser.
     """
     packed = pack(stacks, budget, first)
@@ -72,8 +83,10 @@ def build_pages(
         "shades": SHADES,
         "scores": SCORES,
         "colours": {"light": LIGHT, "dark": DARK, "strong": [STRONG, STRONG_DARK]},
+        "surpriseColours": {"light": SURPRISE_LIGHT, "dark": SURPRISE_DARK},
         "headColours": {"light": HEADS_LIGHT, "dark": HEADS_DARK},
         "pictures": pictures,
+        "predictions": predictions,
         "stacks": [{**entry, "picture": places[entry["id"]]} for entry in packed.stacks],
     }
     fields = _caption_fields(caption, stacks)

@@ -4,8 +4,6 @@ const HeadMap = (() => {
   const CELL = { least: 12, most: 46, withNumber: 26, withLabel: 14 }; // pixels
   const [COLUMN, LABELS, GAP] = [232, 28, 2]; // pixels: what stands beside the pictures, layers' numbers
   const MOST = 0.92; // of the colours, for the highest score
-  const BRIGHT = 0.179; // the luminance from which black is read better than white
-  const ramps = [Page.colours.light, Page.colours.dark].map((colours) => d3.piecewise(d3.interpolateRgb, colours));
   let stack = null;
   let open = () => {};
   let shown = null; // the score, as a position in Page.scores
@@ -48,17 +46,7 @@ const HeadMap = (() => {
     mark(null, true);
   }
 
-  function tint(share) {
-    const found = ramps.map((ramp) => ramp(MOST * share));
-    const inks = found.map((colour) => (luminance(colour) > BRIGHT ? "#000" : "#fff"));
-    return { css: `light-dark(${found})`, ink: `light-dark(${inks})` };
-  }
-
-  function luminance(colour) {
-    const { r, g, b } = d3.rgb(colour);
-    const [x, y, z] = [r, g, b].map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
-  }
+  const tint = (share) => Tints.of("weight", MOST * share);
 
   function cell(layer, head, highest, size) {
     const score = stack.scores[layer][head][shown];

@@ -195,14 +195,14 @@
     remember(true);
   }
 
-  // The two views, of which the other one is a link to the same head.
+  // The two views, of which the other one is a link to the same head, and the way down to the predictions.
   function showViews() {
-    byId("views").hidden = !Page.otherPage;
-    if (!Page.otherPage) return;
-    const names = { head: "Head", model: "Model" };
-    const address = `${encodeURIComponent(Page.otherPage)}#${addressOf(place)}&of=${Page.capture}`;
-    byId("views").replaceChildren(...Object.entries(names).map(([name, label]) => (name === Page.view
-      ? element("span", { "aria-current": "page" }, label) : element("a", { href: address }, label))));
+    byId("views").hidden = !Page.otherPage && !Predictions.has;
+    const names = Object.entries({ head: "Head", model: "Model" }).filter(([name]) => name === Page.view || Page.otherPage);
+    const address = Page.otherPage && `${encodeURIComponent(Page.otherPage)}#${addressOf(place)}&of=${Page.capture}`;
+    byId("views").replaceChildren(...names.map(([name, label]) => (name === Page.view
+      ? element("span", { "aria-current": "page" }, label) : element("a", { href: address }, label))),
+    ...(Predictions.has ? [button("Predictions", Predictions.goTo)] : []));
   }
 
   // A link to the same head in the head view's file, in the same folder.
@@ -223,6 +223,7 @@
     if (State.least !== Page.minWeight) parts.set("above", decimals(State.least));
     if (State.pictures) parts.set("pictures", State.pictures);
     for (const [key, number] of Object.entries(TextWindow.address(stack))) parts.set(key, number);
+    for (const [key, number] of Object.entries(Predictions.address())) parts.set(key, number);
     if (Theme.chosen() !== "system") parts.set("theme", Theme.chosen());
     return [...parts].map(([key, value]) => `${key}=${value}`).join("&");
   }
@@ -271,7 +272,8 @@
       head: head >= 0 || average || asked.get("head") === ALL,
       row: hasRow,
     };
-    byId("address-note").textContent = addressNote(asked, Object.keys(found).filter((key) => asked.get(key) && !found[key]));
+    const missing = [...Object.keys(found).filter((key) => !found[key]), ...Predictions.arrive(asked)];
+    byId("address-note").textContent = addressNote(asked, missing.filter((key) => asked.get(key)));
     let opened = layer < 0 ? null : { layer: stack.layers[layer], heads };
     if (!average && !heads && asked.get("head") !== ALL) opened = first(stack, layer);
     else if (view === HeadView && !opened) opened = { layer: stack.layers[0], heads };
@@ -386,6 +388,7 @@
       ...["SVG", "PNG"].map((format) => item(`Picture as ${format}`, () => savePicture(format), { "aria-label": `Save the picture as ${format}` })),
       ...["SVG", "PNG"].map((format) => item(`Matrix as ${format}`, () => HeadDetail.save(format.toLowerCase()), { ...ofHead, "aria-label": `Save matrix as ${format}` })),
       item("Copy as CSV", HeadDetail.copyCsv, ofHead),
+      ...(LensGrid.has ? ["SVG", "PNG"] : []).map((format) => item(`Lens as ${format}`, () => saveLens(format), { "aria-label": `Save the lens as ${format}` })),
       item("Copy link", async () => {
         byId("address-note").textContent = await Save.copy(location.href) ? "Copied: the address of what is shown." : "The browser does not let this page copy.";
       }),
@@ -397,6 +400,14 @@
     try {
       const made = byId("thumbnails") ? Save.table(byId("thumbnails"), caption()) : Save.standalone(State.svg, caption());
       await Save.picture(format.toLowerCase(), pictureName(), made);
+    } catch (error) {
+      byId("status").textContent = `The picture could not be made (${error.message}).`;
+    }
+  }
+
+  async function saveLens(format) {
+    try {
+      await Save.picture(format.toLowerCase(), `${Page.name}_lens`, LensGrid.picture(`${byId("model").textContent}: what each layer would say${Expected.isNext ? " next" : ""}`));
     } catch (error) {
       byId("status").textContent = `The picture could not be made (${error.message}).`;
     }
@@ -414,7 +425,7 @@
           if (byId("help").open) scrollTo(0, 0); // it unfolds at the top
         },
         "/": () => { if (!byId("window").hidden) byId("find").focus(); },
-        Escape: () => Sheets.close() || Tokens.letGo() || (view === ModelView && place && ModelView.close()),
+        Escape: () => Sheets.close() || Predictions.letGo() || Tokens.letGo() || (view === ModelView && place && ModelView.close()),
       }[event.key];
       if (!act) return;
       event.preventDefault();
@@ -437,6 +448,7 @@
       requestAnimationFrame(() => {
         waiting = false;
         Sheets.pack();
+        Predictions.resized();
         if (drawing) return; // it measures when it comes to that
         view.resized();
         HeadMap.draw();
@@ -475,6 +487,7 @@
     view.start();
     HeadDetail.start();
     Sheets.start();
+    Predictions.start(() => remember(true));
     startKeys();
     startResizing();
     ScoreTable.start();

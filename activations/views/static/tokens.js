@@ -172,6 +172,7 @@ const Tokens = (() => {
       element("p", {}, name(stack[`${own}Tokens`][i]), number ? ` (${number}) ` : " ",
         side === 0 ? "attends to" : "is attended to by"),
       element("ul", {}, ...lines),
+      ...(side === 0 && !stack.words ? Expected.line(stack.rowTokens[i], positionOf(stack, "row", i)) : []),
     );
   }
 
