@@ -16,6 +16,7 @@ import os
 import re
 import sys
 import webbrowser
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,9 +31,11 @@ from activations.program import VIEW
 from activations.system.atomic import Pieces, write_together
 from activations.system.files import check_output_folder
 from activations.system.streams import standard_output
-from activations.views.choices import FIGURE_FORMATS, SUMMARY_FORMATS, VIEWS
+from activations.views.choices import FIGURE_FORMATS, LENS, SUMMARY_FORMATS, VIEWS
 
 if TYPE_CHECKING:
+    from activations.attention.stack import Stack
+    from activations.document.reader import Document
     from activations.views.content import Content
 
 _VIEW_CHOICES = f"{', '.join(VIEWS)} or {','.join(VIEWS)}"
@@ -64,7 +67,7 @@ def build_parser() -> Parser:
         metavar="VIEWS",
         help=f"pages: {_VIEW_CHOICES} (default: both; none with --figure or --summary)",
     )
-    add("--figure", metavar="HEADS", help="figures of these heads, as in 3.5,cross:0.1")
+    add("--figure", metavar="HEADS", help="figures of these heads, as in 3.5,cross:0.1; or lens")
     add("--output-format", choices=FIGURE_FORMATS, help="format of the figures (default: svg)")
     add(
         "--summary",
@@ -96,6 +99,7 @@ class Wanted:
     document: str
     views: list[str]
     figures: list[HeadName]
+    lens_figure: bool
     output_format: str
     summary: str | None
     min_weight: float
@@ -103,6 +107,18 @@ class Wanted:
     heads: list[int] | None
     tokens: tuple[int, int] | None
     words: bool
+
+    @property
+    def files(self) -> bool:
+        """Whether files are to be written."""
+        return bool(self.views or self.figures or self.lens_figure)
+
+    def shows_attention(self, document: Document) -> bool:
+        """Whether the attention is needed, or may be missing, as predictions are all there is."""
+        if self.views or self.figures:
+            return True
+        has_none = document.attention_weights == [] and document.predictions is not None
+        return self.summary == "csv" or (self.summary == "table" and not has_none)
 
 
 def show_attention(args: argparse.Namespace, console: Console) -> None:
@@ -112,32 +128,50 @@ def show_attention(args: argparse.Namespace, console: Console) -> None:
     # Not at the top, as these import numpy: --help and wrong options are answered without it.
     from activations.document.reader import Document
     from activations.views.content import read_content
+    from activations.views.predictions_summary import summary_lines
 
-    if wanted.views or wanted.figures:
+    if wanted.files:
         check_output_folder(args.output_dir)
     with Document(wanted.document) as document:
-        content = read_content(
-            document,
-            tokens_of,
-            wanted.layers,
-            wanted.heads,
-            wanted.tokens,
-            console.warn,
-            pages=bool(wanted.views),
-            words=wanted.words,
-        )
-        # The weights are read as they are needed, a layer at a time.
-        files = {**make_pages(wanted, content), **make_figures(wanted, content, console)}
+        files = make_lens_figure(wanted, document, console)
+        stacks: Sequence[Stack] = ()
+        if wanted.shows_attention(document):
+            content = read_content(
+                document,
+                tokens_of,
+                wanted.layers,
+                wanted.heads,
+                wanted.tokens,
+                console.warn,
+                pages=bool(wanted.views),
+                words=wanted.words,
+            )
+            stacks = content.stacks
+            # The weights are read as they are needed, a layer at a time.
+            files |= {**make_pages(wanted, content), **make_figures(wanted, content, console)}
+        lines = summary_lines(document) if wanted.summary == "table" else []
     paths = write_together(Path(args.output_dir), files) if files else []
     if wanted.summary:
         from activations.views.score_table import show_summary
 
         with standard_output() as file:
-            show_summary(content.stacks, wanted.summary, file, console.warn)
+            show_summary(stacks, wanted.summary, file, console.warn, lines)
     for path in paths:
         console.result(str(path))
         if args.open:
             _open(path, console)
+
+
+def make_lens_figure(wanted: Wanted, document: Document, console: Console) -> dict[str, Pieces]:
+    """{file name: its content} of the lens, if its figure is wanted."""
+    if not wanted.lens_figure:
+        return {}
+    from activations.views.lens_figure import build_lens_figure
+
+    found = build_lens_figure(
+        document, wanted.output_format, wanted.layers, wanted.tokens, console.warn
+    )
+    return {name: [figure] for name, figure in found.items()}
 
 
 def make_pages(wanted: Wanted, content: Content) -> dict[str, Pieces]:
@@ -183,10 +217,12 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
     """The arguments, read and checked against each other. Raises `UsageError`."""
     pages_too = args.view is not None or (args.figure is None and args.summary is None)
     document, summary = _document_and_summary(args)
+    figures, lens_figure = _figures(args.figure)
     wanted = Wanted(
         document=document,
         views=_views(args.view) if pages_too else [],
-        figures=[] if args.figure is None else parse_heads(args.figure, "--figure"),
+        figures=figures,
+        lens_figure=lens_figure,
         output_format=args.output_format or "svg",
         summary=summary,
         min_weight=0.01 if args.min_weight is None else args.min_weight,
@@ -229,22 +265,30 @@ def _check_file(file: str, other: str | None) -> None:
 
 
 def _refuse_unused_options(args: argparse.Namespace, wanted: Wanted) -> None:
-    if args.output_format is not None and not wanted.figures:
+    if args.output_format is not None and not (wanted.figures or wanted.lens_figure):
         raise UsageError("--output-format is for figures. Leave it out, or add --figure.")
     if args.min_weight is not None and not wanted.views:
         raise UsageError("--min-weight is for pages. Leave it out, or add --view.")
-    if wanted.tokens is not None and not (wanted.views or wanted.figures):
+    if wanted.tokens is not None and not wanted.files:
         raise UsageError(
             "--tokens: scores are of the whole text. Leave it out, or add --view or --figure."
         )
     if wanted.words and not (wanted.views or wanted.figures):
         raise UsageError("--words: scores are of tokens. Leave it out, or add --view or --figure.")
-    if args.open and not (wanted.views or wanted.figures):
+    if args.open and not wanted.files:
         raise UsageError("--open: --summary only prints. Leave it out, or add --view or --figure.")
-    if wanted.summary == "csv" and (wanted.views or wanted.figures):
+    if wanted.summary == "csv" and wanted.files:
         raise UsageError(
             "--summary csv cannot be combined with --view or --figure. Run them as two commands."
         )
+
+
+def _figures(text: str | None) -> tuple[list[HeadName], bool]:
+    """The heads, and whether the lens is named among them."""
+    parts = [] if text is None else text.split(",")
+    heads = [part for part in parts if part.strip() != LENS]
+    found = parse_heads(",".join(heads), "--figure", f", or {LENS}") if heads else []
+    return found, len(heads) < len(parts)
 
 
 def _views(text: str | None) -> list[str]:

@@ -28,13 +28,18 @@ class HeadName:
         return f"{self.kind}:{self.layer}.{self.head}" if self.kind else f"{self.layer}.{self.head}"
 
 
-def parse_heads(text: str, flag: str) -> list[HeadName]:
-    """`"3.5,cross:0.1"` -> the heads, each once. Raises `UsageError`, naming the flag."""
+def parse_heads(text: str, flag: str, other: str = "") -> list[HeadName]:
+    """`"3.5,cross:0.1"` -> the heads, each once.
+
+    Raises `UsageError`, naming the flag, and what `other` the flag takes.
+    """
     found = []
     for part in text.split(","):
         match = _NAME.fullmatch(part)
         if not match:
-            raise UsageError(f"{flag} cannot read '{part}'. Write layer and head, as in 3.5.")
+            raise UsageError(
+                f"{flag} cannot read '{part}'. Write layer and head, as in 3.5{other}."
+            )
         found.append(HeadName(int(match[2]), int(match[3]), match[1]))
     return list(dict.fromkeys(found))
 

@@ -7,4 +7,5 @@ from __future__ import annotations
 
 VIEWS = ("head", "model")  # of pages
 FIGURE_FORMATS = ("svg", "png", "pdf")
+LENS = "lens"  # a figure beside those of heads
 SUMMARY_FORMATS = ("table", "csv")

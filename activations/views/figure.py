@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -18,7 +16,7 @@ from activations.text import printable
 from activations.views.content import Caption
 from activations.views.heat_map import HeadMap, figure_files
 from activations.views.names import capture_name
-from activations.views.tokens import labels, labels_of_words
+from activations.views.tokens import labels, labels_of_words, short_labels, shortened
 
 MOST_TOKENS = 3000  # a side; in print, at 600 dpi, each is one dot
 _LABEL_WIDTH = 20  # Latin letters; a Chinese character counts as two
@@ -64,7 +62,7 @@ def head_map(
             f"--figure {name}: a figure of {most} {unit}s is unreadable. Show at most "
             f"{MOST_TOKENS}, as in --tokens 0:{MOST_TOKENS}."
         )
-    subtitle = _shortened(printable(caption.title), 60)
+    subtitle = shortened(printable(caption.title), 60)
     if len(stacks) > 1:
         is_only_one = sum(other.kind == stack.kind for other in stacks) == 1
         kind = f"{stack.kind.replace('_', ' ')} attention"
@@ -82,8 +80,8 @@ def head_map(
         title=f"Layer {name.layer}, Head {name.head}",
         subtitle=subtitle,
         weights=np.ma.masked_array(weights, ~showable(weights)),
-        rows=_short(row_labels),
-        columns=_short(column_labels),
+        rows=short_labels(row_labels, _LABEL_WIDTH),
+        columns=short_labels(column_labels, _LABEL_WIDTH),
         row_start=starts[0],
         column_start=starts[1],
         is_raw=not stack.probabilities[layer],
@@ -103,23 +101,3 @@ def _file_name(
         kind = f"{stack.kind}_" if number == 1 else f"{stack.kind}_{number}_"
     head = f"layer_{name.layer}_head_{name.head}" + ("_words" if words else "")
     return f"attention_figure_{capture_name(caption.model, caption.document)}_{kind}{head}"
-
-
-def _short(labels: Sequence[str]) -> tuple[str, ...]:
-    return tuple(_shortened(printable(text), _LABEL_WIDTH) for text in labels)
-
-
-def _shortened(text: str, width: int) -> str:
-    """The text, its end replaced by an ellipsis where it is wider than `width` Latin letters."""
-    widths = [_width(c, before) for before, c in pairwise(["", *text])]
-    if sum(widths) <= width:
-        return text
-    kept = sum(total < width for total in accumulate(widths))
-    return text[:kept].rstrip("\u200c\u200d") + "…"
-
-
-def _width(c: str, before: str) -> int:
-    """How many Latin letters wide: marks and joiners take no room, nor does what they join."""
-    if before == "\u200d" or unicodedata.category(c) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(c) in "WF" else 1

@@ -1,19 +1,9 @@
-"""A head map -> a figure for a paper: a heat map as SVG, PNG or PDF, drawn by matplotlib.
-
-By its object API, never pyplot: no display is needed and no state is shared. The same call gives
-the same bytes on one machine: there are no dates in the files, ids come from what they stand for,
-and a user's own matplotlib settings are not read. Text stays text in SVG and PDF, so that it can
-be searched and edited.
-"""
+"""A head map -> a figure for a paper: a heat map as SVG, PNG or PDF; see `printed.py`."""
 
 from __future__ import annotations
 
-import io
-import logging
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +11,7 @@ import numpy as np
 
 from activations.errors import Warn
 from activations.views.colours import LIGHT, STRONG
+from activations.views.printed import DOTS, FAINT, MM, printed, printing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,19 +19,15 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
-_MM = 1 / 25.4  # inches
 _CELL = 4.5  # mm; a label of 8 pt has room beside it
 _ROOMY_CELL = 8.0  # mm; room for a number of 7 pt in it
 _ROOMY = 12  # tokens a side, up to which the weights are written into the cells
 _WIDEST, _HIGHEST = 115.0, 180.0  # mm; with the labels it fits a page of A4 or letter
 _LEAST = 20.0  # mm; for a title and a label of the axis beside it
-_DOTS = 600  # an inch: what journals ask for where a picture holds text
 _SINGLE_CELLS = 10_000  # are drawn as shapes; more as one picture, which stays small
 _LABEL, _SMALLEST_LABEL = 8.0, 5.0  # pt
 _LINE = 1.25  # a label's height in its size
 _TICKS = (0, 0.1, 0.3, 0.6, 1)  # of the range, about evenly apart by the root
-_INK, _FAINT = "#222222", "#999999"
-_DATES = {"svg": "Date", "pdf": "CreationDate"}  # what matplotlib calls the date of a file
 
 
 @dataclass(frozen=True)
@@ -85,8 +72,8 @@ def figure_files(heads: Sequence[HeadMap], form: str, warn: Warn) -> list[bytes]
 
     `warn` gets one line about characters that no installed font has.
     """
-    with _quiet(), _settings("".join(head.texts for head in heads), form, warn):
-        return [_file(draw(head), head, form) for head in heads]
+    with printing("".join(head.texts for head in heads), form, warn):
+        return [printed(draw(head), head.title, form) for head in heads]
 
 
 # --------------------------------------------------------------------------------------- drawing
@@ -100,7 +87,7 @@ def draw(head: HeadMap) -> Figure:
     cell = _ROOMY_CELL if max(rows, columns) <= _ROOMY else _CELL
     cell = min(cell, _WIDEST / columns, _HIGHEST / rows)
     width, height = max(cell * columns, _LEAST), max(cell * rows, _LEAST)
-    figure = Figure(figsize=(width * _MM, height * _MM), dpi=_DOTS)
+    figure = Figure(figsize=(width * MM, height * MM), dpi=DOTS)
     axes = figure.add_axes((0, 0, 1, 1))  # labels stand outside; saving makes room for them
     cells = _draw_cells(axes, head, width / columns)
     _label(axes.xaxis, head.columns, head.column_start, width / columns)
@@ -124,7 +111,7 @@ def _draw_cells(axes: Axes, head: HeadMap, cell: float) -> ScalarMappable:
 
     rows, columns = head.weights.shape
     if np.ma.getmaskarray(head.weights).any():
-        axes.patch.set(facecolor="#dddddd", edgecolor=_FAINT, hatch="//////")
+        axes.patch.set(facecolor="#dddddd", edgecolor=FAINT, hatch="//////")
     colours: dict[str, Any] = {
         "cmap": LinearSegmentedColormap.from_list("attention", LIGHT),
         "norm": PowerNorm(0.5, *head.range),
@@ -172,7 +159,7 @@ def _label(axis: Axis, labels: Sequence[str], first: int, cell: float) -> None:
 
     `cell` is the room for a label, in mm.
     """
-    room = cell * _MM * 72
+    room = cell * MM * 72
     size = min(max(room / _LINE, _SMALLEST_LABEL), _LABEL)
     step = math.ceil(size * _LINE / room)
     places = range(0, len(labels), step)
@@ -190,77 +177,5 @@ def _draw_bar(figure: Figure, axes: Axes, cells: ScalarMappable, head: HeadMap) 
     bar.set_ticklabels([f"{tick:.3g}".replace("-", "\u2212") for tick in ticks])
     if bar.solids is not None:
         bar.solids.set(edgecolor="face", linewidth=0.1, rasterized=False)
-    bar.outline.set(linewidth=0.5, edgecolor=_FAINT)
+    bar.outline.set(linewidth=0.5, edgecolor=FAINT)
     axes.set_ylabel("Raw attention score" if head.is_raw else "Attention weight")
-
-
-# ---------------------------------------------------------------------------------------- saving
-
-
-def _file(figure: Figure, head: HeadMap, form: str) -> bytes:
-    """The file's content: as large as what is drawn, and without a date."""
-    metadata: dict[str, str | None] = {"Title": head.title}
-    if form in _DATES:
-        metadata[_DATES[form]] = None
-    content = io.BytesIO()
-    figure.savefig(content, format=form, bbox_inches="tight", pad_inches=0.04, metadata=metadata)
-    return content.getvalue()
-
-
-@contextmanager
-def _settings(characters: str, form: str, warn: Warn) -> Iterator[None]:
-    """matplotlib's defaults, changed by ours, and fonts that have these characters."""
-    import matplotlib
-
-    from activations.views.fonts import families_for
-
-    families, missing = families_for(characters)
-    if missing and form != "svg":  # an SVG is drawn with the fonts of the machine that opens it
-        warn(
-            f"no installed font has {' '.join(missing[:10])}{' ...' * (len(missing) > 10)}; boxes "
-            "are drawn instead. Install a font that does, or use --output-format svg."
-        )
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        settings: Any = {**_STYLE, "font.family": families}
-        matplotlib.rcParams.update(settings)
-        yield
-
-
-_STYLE: dict[str, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 10,
-    "axes.labelsize": 9,
-    "axes.linewidth": 0.5,
-    "axes.edgecolor": _FAINT,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "xtick.color": _FAINT,
-    "ytick.color": _FAINT,
-    "xtick.major.size": 2,
-    "ytick.major.size": 2,
-    "xtick.major.width": 0.5,
-    "ytick.major.width": 0.5,
-    "hatch.linewidth": 0.4,
-    "text.parse_math": False,  # a dollar sign is a dollar sign
-    "svg.fonttype": "none",
-    "svg.hashsalt": "agnostic-activations",
-    "pdf.fonttype": 42,  # TrueType, as publishers want it
-}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without matplotlib's messages about fonts and caches; ours is about missing fonts."""
-    logger = logging.getLogger("matplotlib")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="matplotlib")
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")
-            yield
-    finally:
-        logger.setLevel(before)

@@ -49,12 +49,18 @@ class HeadScores:
         return [self.attention, str(self.name.layer), str(self.name.head), *cells]
 
 
-def show_summary(stacks: Sequence[Stack], form: str, file: TextIO, warn: Warn = ignore) -> None:
+def show_summary(
+    stacks: Sequence[Stack],
+    form: str,
+    file: TextIO,
+    warn: Warn = ignore,
+    lines: Sequence[str] = (),
+) -> None:
     """Print the scores of all heads of these stacks; `form` is one of `choices.SUMMARY_FORMATS`.
 
-    The table has the scores that some head has, and is followed by the strongest heads; CSV has
-    all. Values that are not attention weights have no scores; `warn` gets a line about each such
-    stack.
+    The table has the scores that some head has, and is followed by the strongest heads, and
+    further `lines`; CSV has all. Values that are not attention weights have no scores; `warn` gets
+    a line about each such stack.
     """
     heads = list(scored_heads(stacks))
     if form == "csv":  # as in RFC 4180: lines end in CR LF
@@ -62,9 +68,11 @@ def show_summary(stacks: Sequence[Stack], form: str, file: TextIO, warn: Warn = 
         writer.writerow([*_HEADER, *_control(heads)])
         writer.writerows(head.cells(".6f", "") for head in heads)
     else:
-        _show_table(heads, file)
-        if lines := strongest(heads):
-            print("", *lines, sep="\n", file=file)
+        if heads:
+            _show_table(heads, file)
+        paragraphs = [found for found in (strongest(heads), lines) if found]
+        for i, found in enumerate(paragraphs):
+            print(*([""] if i or heads else []), *found, sep="\n", file=file)
     _warn_of_layers_without(stacks, warn)
 
 
