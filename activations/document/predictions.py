@@ -177,9 +177,9 @@ def predictions_entry(predictions: Predictions) -> dict[str, Any]:
     return {
         "of": predictions.of,
         "text": predictions.text,
-        "ids": predictions.ids,
+        "ids": _plain(predictions.ids),
         "tokens": predictions.tokens.tolist(),
-        "probabilities": predictions.probabilities,
+        "probabilities": _plain(predictions.probabilities),
         **({} if predictions.actual is None else {"actual": _ranked_entry(predictions.actual)}),
     }
 
@@ -190,10 +190,10 @@ def lens_entry(lens: Lens, file: str | None = None) -> dict[str, Any]:
         "kind": lens.kind,
         **({} if file is None else {"file": file}),
         "layers": list(lens.layers),
-        "positions": lens.positions,
-        "ids": lens.ids,
+        "positions": _plain(lens.positions),
+        "ids": _plain(lens.ids),
         "tokens": lens.tokens.tolist(),
-        "probabilities": lens.probabilities,
+        "probabilities": _plain(lens.probabilities),
         "predicted": _ranked_entry(lens.predicted),
         **({} if lens.actual is None else {"actual": _ranked_entry(lens.actual)}),
     }
@@ -202,4 +202,7 @@ def lens_entry(lens: Lens, file: str | None = None) -> dict[str, Any]:
 def _ranked_entry(ranked: Ranked) -> dict[str, Any]:
     ranks = ranked.rank.astype(object)
     ranks[ranked.rank == 0] = None
-    return {"probability": np.ascontiguousarray(ranked.probability), "rank": ranks.tolist()}
+    return {"probability": _plain(ranked.probability), "rank": ranks.tolist()}
+
+
+_plain = np.ascontiguousarray  # as the writer takes it

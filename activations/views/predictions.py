@@ -43,9 +43,8 @@ def _packed(
     found: Predictions, lens: Lens | None, text: Sequence[str] | None, first: int, end: int
 ) -> dict[str, Any]:
     rows = slice(first, end)
-    places = (
-        [] if lens is None else np.flatnonzero((lens.positions >= first) & (lens.positions < end))
-    )
+    at = np.empty(0) if lens is None else lens.positions
+    places: np.ndarray = np.flatnonzero((at >= first) & (at < end))
     read = None if lens is None or not len(places) else lens
     tables = [found.tokens[rows], *([] if read is None else [read.tokens[:, places]])]
     names, where = np.unique(

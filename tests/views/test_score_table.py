@@ -244,7 +244,12 @@ def test_the_demo_models_heads(workplace: Path, capture: Run, view: Run) -> None
     assert capture("--auto-select", "attn:0", "--quiet").code == 0
     done = view("--summary")
     assert (done.code, done.err) == (0, [])
-    block = dict(line.split(": ") for line in done.out[-7:])
+    scores, strongest, predictions = "\n".join(done.out).split("\n\n")
+    assert len(scores.splitlines()) == 17
+    assert predictions == (
+        "Surprise: 4.8 bits a token on average; 12 of 23 tokens were the likeliest."
+    )
+    block = dict(line.split(": ") for line in strongest.splitlines())
     assert block["Previous token"].startswith("1.2 (0.96), ")
     induction = re.findall(r"(\d)\.\d \((0\.\d\d)\)", block["Induction"])
     assert [layer for layer, _ in induction] == ["3", "3", "2"]  # they need a layer before them
