@@ -47,6 +47,7 @@ class LensGrid:
     hits: np.ndarray
     came: tuple[str, ...] | None
     where: str
+    came_title: str
 
     @property
     def texts(self) -> str:
@@ -97,6 +98,7 @@ def lens_grid(
         _hits(lens, rows, places),
         _came(predictions, named, positions),
         {"next_token": "After", "masked_token": "At"}.get(predictions.of, "Of"),
+        "What came" if predictions.of == "next_token" else "In the text",
     )
 
 
@@ -188,7 +190,7 @@ def _draw_band(axes: Axes, grid: LensGrid, band: range, high: float) -> Any:
         _write(axes, -0.1, row, name, "right")
     _write(axes, -0.1, -1, grid.where if any(grid.columns) else "", "right")
     if grid.came is not None:
-        _write(axes, -0.1, rows, "What came", "right")
+        _write(axes, -0.1, rows, grid.came_title, "right")
     for place, column in enumerate(band):
         _write(axes, place + 0.06, -1, grid.columns[column])
         if grid.came is not None:

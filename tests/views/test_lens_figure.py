@@ -109,7 +109,7 @@ def test_positions_labels_and_what_is_no_number(bertviz: Path, view: Run) -> Non
     change(bertviz / "d.json", lens=header["lens"])
     assert view("--input", "d.json", "--figure", "lens").code == 0
     texts = texts_of(f"{NAME}.svg")
-    assert texts[3:7] == ["At", "What came", "·sat", "·sat"]
+    assert texts[3:7] == ["At", "In the text", "·sat", "·sat"]
     assert len(colours_of(f"{NAME}.svg")) == 5
     write_predicted(bertviz / "d.json", of="label", words=("good", "bad <b>"), most=2)
     assert view("--input", "d.json", "--figure", "lens").code == 0

@@ -7,6 +7,7 @@ const Expected = (() => {
   const ROOM = 5; // entries that are seen at once
   const isNext = data?.of === "next_token";
   const DOT = "●";
+  const cameTitle = isNext ? "What came" : "In the text";
 
   const positionOf = (row) => data.first + row;
   const isOfAll = () => data.positions === 1 && !data.text; // one label for the whole text
@@ -82,5 +83,5 @@ const Expected = (() => {
       ...(came ? [element("span", { class: "rest" }, `came: rank ${grouped(came.rank)}`)] : []))];
   }
 
-  return { at, show, line, isNext, isOfAll, isLast, nameOf, cameAt, positionOf, bitsOf, bitsSaid, likely, layerName, where, DOT };
+  return { at, show, line, isNext, isOfAll, isLast, nameOf, cameAt, positionOf, bitsOf, bitsSaid, likely, layerName, where, DOT, cameTitle };
 })();

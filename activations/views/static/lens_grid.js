@@ -64,7 +64,7 @@ const LensGrid = (() => {
     const labels = element("div", { class: "lens-names", "aria-hidden": "true" },
       element("span", {}, Expected.isOfAll() ? "" : Expected.isNext ? "After" : Page.predictions.of === "label" ? "Of" : "At"),
       ...lens.layers.map((name, k) => element("span", { title: name }, Expected.layerName(k))),
-      ...(lens.actual ? [element("span", {}, "What came")] : []));
+      ...(lens.actual ? [element("span", {}, Expected.cameTitle)] : []));
     labels.style.gridTemplateRows = rows();
     cells.replaceChildren(labels);
     drawn = new Map();
@@ -171,7 +171,7 @@ const LensGrid = (() => {
       });
       if (lens.actual) write(cut(Expected.cameAt(row) ?? "–", wide - 4, COLUMN.letters), x + 4, top(count()) + 16, color);
     });
-    if (lens.actual) write("What came", 0, top(count()) + 16, color);
+    if (lens.actual) write(Expected.cameTitle, 0, top(count()) + 16, color);
     return Save.compose([-8, -8, NAMES + lens.rows.length * step + 16, height() + 16], children, caption);
   }
 

@@ -2,7 +2,7 @@
 // At which rank each layer has what the model expects, and what really came: 1 is the likeliest, on a log scale.
 const RankChart = (() => {
   const SIZE = { width: 300, height: 186, left: 44, right: 92, top: 30, bottom: 28 }; // pixels
-  const [MOST, APART] = [5, 14]; // lines of what is expected; pixels between their names
+  const [MOST, APART, OUTPUT] = [5, 14, 34]; // lines of what is expected; pixels between their names, and from Output
 
   function draw(row, layer) {
     const { lens } = Page.predictions;
@@ -45,10 +45,11 @@ const RankChart = (() => {
     return powers.filter((power) => power % Math.ceil(powers.length / 5) === 0).map((power) => 10 ** power);
   }
 
-  // The layers that have a number: the first, the last, and others with room between them.
+  // The layers that have a number: the first, the last, which is called Output, and others with room between.
   function layers(count) {
     const every = Math.max(Math.ceil(count / 6), 1);
-    return d3.range(0, count).filter((k) => k === count - 1 || (k % every === 0 && count - 1 - k >= Math.max(every * 0.75, 1)));
+    const step = (SIZE.width - SIZE.left - SIZE.right) / Math.max(count - 1, 1);
+    return d3.range(0, count).filter((k) => k === count - 1 || (k % every === 0 && (count - 1 - k) * step >= OUTPUT));
   }
 
   function drawn({ ranks, came }, x, y) {
