@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -150,6 +151,36 @@ def hooked(
             gate.shut = True
             for handle in handles:
                 handle.remove()
+
+
+@contextmanager
+def forwards_replaced(
+    modules: Mapping[str, nn.Module],
+    make: Callable[[str, Callable[..., Any]], Callable[..., Any]],
+    with_hooks: bool = True,
+) -> Iterator[None]:
+    """Inside the block, each module has the `forward` that `make(name, its own)` returns, as
+    accelerate does it; and without `with_hooks` none of its hooks.
+    """
+    aside = ("forward",) if with_hooks else ("forward", "_forward_hooks", "_forward_pre_hooks")
+    before = {
+        name: {key: vars(module).get(key) for key in aside} for name, module in modules.items()
+    }
+    with signals_deferred() as gate:
+        try:
+            for name, module in modules.items():
+                module.forward = make(name, module.forward)
+                for key in aside[1:]:
+                    setattr(module, key, OrderedDict())
+            gate.open()
+            yield
+        finally:
+            gate.shut = True
+            for name, module in modules.items():
+                module.__dict__.pop("forward", None)
+                for key, own in before[name].items():
+                    if own is not None:
+                        setattr(module, key, own)
 
 
 # Hooks that returned something would replace the module's output, or its arguments.

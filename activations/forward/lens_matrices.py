@@ -45,6 +45,9 @@ def checked_lens(named: str | os.PathLike[str]) -> str:
         match = _NAME.fullmatch(name)
         if match is None or len(shape) != (1 if match[2] else 2) or len(set(shape)) != 1:
             raise ToolkitError(f"'{lens}' holds '{name}' of the shape {tuple(shape)}. {_FORM}.")
+    for name in shapes:
+        if name.endswith(".bias") and name.removesuffix(".bias") not in shapes:
+            raise ToolkitError(f"'{lens}' holds '{name}' without its matrix. {_FORM}.")
     if not shapes:
         raise ToolkitError(f"'{lens}' holds no matrices. {_FORM}.")
     return lens

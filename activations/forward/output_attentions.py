@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from activations.forward.hooks import forwards_replaced
 from activations.model.hosts import hosts
 from activations.model.signature import accepts
-from activations.system.signals import signals_deferred
 
 
 @contextmanager
@@ -22,27 +22,17 @@ def attentions_asked(
 
     `returned` gets what each of them returned in each of its calls, by name. The modules around
     them get what they expect: a tuple without attentions where they ask for one. Their `forward` is
-    replaced, as accelerate does: a SentenceTransformer calls it past the hooks.
+    replaced, as a SentenceTransformer calls it past the hooks.
     """
     found = hosts(model)
-    before = {name: vars(host).get("forward") for name, host in found.items()}
-    with signals_deferred() as gate:
-        try:
-            for name, host in found.items():
-                host.forward = _asking(host, name, returned)
-            gate.open()
-            yield
-        finally:
-            gate.shut = True
-            for name, host in found.items():
-                vars(host).pop("forward", None)
-                if before[name] is not None:
-                    host.forward = before[name]
+    with forwards_replaced(found, lambda name, own: _asking(found[name], own, name, returned)):
+        yield
 
 
-def _asking(host: Any, name: str, returned: dict[str, list[Any]] | None) -> Callable[..., Any]:
+def _asking(
+    host: Any, own: Callable[..., Any], name: str, returned: dict[str, list[Any]] | None
+) -> Callable[..., Any]:
     """The model's `forward`, which asks for attentions; `returned` gets what each call returns."""
-    own = host.forward
     flags = {flag: True for flag in ("output_attentions", "return_dict") if accepts(host, flag)}
 
     def expected(flag: str, kwargs: dict[str, Any]) -> bool:

@@ -19,6 +19,7 @@ from activations.model.head import Head
 
 _NEARLY = 1e-3  # of a probability: in other shapes, sums have other last bits
 _ROUGHLY = 0.05  # in half precision
+_PRECISE = 4  # bytes of a number
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,18 @@ def predict(logits: Iterable[torch.Tensor], positions: int, wanted: Wanted) -> P
     )
 
 
+def _agree(found: np.ndarray, expected: np.ndarray, precise: bool) -> bool:
+    """Whether these probabilities are the same, but for sums in another order."""
+    return np.allclose(found, expected, 0, _NEARLY if precise else _ROUGHLY, equal_nan=True)
+
+
+def is_prediction(predictions: Predictions, last: torch.Tensor, wanted: Wanted) -> bool:
+    """Whether the last prediction is that of these logits, (1, vocabulary)."""
+    own = predictions.ids[-1:]
+    found = rank([last], own.shape[1], own, wanted.head.independent).wanted.probability
+    return _agree(found, predictions.probabilities[-1:], last.element_size() >= _PRECISE)
+
+
 def read_layers(
     tail: Tail, at: Sequence[int], predictions: Predictions, wanted: Wanted, lens: str
 ) -> Lens:
@@ -82,8 +95,9 @@ def read_layers(
         for layer in range(tail.layers)
     ]
     proof = found[-1] if matrices is None else read(tail.layers - 1)
-    off = np.abs(proof.wanted.probability[:, : own.shape[1]] - predictions.probabilities[at])
-    if np.nanmax(off, initial=0) > (_NEARLY if tail.precise else _ROUGHLY):
+    if not _agree(
+        proof.wanted.probability[:, : own.shape[1]], predictions.probabilities[at], tail.precise
+    ):
         raise ToolkitError(f"{NO_LENS}: the last one's stream does not give the model's logits.")
     ids = np.stack([ranking.ids for ranking in found])
     probability, ranks = (

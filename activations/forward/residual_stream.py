@@ -21,13 +21,12 @@ import torch
 from torch import nn
 
 from activations.errors import ToolkitError
-from activations.forward.hooks import hooked
+from activations.forward.hooks import find_modules, forwards_replaced, hooked
 from activations.model.head import logits_of
 from activations.model.hosts import config_of
 from activations.model.signature import paired
 from activations.model.state import fixed_seed
 from activations.outputs.tree import Element, at, walk
-from activations.system.signals import signals_deferred
 
 Call = tuple[str, int]  # a module, and which of its calls
 Run = Callable[[], Any]  # a module's own forward, with its arguments
@@ -54,7 +53,7 @@ class ResidualStream:
         """The stream in what a layer returned."""
         return [at(output, path) for path in self.paths]
 
-    def put(self, output: Any, stream: Sequence[torch.Tensor | None]) -> Any:
+    def put(self, output: Any, stream: Sequence[torch.Tensor]) -> Any:
         """The same output with another stream in its place."""
         for path, tensor in zip(self.paths, stream, strict=True):
             output = _with(output, path, tensor)
@@ -77,14 +76,19 @@ def find_stream(
 
     trace = _Trace(model)
     held = run(lambda: trace.watch(text))
-    if torch.equal(held, run(lambda: model(**other))):
+    if _same(held, run(lambda: model(**other))):
         raise ToolkitError(f"{NO_LENS}: two texts give the same logits.")
     for stream in trace.candidates():
         kept = stream.of(trace.outputs[stream.layers[-1]])
         with replaced(model, {stream.layers[-1]: partial(_put, stream, kept)}):
-            if torch.equal(held, run(lambda: model(**other))):
+            if _same(held, run(lambda: model(**other))):
                 return stream
     raise ToolkitError(f"{NO_LENS}: what follows the last of them reads more than its output.")
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether all bits are the same; NaN is NaN."""
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
 
 
 def _put(stream: ResidualStream, kept: Sequence[torch.Tensor], run: Run) -> Any:
@@ -98,24 +102,16 @@ def _put(stream: ResidualStream, kept: Sequence[torch.Tensor], run: Run) -> Any:
 def replaced(model: nn.Module, calls: Mapping[Call, Callable[[Run], Any]]) -> Iterator[None]:
     """Inside the block, each of these calls returns what its function does.
 
-    It is given the module's own `forward`, to be run or not.
+    It is given the module's own `forward`, to be run or not. Hooks do not see or change it: what
+    was kept to be returned again has been through them.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
-    names = dict.fromkeys(name for name, _ in calls)
-    before = {name: vars(modules[name]).get("forward") for name in names}
-    with signals_deferred() as gate:
-        try:
-            for name in names:
-                own = {number: make for (of, number), make in calls.items() if of == name}
-                modules[name].forward = _answering(modules[name].forward, own)
-            gate.open()
-            yield
-        finally:
-            gate.shut = True
-            for name, forward in before.items():
-                modules[name].__dict__.pop("forward", None)
-                if forward is not None:
-                    modules[name].forward = forward
+    modules = find_modules(model, dict.fromkeys(name for name, _ in calls))
+
+    def answering(name: str, own: Callable[..., Any]) -> Callable[..., Any]:
+        return _answering(own, {number: make for (of, number), make in calls.items() if of == name})
+
+    with forwards_replaced(modules, answering, with_hooks=False):
+        yield
 
 
 def _answering(
@@ -216,7 +212,14 @@ class _Trace:
     def _stream(
         self, run: Sequence[_Seen], paths: Sequence[Element], linked: Sequence[Sequence[_Seen]]
     ) -> ResidualStream:
-        early = [seen for seen in self._seen if seen.ended < run[0].began]
+        names = {seen.call[0] for seen in run}
+        again = [seen for seen in self._seen if seen.call[0] in names]
+        # What holds an earlier call of a layer must run, or the layer's calls would be miscounted.
+        early = [
+            seen
+            for seen in self._seen
+            if seen.ended < run[0].began and not any(seen.holds(layer) for layer in again)
+        ]
         outermost = [seen for seen in early if not any(other.holds(seen) for other in early)]
         kinds = {self._kind(seen) for seen in run}
         alike = [s.call[0] for r in linked if r is not run for s in r if self._kind(s) in kinds]

@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from activations.errors import ToolkitError
 from activations.forward.hooks import hooked
 from activations.forward.residual_stream import NO_LENS, Call, ResidualStream, Run, replaced
 from activations.model.head import logits_of
-from activations.model.signature import accepts
+from activations.model.signature import accepts, input_device
 from activations.model.state import fixed_seed
 from activations.system.memory import LOGITS_AT_ONCE
 
@@ -27,37 +29,64 @@ _PRECISE = 4  # bytes of a number
 Change = Callable[[torch.Tensor], torch.Tensor]  # (1, tokens, hidden) -> the same
 
 
+@dataclass(frozen=True)
+class _Empty:
+    """A tensor that nobody reads: as large as this, and zero."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+
+    def made(self) -> torch.Tensor:
+        return torch.zeros(self.shape, dtype=self.dtype, device=self.device)
+
+
 class Tail:
-    """The end of `model(**given)`. Call `parts` after a pass within `watching`."""
+    """The end of `model(**given)`. Call `parts` after a pass within `watching`.
+
+    `vocabulary` is how many logits a position has; `chooses` says that the model makes those of the
+    positions that `logits_to_keep` names, and no others; `last_only` that none but the last layer's
+    stream will be asked for.
+    """
 
     def __init__(
-        self, model: nn.Module, given: Mapping[str, Any], stream: ResidualStream, vocabulary: int
+        self,
+        model: nn.Module,
+        given: Mapping[str, Any],
+        stream: ResidualStream,
+        vocabulary: int,
+        chooses: bool,
+        last_only: bool = False,
     ) -> None:
         self._model, self._stream, self._vocabulary = model, stream, vocabulary
         self._given = {name: x for name, x in given.items() if name != "logits_to_keep"}
-        self._outputs: dict[Call, Any] = {}
+        self._last = stream.layers[-1]
+        self._last_output: Any = None
+        self._outlines: dict[Call, Any] = {}  # of what is called before the last layer
         self._streams: dict[Call, list[torch.Tensor]] = {}
-        self._chooses = accepts(model, "logits_to_keep")
+        self._read = {self._last} if last_only else set(stream.layers)
+        self.chooses = chooses
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Keep what the layers, and what comes before them, return in the pass in the block."""
+        """Keep what the layers return in the pass in the block, and what comes before them."""
         wanted = {*self._stream.layers, *self._stream.before}
         calls: dict[str, int] = defaultdict(int)
 
         def keep(name: str, output: Any) -> None:
             call = name, calls[name]
             calls[name] += 1
-            if call in self._stream.layers:
+            if call in self._read:
                 # Copied: the model may change its own tensor in place afterwards.
                 self._streams[call] = [t.detach().clone() for t in self._stream.of(output)]
-                output = self._stream.put(output, [None] * len(self._stream.paths))
-            if call in wanted:
-                self._outputs[call] = output
+            if call == self._last:
+                self._last_output = output
+            elif call in wanted:
+                self._outlines[call] = tree_map_only(torch.Tensor, _outline, output)
 
         with hooked(self._model, {name for name, _ in wanted}, keep):
             yield
-        if len(self._streams) < len(self._stream.layers):
+        if len(self._streams) < len(self._read):
             raise ToolkitError(f"{NO_LENS}: this text does not call all of them.")
 
     @property
@@ -77,18 +106,18 @@ class Tail:
     @property
     def width(self) -> int:
         """How many numbers a token's stream has."""
-        return int(self._streams[self._stream.layers[-1]][0].shape[-1])
+        return int(self._streams[self._last][0].shape[-1])
 
     @property
     def precise(self) -> bool:
         """Whether the stream is in float32 or better."""
-        return self._streams[self._stream.layers[-1]][0].element_size() >= _PRECISE
+        return self._streams[self._last][0].element_size() >= _PRECISE
 
     def parts(
         self, layer: int, positions: Sequence[int], change: Change | None = None
     ) -> Iterator[torch.Tensor]:
         """What a layer's stream, after `change`, gives: (positions, vocabulary), part by part."""
-        step = max(LOGITS_AT_ONCE // self._vocabulary, 1) if self._chooses else len(positions)
+        step = max(LOGITS_AT_ONCE // self._vocabulary, 1) if self.chooses else len(positions)
         for first in range(0, len(positions), step):
             yield self._logits(layer, positions[first : first + step], change)
 
@@ -97,7 +126,7 @@ class Tail:
         if change is not None:
             stream[0] = change(stream[0])
         given = self._given
-        if self._chooses:
+        if self.chooses:
             given = {**given, "logits_to_keep": torch.tensor(positions, device=stream[0].device)}
         with replaced(self._model, self._answers(stream)), torch.no_grad(), fixed_seed():
             logits = logits_of(self._model(**given))
@@ -106,14 +135,29 @@ class Tail:
         return rows if len(rows) == len(positions) else rows[list(positions)]
 
     def _answers(self, stream: Sequence[torch.Tensor]) -> dict[Call, Callable[[Run], Any]]:
-        """What each call returns. Nothing reads the stream of the layers before the last."""
-        last = self._stream.layers[-1]
-        answers = dict(self._outputs)
-        for call, own in self._streams.items():
-            empty = [torch.zeros_like(tensor) for tensor in own]
-            answers[call] = self._stream.put(self._outputs[call], stream if call == last else empty)
-        return {call: partial(_stored, output) for call, output in answers.items()}
+        """What each call returns. Of those before the last one, nobody reads it."""
+        output = self._stream.put(self._last_output, stream)
+        answers = {call: partial(_empty, outline) for call, outline in self._outlines.items()}
+        return {**answers, self._last: partial(_stored, output)}
+
+
+def _outline(tensor: torch.Tensor) -> _Empty:
+    return _Empty(tensor.shape, tensor.dtype, tensor.device)
+
+
+def _empty(outline: Any, run: Run) -> Any:
+    return tree_map_only(_Empty, _Empty.made, outline)
 
 
 def _stored(output: Any, run: Run) -> Any:
     return output
+
+
+def takes_positions(model: nn.Module, text: Mapping[str, Any]) -> bool:
+    """Whether the model makes the logits of the positions that `logits_to_keep` names alone."""
+    if not accepts(model, "logits_to_keep"):
+        return False
+    places = torch.tensor([0, 1], device=input_device(model))
+    with torch.no_grad(), fixed_seed():
+        logits = logits_of(model(**text, logits_to_keep=places))
+    return logits is not None and logits.dim() == 3 and logits.shape[1] == len(places)

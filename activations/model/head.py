@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from activations.model.hosts import config_of, only_host
@@ -12,6 +13,8 @@ from activations.model.signature import paired
 if TYPE_CHECKING:
     import torch
 
+_OF_POSITIONS = 3  # dimensions; logits of the whole text have two
+_LEAST = 2  # labels; one is a number, as in a regression
 _KEYS = ("logits", "prediction_logits")  # what models call them; those of other tasks differ
 
 
@@ -46,18 +49,19 @@ def head_of(model: Any, sizes: Sequence[object]) -> Head | None:
     host, config = only_host(model), config_of(model)
     if host is None or len(sizes) not in (2, 3) or sizes[0] != 1:
         return None
-    name, of_positions = type(host).__name__, len(sizes) == 3
-    if of_positions and host.can_generate():
-        masked = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()
-        both = name in masked and not paired(config)  # XLM
-        return Head("masked_token" if both else "next_token")
-    if of_positions and name in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.values():
-        return Head("masked_token")
-    if of_positions and name in modeling_auto.MODEL_FOR_PRETRAINING_MAPPING_NAMES.values():
-        return Head("masked_token") if sizes[2] == config.vocab_size else None
-    if of_positions and name in modeling_auto.MODEL_FOR_CTC_MAPPING_NAMES.values():
-        return Head("label")
+    if len(sizes) == _OF_POSITIONS:
+        name = type(host).__name__
+        masked = name in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()
+        if host.can_generate():
+            # XLM says that it does both. XLNet sees what it predicts, unless a mask orders it.
+            in_place = masked or "perm_mask" in signature(host.forward).parameters
+            return Head("masked_token" if in_place and not paired(config) else "next_token")
+        pretrained = name in modeling_auto.MODEL_FOR_PRETRAINING_MAPPING_NAMES.values()
+        if masked or (pretrained and sizes[2] == getattr(config, "vocab_size", None)):
+            return Head("masked_token")
+        if name in modeling_auto.MODEL_FOR_CTC_MAPPING_NAMES.values():
+            return Head("label")
     labels = {int(id): str(label) for id, label in (config.id2label or {}).items()}
-    if len(labels) < 2 or sizes[-1] != len(labels):
+    if len(labels) < _LEAST or sizes[-1] != len(labels):
         return None
     return Head("label", labels, config.problem_type == "multi_label_classification")

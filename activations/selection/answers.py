@@ -222,8 +222,9 @@ def select(
     if layers is None:
         return Selection(patterns, {c: _names(found) for c, found in patterns.items()})
     counted = [pattern for found in patterns.values() for pattern in found if pattern.depth]
+    deepest = max((pattern.depth for pattern in counted), default=0)  # of an encoder and a decoder
     to_the_end = not counted or any(
-        _from_the_start(layer, p) == p.depth - 1 for p in counted for layer in layers
+        _from_the_start(layer, p) == deepest - 1 for p in counted for layer in layers
     )
     _check_layers(layers, [p for found in patterns.values() for p in found])
     modules: dict[str, tuple[str, ...]] = {}

@@ -72,7 +72,7 @@ class Options:
     def predictions(self, selection: Selection, observation: Observation) -> int:
         """How many predictions to make at each position.
 
-        None where the last layer is left out, so that the pass may end early, unless they are asked
+        0 where the last layer is left out, so that the pass may end early, unless they are asked
         for. Raises `UsageError` where they are, and the model predicts nothing.
         """
         asked = bool(self.predict or self.lens)

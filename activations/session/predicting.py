@@ -15,10 +15,10 @@ import numpy as np
 from activations.document.predictions import Lens, Predictions
 from activations.errors import ToolkitError, UsageError, first_few
 from activations.forward.hooks import hooked
-from activations.forward.predictions import Wanted, predict, read_layers
-from activations.forward.residual_stream import find_stream
+from activations.forward.predictions import Wanted, is_prediction, predict, read_layers
+from activations.forward.residual_stream import NO_LENS, find_stream
 from activations.forward.short_texts import two_texts
-from activations.forward.tail import Tail
+from activations.forward.tail import Tail, takes_positions
 from activations.inputs.request import Inputs
 from activations.model.head import Head, head_of, logits_of
 from activations.model.signature import accepts, arguments
@@ -63,11 +63,12 @@ class Predicting:
         self._head = _head(opened, options) if most else None
         self._logits: Any = None
         self._tail: Tail | None = None
-        last_only = accepts(opened.model, "logits_to_keep") and not sees_logits
-        if self._head is not None and (options.lens or (last_only and _are_large(opened))):
+        large = not sees_logits and _are_large(opened)
+        if self._head is not None and (options.lens or large):
             self._tail = self._find_tail()
-        self._in_parts = self._tail is not None and last_only and _are_large(opened)
-        if last_only and (self._head is None or self._in_parts):
+        self._in_parts = large and self._tail is not None and self._tail.chooses
+        needs_all = sees_logits or (self._head is not None and not self._in_parts)
+        if not needs_all and accepts(opened.model, "logits_to_keep"):
             self.call["logits_to_keep"] = 1
 
     def _find_tail(self) -> Tail | None:
@@ -78,15 +79,17 @@ class Predicting:
             {**arguments(model, tensors, observation.call_form), **others}
             for tensors in two_texts(model, inputs.tensors)
         )
-        assert observation.logits is not None, "it has a head"
-        vocabulary = observation.logits.sizes[-1]
+        vocabulary = observation.logits.sizes[-1] if observation.logits else 0
+        assert isinstance(vocabulary, int), "it follows no text"
+        lens = self._options.lens is not None
         try:
             stream = find_stream(model, text, other)
-            return Tail(model, self.call, stream, int(str(vocabulary)))
-        except ToolkitError:
-            if self._options.lens:
+            chooses = takes_positions(model, text)
+            return Tail(model, self.call, stream, vocabulary, chooses, last_only=not lens)
+        except Exception:
+            if lens:
                 raise
-            return None  # all logits at once, as the model makes them
+            return None  # nobody asked for it: all logits at once, as the model makes them
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -94,7 +97,7 @@ class Predicting:
         with ExitStack() as stack:
             if self._tail is not None:
                 stack.enter_context(self._tail.watching())
-            if self._head is not None and not self._in_parts:
+            if self._head is not None:
                 stack.enter_context(hooked(self._opened.model, [""], self._keep))
             yield
 
@@ -109,6 +112,10 @@ class Predicting:
         """
         if self._head is None:
             return Predicted()
+        if self._logits is None or head_of(self._opened.model, self._logits.shape) is None:
+            if self._options.predict or self._options.lens:
+                raise UsageError(NO_PREDICTIONS)
+            return Predicted()  # other than in the trial run
         rows = self._rows()
         wanted = self._wanted(self._head, rows)
         at = range(rows) if self._options.at is None else positions_at(self._options.at, rows)
@@ -120,6 +127,8 @@ class Predicting:
             parts = iter([logits[0] if logits.dim() == 3 else logits])
             del logits  # as large as all the rest: gone before a layer's are made
         predictions = predict(parts, rows, wanted)
+        if self._in_parts and not is_prediction(predictions, self._logits[0, -1:], wanted):
+            raise ToolkitError(f"{NO_LENS}, so the logits of this text cannot be made in parts.")
         odd = int(np.isnan(predictions.probabilities[:, 0]).sum())
         warnings = [f"the logits of {counted(odd, 'position')} are not finite."] if odd else []
         if self._options.lens is None or self._tail is None:
