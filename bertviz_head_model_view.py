@@ -154,6 +154,7 @@ def make_pages(wanted: Wanted, content: Content) -> dict[str, Pieces]:
         wanted.min_weight,
         first=content.first,
         words=wanted.words,
+        predictions=content.predictions,
     )
     return {page_name(v, caption.model, caption.document): page for v, page in pages.items()}
 

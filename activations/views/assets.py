@@ -19,6 +19,7 @@ SCRIPTS = (  # each uses only those before it
     "theme.js",
     "words.js",
     "weights.js",
+    "tints.js",
     "lines.js",
     "bertviz.js",
     "thumbnails.js",
@@ -27,6 +28,7 @@ SCRIPTS = (  # each uses only those before it
     "window.js",
     "zoom_map.js",
     "save.js",
+    "predicted.js",
     "tokens.js",
     "row_bars.js",
     "score_table.js",
@@ -40,11 +42,14 @@ SCRIPTS = (  # each uses only those before it
     "picture.js",
     "head_view.js",
     "model_view.js",
+    "rank_chart.js",
+    "lens_grid.js",
+    "predictions.js",
     "sheets.js",
     "main.js",
 )
 
-STYLES = ("page.css", "picture.css")
+STYLES = ("page.css", "picture.css", "predictions.css")
 
 
 # -------------------------------------------------------------------------- this toolkit's files

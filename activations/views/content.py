@@ -25,6 +25,7 @@ from activations.text import printable
 from activations.views.forecast import forecast
 from activations.views.names import short_model
 from activations.views.packing import FirstReading
+from activations.views.predictions import page_predictions
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,14 @@ TokensOf = Callable[[str, Sequence[object]], list[str]]
 class Content:
     """What a page, a figure or a table shows, and the words around it.
 
-    `first` has heads that were packed for pages while they were read.
+    `first` has heads that were packed for pages while they were read, `predictions` what pages show
+    of what the model predicted.
     """
 
     caption: Caption
     stacks: tuple[Stack, ...]
     first: FirstReading | None = None
+    predictions: dict[str, Any] | None = None
 
 
 def read_content(
@@ -130,7 +133,12 @@ def read_content(
         _capture_id(document),
         document.path.stem,
     )
-    return Content(caption, tuple(stacks), first)
+    predictions = None
+    if pages:
+        predictions = page_predictions(
+            document.header, document.predictions, document.lens, stacks, found, tokens
+        )
+    return Content(caption, tuple(stacks), first, predictions)
 
 
 def about_weights(stacks: Sequence[Stack]) -> Iterator[str]:

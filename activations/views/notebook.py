@@ -124,6 +124,7 @@ def make_view(
         LARGEST - _FRAME_SIZE,
         content.first,
         words,
+        content.predictions,
     )
     return View(f"{heading(view)}: {content.caption.title}", b"".join(pages[view]), pixels)
 

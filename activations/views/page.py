@@ -51,6 +51,7 @@ def build_pages(
     budget: int = BUDGET,
     first: FirstReading | None = None,
     words: bool = False,
+    predictions: Mapping[str, Any] | None = None,
 ) -> dict[str, list[bytes]]:
     """The HTML page, as pieces of UTF-8, for each of `views` (see `choices.VIEWS`).
 
@@ -59,7 +60,7 @@ def build_pages(
     heads to each other, so they belong in one folder, and share the pieces that hold the weights.
     Small weights are left out where they would take more than `budget` bytes; the page says which.
     `first` has heads that were packed while they were read, if any were. `words`: whether the page
-    opens with tokens merged to words.
+    opens with tokens merged to words. `predictions` is what `views.predictions` makes of them.
     Raises `ToolkitError` when a page would be too large for a browser.
     """
     packed = pack(stacks, budget, first)
@@ -76,7 +77,10 @@ def build_pages(
         "pictures": pictures,
         "stacks": [{**entry, "picture": places[entry["id"]]} for entry in packed.stacks],
     }
+    if predictions is not None:
+        data["predictions"] = predictions
     fields = _caption_fields(caption, stacks)
+    fields["how_predictions"] = assets.static_file("how_predictions.html") if predictions else ""
     overviews, heads = _blobs(packed.overviews), _blobs(packed.heads)
     names = {view: page_name(view, caption.model, caption.document) for view in VIEWS}
     pages = {}

@@ -170,10 +170,13 @@
   // A token is pointed at, in the lines: it is lit in the matrix too, and its weights stand beside the others.
   State.pointed = (at) => {
     HeadDetail.light(at);
+    if (Predicted.exist()) Predictions.light(at && Predicted.fromStack(State.stack, at.side, State.stack[at.side ? "columns" : "rows"][0] + at.index));
     if (view !== HeadView) return;
     const isOne = at?.side === 0 && at.heads.length === 1;
     HeadView.writeNumbers(isOne ? numbersOf(at) : []);
   };
+
+  State.kept = (at) => Predictions.follow(at && Predicted.fromStack(State.stack, at.side, at.i));
 
   function numbersOf({ index, layer, heads: [head] }) {
     const { stack } = State;
@@ -195,14 +198,25 @@
     remember(true);
   }
 
-  // The two views, of which the other one is a link to the same head.
+  // The two views, of which the other one is a link to the same head; and what is predicted, below.
+  let atPredictions = false;
   function showViews() {
-    byId("views").hidden = !Page.otherPage;
-    if (!Page.otherPage) return;
+    byId("views").hidden = !Page.otherPage && !Predicted.exist();
+    if (byId("views").hidden) return;
     const names = { head: "Head", model: "Model" };
-    const address = `${encodeURIComponent(Page.otherPage)}#${addressOf(place)}&of=${Page.capture}`;
-    byId("views").replaceChildren(...Object.entries(names).map(([name, label]) => (name === Page.view
-      ? element("span", { "aria-current": "page" }, label) : element("a", { href: address }, label))));
+    const here = (label, isCurrent, go) => {
+      const made = element("a", { href: `#${addressOf(place)}`, ...(isCurrent ? { "aria-current": "page" } : {}) }, label);
+      made.addEventListener("click", (event) => {
+        event.preventDefault();
+        go();
+      });
+      return made;
+    };
+    const own = (label) => (Predicted.exist() ? here(label, !atPredictions, () => scrollTo(0, 0)) : element("span", { "aria-current": "page" }, label));
+    const other = (label) => element("a", { href: `${encodeURIComponent(Page.otherPage)}#${addressOf(place)}&of=${Page.capture}` }, label);
+    const shown = Object.entries(names).filter(([name]) => name === Page.view || Page.otherPage);
+    byId("views").replaceChildren(...shown.map(([name, label]) => (name === Page.view ? own : other)(label)),
+      ...(Predicted.exist() ? [here("Predictions", atPredictions, Predictions.go)] : []));
   }
 
   // A link to the same head in the head view's file, in the same folder.
@@ -222,7 +236,7 @@
     if (State.words !== Page.words) parts.set("words", Number(State.words));
     if (State.least !== Page.minWeight) parts.set("above", decimals(State.least));
     if (State.pictures) parts.set("pictures", State.pictures);
-    for (const [key, number] of Object.entries(TextWindow.address(stack))) parts.set(key, number);
+    for (const [key, number] of Object.entries({ ...TextWindow.address(stack), ...Predictions.address() })) parts.set(key, number);
     if (Theme.chosen() !== "system") parts.set("theme", Theme.chosen());
     return [...parts].map(([key, value]) => `${key}=${value}`).join("&");
   }
@@ -242,7 +256,7 @@
 
   function openedIn(address) {
     const parts = new URLSearchParams(address);
-    return ["layer", "head", "attention"].map((key) => parts.get(key)).join();
+    return ["layer", "head", "attention", "token", "lens"].map((key) => parts.get(key)).join();
   }
 
   // Show what the address asks for, and say which of it does not exist.
@@ -276,6 +290,17 @@
     if (!average && !heads && asked.get("head") !== ALL) opened = first(stack, layer);
     else if (view === HeadView && !opened) opened = { layer: stack.layers[0], heads };
     look(stack, opened, { average, withoutFirst, words }, true);
+    Predictions.arrive(asked.get("token"), asked.get("lens"));
+    if (asked.has("predictions")) Predictions.go();
+  }
+
+  // Back to another token of the same drawing, or to another drawing.
+  function goBack() {
+    const [asked, now] = [location.hash.slice(1), addressOf(place)].map((address) => new URLSearchParams(address));
+    const [token, layer] = [asked.get("token"), asked.get("lens")];
+    for (const parts of [asked, now]) for (const key of ["token", "lens"]) parts.delete(key);
+    if (Predicted.exist() && String(asked) === String(now)) Predictions.arrive(token, layer);
+    else readAddress();
   }
 
   // The head to begin with where lines of all heads would say little: the one with the highest score (of
@@ -385,6 +410,7 @@
     menu.append(
       ...["SVG", "PNG"].map((format) => item(`Picture as ${format}`, () => savePicture(format), { "aria-label": `Save the picture as ${format}` })),
       ...["SVG", "PNG"].map((format) => item(`Matrix as ${format}`, () => HeadDetail.save(format.toLowerCase()), { ...ofHead, "aria-label": `Save matrix as ${format}` })),
+      ...(Predictions.hasLens() ? ["SVG", "PNG"] : []).map((format) => item(`Lens as ${format}`, () => saveLens(format), { "aria-label": `Save the lens as ${format}` })),
       item("Copy as CSV", HeadDetail.copyCsv, ofHead),
       item("Copy link", async () => {
         byId("address-note").textContent = await Save.copy(location.href) ? "Copied: the address of what is shown." : "The browser does not let this page copy.";
@@ -402,6 +428,14 @@
     }
   }
 
+  async function saveLens(format) {
+    try {
+      await Predictions.save(format.toLowerCase());
+    } catch (error) {
+      byId("status").textContent = `The picture could not be made (${error.message}).`;
+    }
+  }
+
   // Single keys, where no field takes them.
   function startKeys() {
     document.addEventListener("keydown", (event) => {
@@ -414,7 +448,7 @@
           if (byId("help").open) scrollTo(0, 0); // it unfolds at the top
         },
         "/": () => { if (!byId("window").hidden) byId("find").focus(); },
-        Escape: () => Sheets.close() || Tokens.letGo() || (view === ModelView && place && ModelView.close()),
+        Escape: () => Sheets.close() || [Tokens.letGo(), Predictions.letGo()].some(Boolean) || (view === ModelView && place && ModelView.close()),
       }[event.key];
       if (!act) return;
       event.preventDefault();
@@ -437,6 +471,7 @@
       requestAnimationFrame(() => {
         waiting = false;
         Sheets.pack();
+        Predictions.resized();
         if (drawing) return; // it measures when it comes to that
         view.resized();
         HeadMap.draw();
@@ -484,9 +519,14 @@
       Thumbnails.repaint();
     });
     Theme.start(new URLSearchParams(location.hash.slice(1)).get("theme"), () => show());
+    Predictions.start(() => { if (!drawing) remember(); });
+    Predictions.watch((is) => {
+      atPredictions = is;
+      showViews();
+    });
     readAddress();
     Sheets.pack();
-    addEventListener("popstate", readAddress); // not hashchange, which comes later than the address
+    addEventListener("popstate", goBack); // not hashchange, which comes later than the address
     narrow.addEventListener("change", () => { if (view === ModelView) show(); });
   }
 

@@ -183,5 +183,5 @@ const Save = (() => {
     return done;
   }
 
-  return { standalone, table, canvas, picture, nameOf, csv, copy, download };
+  return { compose, standalone, table, canvas, picture, nameOf, csv, copy, download };
 })();
