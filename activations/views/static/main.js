@@ -71,6 +71,8 @@
     drawing = false;
     Sheets.pack();
     remember(arrived);
+    if (goesToPredictions) Predictions.go(); // not before: what is drawn above it moves it
+    goesToPredictions = false;
   }
 
   State.failed = say;
@@ -200,6 +202,7 @@
 
   // The two views, of which the other one is a link to the same head; and what is predicted, below.
   let atPredictions = false;
+  let goesToPredictions = false; // as the address asked for
   function showViews() {
     byId("views").hidden = !Page.otherPage && !Predicted.exist();
     if (byId("views").hidden) return;
@@ -285,13 +288,13 @@
       head: head >= 0 || average || asked.get("head") === ALL,
       row: hasRow,
     };
-    byId("address-note").textContent = addressNote(asked, Object.keys(found).filter((key) => asked.get(key) && !found[key]));
     let opened = layer < 0 ? null : { layer: stack.layers[layer], heads };
     if (!average && !heads && asked.get("head") !== ALL) opened = first(stack, layer);
     else if (view === HeadView && !opened) opened = { layer: stack.layers[0], heads };
     look(stack, opened, { average, withoutFirst, words }, true);
-    Predictions.arrive(asked.get("token"), asked.get("lens"));
-    if (asked.has("predictions")) Predictions.go();
+    Object.assign(found, Predictions.arrive(asked.get("token"), asked.get("lens")));
+    byId("address-note").textContent = addressNote(asked, Object.keys(found).filter((key) => asked.get(key) && !found[key]));
+    goesToPredictions = asked.has("predictions");
   }
 
   // Back to another token of the same drawing, or to another drawing.

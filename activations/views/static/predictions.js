@@ -295,7 +295,7 @@ const Predictions = (() => {
 
   // And from there. Returns which of it is here: {token, lens}.
   function arrive(token, layer) {
-    if (!Predicted.exist()) return {};
+    if (!Predicted.exist()) return { token: false, lens: false };
     const place = /^\d+$/.test(token ?? "") ? Number(token) - Predicted.start : -1;
     const row = place < 0 ? null : Predicted.rowOf(place);
     const isHere = row !== null && row < Predicted.rows();
@@ -308,6 +308,7 @@ const Predictions = (() => {
 
   // Scroll to it.
   function go() {
+    if (!Predicted.exist()) return;
     reveal(byId("predictions"), 0);
     byId("predictions").focus({ preventScroll: true });
   }
