@@ -3,7 +3,7 @@
 // are made, and the one that the tab key stops at.
 const LensGrid = (() => {
   const COLUMN = { least: 48, narrow: 66, most: 132, alone: 240 }; // pixels
-  const LABEL = { usual: 80, narrow: 66 };
+  const LABEL = { usual: 80, narrow: 78 };
   const ROW = { usual: 36, low: 24, lowFrom: 40 };
   const HEADS = 28; // the names of the columns, and of what came
   const NARROW = 700; // pixels of a window
@@ -53,12 +53,12 @@ const LensGrid = (() => {
     measures = measure(root);
     const { label, width, high } = measures;
     made = new Map();
-    const names = ["What came", ...Predicted.lens.layers].slice(1).map((name, layer) =>
+    const names = Predicted.lens.layers.map((name, layer) =>
       element("span", { title: Predicted.lens.modules[layer] }, name));
     const isNext = Predicted.isOf("next_token");
-    const foot = hasCame() ? [element("span", {}, "What came")] : [];
+    const foot = hasCame() ? [element("span", { class: "edge" }, "What came")] : [];
     const side = element("div", { class: "lens-layers", "aria-hidden": "true" },
-      element("span", {}, isNext ? "After" : Predicted.isOf("label") ? "" : "At"), ...names, ...foot);
+      element("span", { class: "edge" }, isNext ? "After" : Predicted.isOf("label") ? "" : "At"), ...names, ...foot);
     inner = element("div", { class: "lens-columns", role: "group", "aria-label": "Layers down, tokens across" });
     inner.style.width = `${width * columns()}px`;
     root.style.setProperty("--row", `${high}px`);
@@ -143,7 +143,7 @@ const LensGrid = (() => {
   // Scroll the grid so that a column is in view.
   function show(root, column) {
     const { label, width } = measures;
-    const [left, right] = [column * width, (column + 1) * width - (root.clientWidth - label)];
+    const [left, right] = [(column - 1) * width, (column + 2) * width - (root.clientWidth - PADDING - label)]; // its neighbours too
     root.scrollLeft = Math.max(Math.min(root.scrollLeft, left), right);
     fill(root);
   }
@@ -193,23 +193,24 @@ const LensGrid = (() => {
     };
     const write = (x, y, text, fill = ink) => svgElement("text", { x, y, fill, "font-size": "12px", "font-family": fontFamily }, text);
     const height = HEADS * 2 + high * layers();
-    const parts = Predicted.lens.layers.map((name, layer) => write(0, HEADS + high * (layer + 0.5) + 4, name));
-    if (hasCame()) parts.push(write(0, height - 10, "What came"));
+    const all = svgElement("g");
+    all.append(...Predicted.lens.layers.map((name, layer) => write(0, HEADS + high * (layer + 0.5) + 4, name)));
+    if (hasCame()) all.append(write(0, height - 10, "What came"));
     Predicted.lens.rows.forEach((row, column) => {
       const x = label + column * wide;
-      parts.push(write(x + 5, 16, fit(Predicted.token(row) ?? "")));
+      all.append(write(x + 5, 16, fit(Predicted.token(row) ?? "")));
       for (let layer = 0; layer < layers(); layer++) {
         const [first] = likeliest(layer, row);
         const { colours, inks } = Tints.amount(first.share ?? 0);
         const y = HEADS + high * layer;
-        parts.push(
+        all.append(
           svgElement("rect", { x, y, width: wide - 2, height: high - 2, rx: 3, fill: d3.rgb(colours[dark]).hex(), stroke: "#8884" }),
           write(x + 5, y + high / 2 + 3, fit(first.text), inks[dark]));
-        if (first.isHit) parts.push(svgElement("circle", { cx: x + wide - 8, cy: y + 6, r: 2.5, fill: inks[dark] }));
+        if (first.isHit) all.append(svgElement("circle", { cx: x + wide - 8, cy: y + 6, r: 2.5, fill: inks[dark] }));
       }
-      if (hasCame()) parts.push(write(x + 5, height - 10, fit(Predicted.came(row) ?? "–")));
+      if (hasCame()) all.append(write(x + 5, height - 10, fit(Predicted.came(row) ?? "–")));
     });
-    return Save.compose([-8, -8, label + columns() * wide + 16, height + 16], parts, caption);
+    return Save.compose([-8, -8, label + columns() * wide + 16, height + 16], [all], caption);
   }
 
   return { start, draw, choice, likeliest, actual, columnOf, picture };

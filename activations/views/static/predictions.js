@@ -146,6 +146,13 @@ const Predictions = (() => {
   function mark() {
     const place = kept && Predicted.placeOf(kept.row);
     tokens.forEach((each, i) => each.setAttribute("aria-pressed", String(i === place)));
+    if (place !== null && tokens[place]) bringIntoBox(tokens[place]);
+  }
+
+  // A long text scrolls in its own box.
+  function bringIntoBox(token) {
+    const [box, one] = [text, token].map((each) => each.getBoundingClientRect());
+    if (one.top < box.top || one.bottom > box.bottom) text.scrollTop += one.top - box.top - box.height / 2;
   }
 
   // A token of the text is pointed at, by its place; null: none.

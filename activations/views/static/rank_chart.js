@@ -1,7 +1,7 @@
 "use strict";
 // How likely, by rank, each layer found the tokens that the model predicts, and the one that came.
 const RankChart = (() => {
-  const [HIGH, LEFT, RIGHT, TOP, FOOT] = [206, 40, 92, 14, 26]; // pixels
+  const [HIGH, LEFT, RIGHT, TOP, FOOT] = [206, 40, 108, 14, 26]; // pixels
   const APART = 15; // names at the right
   const NAME = { size: 12, wide: 44 };
   const LEAST_LABEL = 26; // pixels between the layers that are named
@@ -32,7 +32,7 @@ const RankChart = (() => {
     if (actual && lens.actual && !lines.some(({ isHit }) => isHit)) {
       lines.push({ text: Predicted.came(row), share: actual.share, isHit: true, ranks: each((layer) => lens.actual.ranks[layer * width + column]) });
     }
-    return d3.ascending ? [...lines].sort((a, b) => a.isHit - b.isHit) : lines;
+    return lines.sort((a, b) => a.isHit - b.isHit);
   }
 
   function grid(most, left, right, y) {
