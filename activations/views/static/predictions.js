@@ -106,7 +106,7 @@ const Predictions = (() => {
     card.replaceChildren(
       element("p", {}, element("b", { title }, title), element("span", { class: "small" }, facts)),
       element("ul", { tabindex: items.length > 12 ? "0" : "-1", "aria-label": title }, ...items),
-      ...(actual ? [element("p", { class: "small" }, "● what came")] : []));
+      ...(isLabel() ? [] : [element("p", { class: "small" }, actual ? "● what came" : "\u00a0")]));
   }
 
   function item({ text: name, share, isHit }) {
@@ -265,6 +265,7 @@ const Predictions = (() => {
     const root = byId("predictions");
     root.hidden = false;
     card = element("div", { class: "expected", role: "group", "aria-label": "Expected tokens" });
+    card.style.setProperty("--rows", Math.min(Predicted.most, 12) + !isLabel()); // their place is kept
     ranks = element("div", { class: "ranks" });
     const top = element("div", { class: "predictions-top" }, ...(Predicted.hasText() ? [textPart()] : []), card, ...(lens ? [ranks] : []));
     top.classList.toggle("no-text", !Predicted.hasText());
@@ -274,9 +275,23 @@ const Predictions = (() => {
     back();
   }
 
+  // The numbers of attention stand above: more of them must not move what is pointed at here.
+  function holdReadout(is) {
+    const { style, offsetHeight } = byId("readout");
+    if (is && style.height) return;
+    style.height = is ? `${offsetHeight}px` : "";
+    style.overflow = is ? "hidden" : "";
+  }
+
   function listen() {
-    text.addEventListener("mouseover", (event) => { if (placeAt(event) !== null) point(placeAt(event)); });
-    text.addEventListener("mouseleave", () => point(null));
+    text.addEventListener("mouseover", (event) => {
+      holdReadout(true); // which is before "mouseenter"
+      if (placeAt(event) !== null) point(placeAt(event));
+    });
+    text.addEventListener("mouseleave", () => {
+      point(null);
+      holdReadout(false);
+    });
     text.addEventListener("focusin", (event) => {
       stopAt(placeAt(event) ?? stop);
       if (event.target.matches(":focus-visible")) point(placeAt(event));
