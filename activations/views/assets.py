@@ -28,7 +28,7 @@ SCRIPTS = (  # each uses only those before it
     "window.js",
     "zoom_map.js",
     "save.js",
-    "expected.js",
+    "predicted.js",
     "tokens.js",
     "row_bars.js",
     "score_table.js",

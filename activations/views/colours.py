@@ -19,9 +19,6 @@ DARK = [
     *("#16181c", "#1e2d40", "#214368", "#265b8c", "#3674ab"),
     *("#458ecb", "#67a7e1", "#92c1ec", "#b9dcf7"),
 ]
-# How surprised a model was by a token, from 0 to 16 bits.
-SURPRISE_LIGHT = ["#ffffff", "#fce8d0", "#f8d0a1", "#f2b873", "#ec9f4b"]
-SURPRISE_DARK = ["#16181c", "#35271a", "#53371b", "#71471d", "#8f591f"]
 # Of heads and of layers, in their order: bertviz's own on white, softer ones on a dark page.
 HEADS_LIGHT = [
     *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd"),

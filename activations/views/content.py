@@ -65,7 +65,7 @@ class Content:
     """What a page, a figure or a table shows, and the words around it.
 
     `first` has heads that were packed for pages while they were read, `predictions` what pages show
-    of those (see `activations.views.predictions`).
+    of what the model predicted.
     """
 
     caption: Caption
@@ -133,8 +133,12 @@ def read_content(
         _capture_id(document),
         document.path.stem,
     )
-    shown = page_predictions(document, found, tokens) if pages else None
-    return Content(caption, tuple(stacks), first, shown)
+    predictions = None
+    if pages:
+        predictions = page_predictions(
+            document.header, document.predictions, document.lens, stacks, found, tokens
+        )
+    return Content(caption, tuple(stacks), first, predictions)
 
 
 def about_weights(stacks: Sequence[Stack]) -> Iterator[str]:

@@ -23,16 +23,7 @@ from activations.attention.stack import Stack
 from activations.text import html_text, printable
 from activations.views import assets
 from activations.views.choices import VIEWS
-from activations.views.colours import (
-    DARK,
-    HEADS_DARK,
-    HEADS_LIGHT,
-    LIGHT,
-    STRONG,
-    STRONG_DARK,
-    SURPRISE_DARK,
-    SURPRISE_LIGHT,
-)
+from activations.views.colours import DARK, HEADS_DARK, HEADS_LIGHT, LIGHT, STRONG, STRONG_DARK
 from activations.views.content import Caption
 from activations.views.names import capture_name
 from activations.views.packing import BUDGET, NOT_A_NUMBER, SHADES, FirstReading, pack
@@ -69,8 +60,7 @@ def build_pages(
     heads to each other, so they belong in one folder, and share the pieces that hold the weights.
     Small weights are left out where they would take more than `budget` bytes; the page says which.
     `first` has heads that were packed while they were read, if any were. `words`: whether the page
-    opens with tokens merged to words; `predictions` is what
-    `activations.views.predictions.page_predictions` makes.
+    opens with tokens merged to words. `predictions` is what `views.predictions` makes of them.
     Raises `ToolkitError` when a page would be too large for a browser.
     """
     packed = pack(stacks, budget, first)
@@ -83,13 +73,14 @@ def build_pages(
         "shades": SHADES,
         "scores": SCORES,
         "colours": {"light": LIGHT, "dark": DARK, "strong": [STRONG, STRONG_DARK]},
-        "surpriseColours": {"light": SURPRISE_LIGHT, "dark": SURPRISE_DARK},
         "headColours": {"light": HEADS_LIGHT, "dark": HEADS_DARK},
         "pictures": pictures,
-        "predictions": predictions,
         "stacks": [{**entry, "picture": places[entry["id"]]} for entry in packed.stacks],
     }
+    if predictions is not None:
+        data["predictions"] = predictions
     fields = _caption_fields(caption, stacks)
+    fields["how_predictions"] = assets.static_file("how_predictions.html") if predictions else ""
     overviews, heads = _blobs(packed.overviews), _blobs(packed.heads)
     names = {view: page_name(view, caption.model, caption.document) for view in VIEWS}
     pages = {}

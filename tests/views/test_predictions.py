@@ -1,326 +1,325 @@
-"""The predictions in the pages, in a browser, against the document's own JSON."""
+"""The predictions of a page and its lens, in Chromium, against numbers computed here."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
+import numpy as np
 import pytest
-from browser import Layer as Head
-from browser import Open, Tab, make_pages, random_weights
-from predicted import change, write_predicted
+from browser import Layer, Tab, make_pages, random_weights
+from conftest import Open
+from playwright.sync_api import expect
 
-import bertviz_head_model_view
+pytestmark = pytest.mark.browser
 
-Made = tuple[Path, dict[str, Any]]
-
-
-def made(folder: Path, view: str = "head", whole: bool = False, **options: Any) -> Made:
-    """A page of such a document, and what the document says."""
-    header = write_predicted(folder / "d.json", **options)
-    if whole:  # one label for all of the text
-        header["predictions"]["text"] = None
-        change(folder / "d.json", predictions=header["predictions"])
-    command = ["--input", str(folder / "d.json"), "--output-dir", str(folder / "pages")]
-    assert bertviz_head_model_view.main([*command, "--quiet"]) == 0
-    return folder / "pages" / f"attention_{view}_view_Family_Tiny-1_d.html", header
+K = 5
+HOSTILE = ["<script>alert(1)</script>", "\u202egnp.exe", "x" * 10_000, "</style>"]
+TEXT = "#predictions .surprise-text button"
+CARD = "#predictions .expected"
+Numbers = dict[str, Any]
 
 
-def shown(token: str) -> str:
-    return token.replace("Ġ", "·")
+def texts_of(count: int, seed: int = 0) -> list[str]:
+    return [f"w{i}" for i in np.random.default_rng(seed).permutation(count)]
 
 
-def said(probability: float) -> str:
-    return "<.01" if probability < 0.005 else f"{probability:.2f}"
+def made(
+    seed: int, tokens: list[str], layers: int = 0, of: str = "next_token", k: int = K
+) -> dict[str, Any]:
+    """The keys of a document: a vocabulary of random logits, its softmax, the ranks within it."""
+    rng = np.random.default_rng(seed)
+    vocabulary = [*dict.fromkeys(tokens), *(f"v{i}" for i in range(60))]
+    logits = rng.normal(0, 3, (layers or 1, len(tokens), len(vocabulary)))
+    chances = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    ids = np.argsort(-logits, axis=-1)[..., :k]
+    came = [vocabulary.index(token) for token in (tokens[1:] if of == "next_token" else tokens)]
+
+    def top(layer: int) -> Numbers:
+        return {
+            "ids": ids[layer].tolist(),
+            "tokens": [[vocabulary[i] for i in row] for row in ids[layer]],
+            "probabilities": np.take_along_axis(chances[layer], ids[layer], -1).tolist(),
+        }
+
+    def ranked(layer: int, row: int, one: int) -> tuple[float, int]:
+        chance = chances[layer, row]
+        return float(chance[one]), int((chance > chance[one]).sum()) + 1
+
+    def actual(layer: int) -> Numbers:
+        found = [ranked(layer, row, one) for row, one in enumerate(came)]
+        missing = [None] * (len(tokens) - len(found))
+        return {
+            "probability": [*(p for p, _ in found), *missing],
+            "rank": [*(r for _, r in found), *missing],
+        }
+
+    predictions = {"of": of, "text": "tokens", **top(-1), "actual": actual(-1)}
+    if not layers:
+        return {"predictions": predictions}
+    each = range(layers)
+    predicted = [
+        [[ranked(layer, row, one) for one in ids[-1, row]] for row in range(len(tokens))]
+        for layer in each
+    ]
+    lens = {key: [top(layer)[key] for layer in each] for key in ("ids", "tokens", "probabilities")}
+    lens |= {
+        "kind": "logit",
+        "layers": [f"model.layers.{layer}" for layer in each],
+        "positions": list(range(len(tokens))),
+        "predicted": {
+            "probability": [[[p for p, _ in row] for row in layer] for layer in predicted],
+            "rank": [[[r for _, r in row] for row in layer] for layer in predicted],
+        },
+        "actual": {key: [actual(layer)[key] for layer in each] for key in ("probability", "rank")},
+    }
+    return {"predictions": predictions, "lens": lens}
 
 
-def bits(header: dict[str, Any], row: int) -> float:
-    return -math.log2(header["predictions"]["actual"]["probability"][row])
+def pages(folder: Path, keys: dict[str, Any], *flags: str, **header: Any) -> dict[str, Path]:
+    count = len(header["tokens"])
+    return make_pages(folder, [Layer(0, random_weights(0, 2, count))], *flags, **keys, **header)
 
 
-def read_all(tab: Tab, selector: str) -> list[str]:
-    """All of the text of each, with what is inside."""
-    return tab.page.locator(selector).all_text_contents()
+def number(value: float) -> str:
+    return "<.01" if 0 < value < 0.005 else f"{value:.2f}"
 
 
-def card(tab: Tab) -> list[tuple[str, str]]:
-    """What is expected: names and numbers, what came with its dot."""
+def card(tab: Tab) -> list[tuple[str, str, str]]:
+    """Its rows: text, mark, number."""
     return [
-        (name, number)
-        for name, number in zip(
-            read_all(tab, ".expected-bar > :first-child"),
-            read_all(tab, ".expected-bar > :last-child"),
-            strict=True,
+        tuple(row)
+        for row in tab.page.evaluate(
+            f"""() => Array.from(document.querySelectorAll('{CARD} li'), li => [
+                li.querySelector('bdi').textContent,
+                li.querySelector('bdi').nextSibling?.data ?? '',
+                li.lastElementChild.textContent])"""
         )
     ]
 
 
-def expected(source: dict[str, Any], place: Any, came: str | None) -> list[tuple[str, str]]:
-    """The same out of the JSON; `place` leads to a row of its arrays."""
-
-    def at(table: Any) -> Any:
-        for step in place:
-            table = table[step]
-        return table
-
-    names, likely = map(shown, at(source["tokens"])), at(source["probabilities"])
-    rows = [(name, said(p)) for name, p in zip(names, likely, strict=True)]
-    if came is None:
-        return rows
-    rank, probability = (at(source["actual"][key]) for key in ("rank", "probability"))
-    if rank <= len(rows):
-        return [(f"{n} ●", p) if k == rank - 1 else (n, p) for k, (n, p) in enumerate(rows)]
-    return [*rows, (f"{came} ●", said(probability))]
-
-
-def redness(colour: str) -> int:
-    red, _, blue = map(int, re.findall(r"\d+", colour)[:3])
-    return red - blue
-
-
-def test_the_text_tinted_by_surprise(tmp_path: Path, open_page: Open) -> None:
-    page, header = made(tmp_path, tokens=12)
-    tab = open_page(page)
-    surprise = [bits(header, row) for row in range(11)]
-    tokens = [shown(token) for token in header["tokens"]]
-    first, *others = tab.page.locator(".surprise-token:not(.next)").evaluate_all(
-        "all => all.map(each => [each.textContent, getComputedStyle(each).backgroundColor])"
-    )
-    assert [first[0], *(text for text, _ in others)] == tokens
-    assert first[1] == "rgba(0, 0, 0, 0)"  # nothing stands before it
-    tints = [redness(colour) for _, colour in others]
-    assert [tints[i] for i in sorted(range(11), key=lambda i: surprise[i])] == sorted(tints)
-    assert tab.read("#surprise-mean") == f"{sum(surprise) / 11:.1f} bits a token on average"
-    most = sorted(range(11), key=lambda row: -surprise[row])[:4]
-    links = [f"{tokens[row + 1]} {surprise[row]:.1f}" for row in most]
-    assert read_all(tab, "#most-surprising button") == links
-    likeliest = (
-        header["predictions"]["tokens"][-1][0],
-        header["predictions"]["probabilities"][-1][0],
-    )
-    assert tab.read(".surprise-token.next") == f"{shown(likeliest[0])} {said(likeliest[1])}"
-    assert tab.read(".expected-title b").strip() == "Expected next"
-    assert card(tab) == expected(header["predictions"], [11], None)
-
-
-def test_a_token_shows_what_was_expected_there(tmp_path: Path, open_page: Open) -> None:
-    page, header = made(tmp_path, tokens=12, most=3)
-    tab = open_page(page)
-    tokens = [shown(token) for token in header["tokens"]]
-    options = tab.page.locator('.surprise-token[role="option"]')
-    rows = range(11)
-    inside = next(r for r in rows if header["predictions"]["actual"]["rank"][r] <= 3)
-    outside = next(r for r in rows if header["predictions"]["actual"]["rank"][r] > 3)
-    for row in (inside, outside):
-        options.nth(row).click()
-        assert tab.read(".expected-title b") == f"Expected after {tokens[row]}"
-        rank = header["predictions"]["actual"]["rank"][row]
-        assert tab.read(".expected-title span") == f"{bits(header, row):.1f} bits, rank {rank}"
-        assert card(tab) == expected(header["predictions"], [row], tokens[row + 1])
-        assert f"expected={row}" in tab.hash()
-        assert tab.attributes('.surprise-token[aria-selected="true"] bdi') == [[]]
-        assert read_all(tab, '.surprise-token[aria-selected="true"]') == [tokens[row + 1]]
-    options.nth(inside).hover()  # another one is only looked at
-    assert tab.read(".expected-title b") == f"Expected after {tokens[inside]}"
-    tab.page.mouse.move(5, 5)
-    assert tab.read(".expected-title b") == f"Expected after {tokens[outside]}"
-    tab.page.keyboard.press("Escape")
-    assert tab.read(".expected-title b").strip() == "Expected next"
-    assert "expected" not in tab.hash()
-    tab.page.locator("#most-surprising button").first.click()
-    most = max(rows, key=lambda row: bits(header, row))
-    assert tab.read(".expected-title b") == f"Expected after {tokens[most]}"
-
-
-def test_the_lens(tmp_path: Path, open_page: Open) -> None:
-    page, header = made(tmp_path, tokens=12, layers=4)
-    tab = open_page(page, "#expected=3&lens=1")
-    lens, tokens = header["lens"], [shown(token) for token in header["tokens"]]
-    assert read_all(tab, ".lens-names > *") == [
-        "After",
-        *(f"Layer {k}" for k in range(3)),
-        "Output",
-        "What came",
+def expected_card(found: Numbers, actual: Numbers, row: int, came: str | None) -> list[Any]:
+    rows = [
+        (token, " ●" if token == came else "", number(p))
+        for token, p in zip(found["tokens"][row], found["probabilities"][row], strict=True)
     ]
-    columns = tab.page.locator(".lens-column").evaluate_all(
-        """all => all.map(column => [...column.children].map(cell =>
-            cell.textContent + (cell.querySelector('i') ? ' ●' : '')))"""
+    if came is not None and not any(mark for _, mark, _ in rows):
+        rows.append((came, " ●", number(actual["probability"][row])))
+    return rows
+
+
+def of_layer(lens: Numbers, layer: int) -> tuple[Numbers, Numbers]:
+    return (
+        {key: lens[key][layer] for key in ("tokens", "probabilities")},
+        {key: lens["actual"][key][layer] for key in ("probability", "rank")},
     )
-    for i, column in enumerate(columns):
-        cells = [
-            shown(lens["tokens"][k][i][0]) + (" ●" if lens["actual"]["rank"][k][i] == 1 else "")
-            for k in range(4)
-        ]
-        assert column == [tokens[i], *cells, tokens[i + 1] if i < 11 else "–"]
-    assert len(columns) == 12
-    assert tab.read(".expected-title b") == f"Layer 1 after {tokens[3]}"
-    assert card(tab) == expected(lens, [1, 3], tokens[4])
-    cell = tab.page.locator('.lens-column[data-place="5"] [data-layer="2"]')
-    cell.click()
-    assert tab.read(".expected-title b") == f"Layer 2 after {tokens[5]}"
-    assert card(tab) == expected(lens, [2, 5], tokens[6])
-    assert "expected=5&lens=2" in tab.hash()
-    assert tab.attributes(".lens-cell.chosen", "data-layer") == [["2"]]
-    said_of_ranks = tab.attributes("#ranks svg", "aria-label")[0][0] or ""
-    ranks = [lens["predicted"]["rank"][k][5][0] for k in range(4)]
-    best = shown(header["predictions"]["tokens"][5][0])
-    assert f"{best}: {', '.join(map(str, ranks))}" in said_of_ranks
-    came = [lens["actual"]["rank"][k][5] for k in range(4)]
-    assert f"{tokens[6]}: {', '.join(map(str, came))}" in said_of_ranks
-    reds = tab.page.locator(".lens-cell").evaluate_all(
-        "all => all.map(each => getComputedStyle(each).backgroundColor)"
+
+
+@pytest.mark.parametrize("view", ["head", "model"])
+def test_text_card_lens_and_chart(view: str, tmp_path: Path, open_page: Open) -> None:
+    tokens = texts_of(12)
+    keys = made(1, tokens, layers=4)
+    predictions, lens = keys["predictions"], keys["lens"]
+    tab = open_page(pages(tmp_path, keys, tokens=tokens)[view], "#layer=0&head=0")
+    bits = [-math.log2(p) for p in predictions["actual"]["probability"][:-1]]
+    labels = [label for (label,) in tab.attributes(TEXT, "aria-label")]
+    assert labels[0] == f"{tokens[0]}, token 0"
+    assert [float(re.findall(r": (.*) bits", label)[0]) for label in labels[1:-1]] == pytest.approx(
+        bits, abs=0.06
     )
-    likely = [lens["probabilities"][k][i][0] for i in range(12) for k in range(4)]
-    strength = [-int(re.findall(r"\d+", colour)[0]) for colour in reds]
-    assert [strength[i] for i in sorted(range(48), key=lambda i: likely[i])] == sorted(strength)
+    last = predictions["tokens"][-1][0], number(predictions["probabilities"][-1][0])
+    assert labels[-1] == f"Expected next: {' '.join(last)}"
+    assert f"{np.mean(bits):.1f} bits a token on average" in tab.read("#predictions .surprise")
+    strongest = np.argsort(bits)[::-1][:4]
+    assert tab.read(".most-surprising").split("\n")[1:] == [
+        f"{tokens[i + 1]} {bits[i]:.1f}" for i in strongest
+    ]
+    # How strong the tint is follows the bits.
+    light = tab.page.evaluate(
+        "s => Array.from(document.querySelectorAll(s), b => getComputedStyle(b).backgroundColor)",
+        TEXT,
+    )
+    blues = [int(re.findall(r"\d+", colour)[2]) for colour in light[1:-1]]
+    assert np.argsort(blues, kind="stable")[0] == np.argmax(bits)
+
+    # Choosing a token: what was expected there, and the same token in the picture of attention.
+    tab.page.locator(TEXT).nth(4).click()
+    assert tab.read(f"{CARD} b") == f"Expected after {tokens[3]}"
+    rank = predictions["actual"]["rank"][3]
+    assert f"{bits[3]:.1f} bits, rank {rank}" in tab.read(CARD)
+    assert card(tab) == expected_card(predictions, predictions["actual"], 3, tokens[4])
+    assert "token=4" in tab.hash()
+    if view == "head":
+        assert tab.texts("#vis .kept text") == [tokens[4]]
+        assert f"{tokens[4]} (token 4) attends to" in tab.read("#readout")
+        assert f"Expected next {predictions['tokens'][4][0]} " in tab.read("#readout")
+
+    # A cell of the lens: the list of that layer, and where it is in the chart.
+    cells = dict(tab.attributes(".lens button", "aria-label", "data-cell"))
+    for layer in range(4):
+        for row in range(12):
+            name = f"Layer {layer}" if layer < 3 else "Output"
+            found, _ = of_layer(lens, layer)
+            came = tokens[row + 1] if row < 11 else None
+            first, p = found["tokens"][row][0], found["probabilities"][row][0]
+            said = f"{name} after {tokens[row]}: {first} {number(p)}"
+            assert cells[said + (", what came" if first == came else "")] == f"{layer} {row}"
+    tab.page.locator('[data-cell="1 6"]').click()
+    assert tab.read(f"{CARD} b") == f"Layer 1 after {tokens[6]}"
+    assert card(tab) == expected_card(*of_layer(lens, 1), 6, tokens[7])
+    assert "token=7&lens=1" in tab.hash()
+    said = str(tab.page.locator(".ranks svg").get_attribute("aria-label"))
+    for k, token in enumerate(predictions["tokens"][6]):
+        ranks = [lens["predicted"]["rank"][layer][6][k] for layer in range(4)]
+        assert re.search(rf"{token}(, which came,)? rank {', '.join(map(str, ranks))}(;|$)", said)
+    actual = [lens["actual"]["rank"][layer][6] for layer in range(4)]
+    assert f"{tokens[7]}, which came, rank {', '.join(map(str, actual))}" in said
+    heights = [float(y or 0) for (y,) in tab.attributes(".ranks .hit circle", "cy")]
+    assert np.corrcoef(heights, np.log(actual))[0, 1] > 0.999
+
+    # Back, another address, Esc.
+    tab.page.go_back()
+    expect(tab.page.locator(f"{CARD} b")).to_have_text(f"Expected after {tokens[3]}")
+    tab.page.keyboard.press("Escape")
+    assert "token" not in tab.hash()
+    assert tab.read(f"{CARD} b") == f"Expected after {tokens[-1]}"
 
 
-def test_by_keyboard(tmp_path: Path, open_page: Open) -> None:
-    page, header = made(tmp_path, tokens=12, layers=4)
-    tab = open_page(page, "#")
-    tokens = [shown(token) for token in header["tokens"]]
-    tab.page.locator("#views button").click()
-    box = tab.page.locator("#predictions").bounding_box()
-    assert box is not None
-    assert abs(box["y"]) < 200
-    press = tab.page.keyboard.press
-    press("Tab")
-    assert tab.read(".expected-title b") == f"Expected after {tokens[0]}"
-    for key, row in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1)):
-        press(key)
-        assert tab.read(".expected-title b") == f"Expected after {tokens[row]}"
-    press("End")
-    assert tab.read(".expected-title b").strip() == "Expected next"
-    press("Home")
-    for _ in range(5):  # past the four links: one stop for all of the text
-        press("Tab")
-    for keys, title in (
-        ("ArrowRight ArrowUp", f"Layer 2 after {tokens[1]}"),
-        ("ArrowUp ArrowUp ArrowUp", f"Layer 0 after {tokens[1]}"),  # and no further
-        ("End ArrowDown", f"Layer 1 after {tokens[11]}"),
-        ("Home", f"Layer 1 after {tokens[0]}"),
-    ):
-        for key in keys.split():
-            press(key)
-        assert tab.read(".expected-title b") == title
+def test_pointing_in_the_attention_and_by_keyboard(tmp_path: Path, open_page: Open) -> None:
+    tokens = texts_of(10)
+    keys = made(2, tokens, layers=3)
+    tab = open_page(pages(tmp_path, keys, tokens=tokens)["head"], "#layer=0&head=1&token=5&lens=1")
+    assert tab.read(f"{CARD} b") == f"Layer 1 after {tokens[4]}"
+    assert tab.attributes(".lens button[aria-pressed=true]", "data-cell") == [["1 4"]]
+    tab.page.locator("#left g[role=option]").nth(7).hover()
+    expect(tab.page.locator(f"{CARD} b")).to_have_text(f"Expected after {tokens[6]}")
+    assert tab.attributes(".surprise-text .lit", "data-place") == [["7"]]
+    tab.page.locator("#left g[role=option]").nth(2).click()
+    assert "token=2" in tab.hash()
+    assert tab.attributes(f"{TEXT}[aria-pressed=true]", "data-place") == [["2"]]
+    # One tab stop each; arrows, Home, End.
+    stops = "#predictions .surprise-text [tabindex='0'], #predictions .lens [tabindex='0']"
+    assert tab.page.locator(stops).count() == 2
+    tab.page.locator("#predictions .surprise-text [tabindex='0']").focus()
+    for key, place in (("Home", 0), ("ArrowRight", 1), ("End", 10), ("ArrowLeft", 9)):
+        tab.page.keyboard.press(key)
+        assert tab.page.evaluate("document.activeElement.dataset.place") == str(place)
+    tab.page.keyboard.press("Enter")
+    assert "token=9" in tab.hash()
+    tab.page.keyboard.press("Escape")
+    assert "token" not in tab.hash()
+    tab.page.locator("#predictions .lens [tabindex='0']").focus()
+    for key, cell in (("Home", "2 0"), ("ArrowUp", "1 0"), ("End", "1 9"), ("ArrowDown", "2 9")):
+        tab.page.keyboard.press(key)
+        assert tab.page.evaluate("document.activeElement.dataset.cell") == cell
+    name, svg = tab.saved("Save the lens as SVG")
+    assert name.endswith("_lens.svg")
+    drawn = re.findall(r">([^<>]+)</text>", svg.decode())
+    firsts = [row[0] for layer in keys["lens"]["tokens"] for row in layer]
+    assert sorted(text for text in drawn if text in firsts and text.startswith("v")) == sorted(
+        text for text in firsts if text.startswith("v")
+    )
+    tab.page.get_by_role("link", name="Predictions").click()
+    assert tab.page.evaluate("document.activeElement.id") == "predictions"
 
 
-def test_a_long_text_is_drawn_where_it_is_in_view(tmp_path: Path, open_page: Open) -> None:
-    page, header = made(tmp_path, tokens=300, layers=50)
-    tab = open_page(page, "#")
-    columns = tab.page.locator(".lens-column")
-    assert columns.count() < 60
-    tab.page.locator("#lens-scroll").evaluate("box => { box.scrollLeft = 1e6; }")
-    tab.wait("() => document.querySelector('[data-place=\"299\"]')")
-    assert columns.count() < 60
-    last = read_all(tab, '[data-place="299"] > *')
-    assert last[1:-1] == [shown(layer[299][0]) for layer in header["lens"]["tokens"]]
-    tab.page.locator(".surprise-token").nth(1).click()
-    tab.wait("() => document.querySelector('[data-place=\"0\"]')")
+def masked(tokens: list[str]) -> dict[str, Any]:
+    keys = made(3, tokens, layers=2, of="masked_token", k=1)
+    for key in ("probability", "rank"):
+        keys["predictions"]["actual"][key][2] = None
+        for layer in keys["lens"]["actual"][key]:
+            layer[2] = None
+    return keys
 
 
-# what is predicted -> options of the document, the title of a token's card, what is said besides
-KINDS: dict[str, tuple[dict[str, Any], str, list[str]]] = {
-    "masked": ({"of": "masked_token"}, "Expected at ·sat", ["●", "In the text"]),
-    "labels": ({"of": "label", "words": ("N", "V", "X"), "tokens": 9}, "Label of X", ["Of"]),
-    "label": (
-        {"of": "label", "words": ("good", "bad"), "tokens": 1, "whole": True},
-        "Label of the text",
-        [],
-    ),
-}
+def test_masks_labels_parts_and_odd_numbers(tmp_path: Path, open_page: Open) -> None:
+    """Each kind in a page of its own, one after the other in one tab."""
+    tokens = texts_of(8)
+    tab = open_page(pages(tmp_path / "masked", masked(tokens), tokens=tokens)["head"])
+    assert tab.read(f"{CARD} b") == f"Expected at {tokens[2]}"  # its mask
+    assert "what came" not in tab.read(CARD)
+    tab.page.locator(TEXT).nth(0).click()
+    assert tab.read(f"{CARD} b") == f"Expected at {tokens[0]}"
 
+    keys = made(4, tokens, layers=3, k=2)
+    whole = {"of": "label", "text": None, "ids": [[1, 0]], "tokens": [["good news", "bad"]]}
+    lens = {**keys["lens"], "positions": [0], "ids": [[[1, 0]]] * 3, "actual": None}
+    lens |= {"tokens": [[["good news", "bad"]]] * 3, "probabilities": [[[0.75, 0.25]]] * 3}
+    lens["predicted"] = {"probability": [[[0.75, 0.25]]] * 3, "rank": [[[1, 2]]] * 3}
+    labels = {"predictions": {**whole, "probabilities": [[0.75, 0.25]]}, "lens": lens}
+    tab = open_page(pages(tmp_path / "whole", labels, tokens=tokens)["head"])
+    assert card(tab) == [("good news", "", "0.75"), ("bad", "", "0.25")]
+    assert tab.page.locator(".surprise-text").count() == 0
+    assert tab.page.locator(".lens-column").count() == 1
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_other_predictions(kind: str, tmp_path: Path, open_page: Open) -> None:
-    options, title, parts = KINDS[kind]
-    page, header = made(tmp_path, "model", **options)
-    tab = open_page(page, "#expected=" + ("0" if kind == "label" else "2"))
-    assert tab.read(".expected-title b") == title
-    row = 0 if kind == "label" else 2
-    came = shown(header["tokens"][row]) if kind == "masked" else None
-    assert card(tab) == expected(header["predictions"], [row], came)
-    names = "".join(read_all(tab, ".lens-names > *") + read_all(tab, "#lens-about"))
-    assert all(part in names for part in parts)
-    assert tab.page.locator("#surprise-mean").is_visible() == (kind == "masked")
-    assert tab.page.locator(".surprise-token.next").count() == 0
+    of_each = made(5, tokens, k=3)["predictions"] | {"of": "label", "actual": None}
+    tab = open_page(pages(tmp_path / "each", {"predictions": of_each}, tokens=tokens)["head"])
+    tab.page.locator(TEXT).nth(3).click()
+    assert tab.read(f"{CARD} b") == f"Labels of {tokens[3]}"
+    assert [row[0] for row in card(tab)] == of_each["tokens"][3]
 
-
-def test_some_positions_and_no_numbers(tmp_path: Path, open_page: Open) -> None:
-    page, header = made(tmp_path, tokens=12, at=[2, 7])
-    header["predictions"]["probabilities"][4] = [None] * 5
-    header["predictions"]["actual"]["probability"][4] = None
-    change(tmp_path / "d.json", predictions=header["predictions"])
-    command = ["--input", str(tmp_path / "d.json"), "--output-dir", str(page.parent), "--quiet"]
-    assert bertviz_head_model_view.main(command) == 0
-    tab = open_page(page, "#expected=7")
-    assert "2 of 12 positions" in tab.read("#lens-about")
-    assert tab.page.locator(".lens-column").count() == 2
-    assert tab.page.locator("#ranks svg").count() == 1
-    tab.page.locator('.surprise-token[role="option"]').nth(4).click()
-    assert tab.page.locator("#ranks svg").count() == 0
-    assert {number for _, number in card(tab)[:5]} == {"–"}
+    # Numbers that are none, a surprise without an end; only some positions; part of the text.
+    predictions, lens = keys["predictions"], keys["lens"]
+    predictions["probabilities"][1] = [None, None]
+    predictions["actual"]["probability"][1] = None
+    predictions["actual"]["probability"][4] = 0.0
+    at = [1, 4, 6]
+    for key in ("ids", "tokens", "probabilities"):
+        lens[key] = [[layer[i] for i in at] for layer in lens[key]]
+    for part in ("predicted", "actual"):
+        lens[part] = {k: [[layer[i] for i in at] for layer in v] for k, v in lens[part].items()}
+    lens["positions"] = at
+    odd = pages(tmp_path / "odd", keys, "--tokens", "1:7", tokens=tokens)["head"]
+    tab = open_page(odd, "#layer=0&head=0&token=2")
+    assert {row[2] for row in card(tab)} == {"–"}
     assert "NaN" not in tab.read("#predictions")
-    tab = open_page(page, "#expected=99&lens=7")
-    assert "expected 99 and lens 7, which this page does not have" in tab.read("#address-note")
+    assert "3 of 6 positions" in tab.read("#predictions")
+    assert tab.page.locator(TEXT).all_inner_texts()[:6] == tokens[1:7]
+    tab.page.locator(TEXT).nth(4).click()  # token 5
+    assert "over 100 bits" in tab.read(CARD)
+    assert "over" in tab.read("#predictions .surprise p >> nth=0")
+    tab.page.locator(TEXT).nth(3).click()
+    assert "does not cover" in tab.read(".ranks")
 
 
-def test_saved_and_narrow(tmp_path: Path, open_page: Open) -> None:
-    page, header = made(tmp_path, tokens=12)
-    tab = open_page(page, "#")
-    name, content = tab.saved("Save the lens as SVG")
-    assert name == "attention_head_view_Family_Tiny-1_d_lens.svg"
-    root = ElementTree.fromstring(content)
-    texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert texts[:3] == ["Layer 0", "Layer 1", "Output"]
-    for i in range(12):
-        for layer in header["lens"]["tokens"]:
-            assert shown(layer[i][0]) in texts
-    dots = sum(rank == 1 for layer in header["lens"]["actual"]["rank"] for rank in layer)
-    assert len(list(root.iter("{http://www.w3.org/2000/svg}circle"))) == dots
-    name, content = tab.saved("Save the lens as PNG")
-    assert content.startswith(b"\x89PNG")
-    for width in (390, 700, 1280):
+def test_hostile_tokens_and_long_texts(tmp_path: Path, open_page: Open) -> None:
+    """Nothing runs, nothing widens the page; of 600 tokens only the columns in view are made."""
+    tokens = [*HOSTILE, *texts_of(5)]
+    keys = made(6, tokens, layers=2, k=50)
+    tab = open_page(pages(tmp_path / "hostile", keys, tokens=tokens)["head"])
+    wide = "document.scrollingElement.scrollWidth <= innerWidth"
+    for width in (390, 1000, 1280):
         tab.resize(width)
-        assert tab.page.evaluate("document.scrollingElement.scrollWidth") == width
-        assert tab.page.locator("#ranks").is_visible() == (width == 1280)
+        assert tab.page.evaluate(wide)
+    assert tab.page.evaluate("document.querySelectorAll('#predictions script').length") == 0
+    shown = tab.page.locator(TEXT).all_inner_texts()
+    assert shown[0] == "<script>alert(1)</script>"
+    assert "\\u202e" in shown[1]
+    assert max(map(len, shown)) < 60
+    tab.page.locator(TEXT).nth(6).click()
+    assert len(card(tab)) in (50, 51)
 
-
-def test_beside_the_weights_of_a_token(tmp_path: Path, open_page: Open) -> None:
-    page, header = made(tmp_path, tokens=12)
-    tab = open_page(page, "#")
-    tab.page.locator('#left g[role="option"]').nth(4).hover()
-    line = tab.read("#readout .expected-line")
-    best = header["predictions"]["tokens"][4][0], header["predictions"]["probabilities"][4][0]
-    assert line.startswith(f"Expected after it {shown(best[0])} {said(best[1])}")
-    assert line.endswith(f"came: rank {header['predictions']['actual']['rank'][4]}")
-
-
-def test_hostile_tokens(tmp_path: Path, open_page: Open) -> None:
-    words = (
-        "<script>document.title='x'</script>",
-        "\u202eabc",
-        "a" * 10_000,
-        "\x00",
-        "</style>",
-        "🙂",
+    tokens = texts_of(600)
+    keys = made(7, tokens, layers=3, k=2)
+    tab = open_page(
+        pages(tmp_path / "long", keys, tokens=tokens)["head"], "#layer=0&head=0&token=500"
     )
-    page, _ = made(tmp_path, words=words, tokens=12)
-    tab = open_page(page, "#expected=3")
-    text = tab.read("#predictions")
-    assert "<script>document" in text
-    assert "\\u202eabc" in text
-    assert tab.page.title() != "x"
-    tab.saved("Save the lens as SVG")
+    assert tab.page.locator(TEXT).count() == 601
+    assert tab.page.locator(".lens-column").count() < 60
+    assert tab.read(f"{CARD} b") == f"Expected after {tokens[499]}"
+    assert tab.attributes(".lens button[aria-pressed=true]", "data-cell") == [["2 499"]]
+    assert tab.page.evaluate(wide)
 
 
-def test_pages_without(tmp_path: Path, open_page: Open) -> None:
-    pages = make_pages(tmp_path, [Head(0, random_weights(1, 2, 6))])
-    tab = open_page(pages["head"], "#")
-    assert tab.page.locator("#predictions").is_hidden()
-    assert tab.page.locator("#views button").count() == 0
-    tab.page.locator("#save > summary").click()
-    assert not [label for label in read_all(tab, "#save button") if "Lens" in label]
+def test_without_predictions_there_is_nothing_of_them(tmp_path: Path, open_page: Open) -> None:
+    tokens = texts_of(5)
+    page = pages(tmp_path, {}, tokens=tokens)["head"]
+    data = re.findall(r'id="page-data">(.*?)</script>', page.read_text(encoding="utf-8"))[0]
+    assert "predictions" not in json.loads(data)
+    tab = open_page(page)
+    expect(tab.page.locator("#predictions")).to_be_hidden()
+    assert "Predictions" not in tab.read("#views")
+    assert "Lens" not in str(tab.page.locator("#save").text_content())

@@ -25,6 +25,7 @@ const State = {
   opened: () => {},
   switched: () => {}, // heads were switched on or off
   pointed: () => {}, // a token was pointed at, {side, index, layer, heads}, or none: null
+  kept: () => {}, // a click keeps a token, {side, i}, a position in the stack's tokens, or lets go: null
   redraw: () => {},
   failed: () => {}, // with an error, where the page is damaged
 };

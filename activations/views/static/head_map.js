@@ -3,7 +3,6 @@
 const HeadMap = (() => {
   const CELL = { least: 12, most: 46, withNumber: 26, withLabel: 14 }; // pixels
   const [COLUMN, LABELS, GAP] = [232, 28, 2]; // pixels: what stands beside the pictures, layers' numbers
-  const MOST = 0.92; // of the colours, for the highest score
   let stack = null;
   let open = () => {};
   let shown = null; // the score, as a position in Page.scores
@@ -42,11 +41,9 @@ const HeadMap = (() => {
     ]));
     roving([...cells.querySelectorAll("button")], heads);
     byId("map-highest").textContent = highest.toFixed(2);
-    byId("map-colours").style.background = `linear-gradient(to right, ${d3.range(0, 1.01, 0.25).map((t) => tint(t).css).join(", ")})`;
+    byId("map-colours").style.background = Tints.scale(Tints.amount);
     mark(null, true);
   }
-
-  const tint = (share) => Tints.of("weight", MOST * share);
 
   function cell(layer, head, highest, size) {
     const score = stack.scores[layer][head][shown];
@@ -54,7 +51,7 @@ const HeadMap = (() => {
     const said = `${name}: ${ScoreTable.nameOf(shown).toLowerCase()} ${score === null ? "not defined" : score.toFixed(3)}`;
     const number = size < CELL.withNumber ? "" : score === null ? "–" : score.toFixed(2).replace(/^0/, "").replace("-", "−");
     const made = button(number, (event) => open(layer, head, event.shiftKey), { title: said, "aria-label": said, "data-place": `${layer} ${head}` });
-    const { css, ink } = tint(highest > 0 ? Math.max(score ?? 0, 0) / highest : 0);
+    const { css, ink } = Tints.amount(highest > 0 ? Math.max(score ?? 0, 0) / highest : 0);
     made.style.background = css;
     made.style.color = ink;
     return made;

@@ -7,7 +7,9 @@ const HeatMap = (() => {
   const [SLANT, LEGEND] = [34, 140]; // pixels: of the last column's label at the right; the colours
   const ANGLE = -58; // degrees of the columns' labels
 
-  const shade = (t) => Tints.of("weight", t).css;
+  // Both schemes' colours at once, so that the page's switch, the system's and print change them.
+  const ramps = [Page.colours.light, Page.colours.dark].map((colours) => d3.piecewise(d3.interpolateRgb, colours));
+  const shade = (t) => `light-dark(${ramps.map((ramp) => ramp(t))})`;
 
   // The weights without colour and of full colour: 0 and 1, or the least and the most of raw scores.
   function rangeOf(picture) {

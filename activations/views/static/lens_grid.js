@@ -1,179 +1,217 @@
 "use strict";
-// What each layer would say: layers down, tokens across, in each cell the likeliest, tinted by its probability.
-// Of a long text only the columns in view are drawn.
+// The likeliest token of each layer at each position: layers down, tokens across. Only the columns in view
+// are made, and the one that the tab key stops at.
 const LensGrid = (() => {
-  const COLUMN = { least: 46, most: 96, gap: 2, letters: 13, padding: 8 }; // pixels
-  const ROW = { high: 36, low: 24, gap: 2, head: 26, many: 40 }; // of over 40 layers, rows are low
-  const NAMES = 80; // pixels: the layers' names at the left
-  const BEYOND = 4; // columns that are drawn on each side of those in view
-  const { lens } = Page.predictions ?? {};
-  let chosen = null; // {row, layer}
-  let act = {};
-  let drawn = new Map(); // place -> its column
+  const COLUMN = { least: 48, narrow: 66, most: 132, alone: 240 }; // pixels
+  const LABEL = { usual: 80, narrow: 78 };
+  const ROW = { usual: 36, low: 24, lowFrom: 40 };
+  const HEADS = 28; // the names of the columns, and of what came
+  const NARROW = 700; // pixels of a window
+  const PADDING = 6;
+  const BESIDE = 4; // columns that are made out of view
+  let at = { column: 0, layer: 0 }; // where the tab key stops
+  let chosen = null; // {column, layer}
+  let made = new Map(); // the elements of columns that are there
+  let choose = () => {};
+  let inner = null;
+  let measures = null;
 
-  const count = () => lens.layers.length;
-  const rowHigh = () => (count() > ROW.many ? ROW.low : ROW.high);
-  const height = () => ROW.head * 2 + count() * (rowHigh() + ROW.gap);
+  const layers = () => Predicted.lens.layers.length;
+  const columns = () => Predicted.lens.rows.length;
+  const columnOf = (row) => Predicted.lens?.rows.indexOf(row) ?? -1;
 
-  // As wide as their texts need, but not narrower than 46 pixels.
-  let wide = COLUMN.least;
-  function measure() {
-    const room = Math.floor((byId("lens-scroll").clientWidth - NAMES) / Math.max(lens.rows.length, 1)) - COLUMN.gap;
-    const most = Expected.isOfAll() ? 2 * COLUMN.most : COLUMN.most;
-    wide = Math.min(Math.max(room, COLUMN.least), most);
+  // {text, share, isHit}, the likeliest first, of a layer at a row; empty where the lens is not there.
+  function likeliest(layer, row) {
+    const column = columnOf(row);
+    return column < 0 ? [] : Predicted.listOf(Predicted.lens, layer * columns() + column, row);
+  }
+  const actual = (layer, row) => Predicted.actualOf(Predicted.lens.actual, layer * columns() + columnOf(row), row);
+
+  function measure(root) {
+    const isNarrow = innerWidth < NARROW;
+    const label = LABEL[isNarrow ? "narrow" : "usual"];
+    const least = COLUMN[isNarrow ? "narrow" : "least"];
+    const most = columns() === 1 ? COLUMN.alone : COLUMN.most;
+    const width = Math.min(Math.max((root.clientWidth - PADDING - label) / columns(), least), most);
+    return { label, width, high: layers() > ROW.lowFrom ? ROW.low : ROW.usual };
   }
 
-  // {point(row, layer), leave(), choose(row, layer)} are called where a person does so.
-  function start(acts) {
-    act = acts;
-    const scroll = byId("lens-scroll");
-    byId("lens-legend").querySelector("i").style.background = Tints.band("weight");
-    byId("lens-about").append(...about());
-    scroll.addEventListener("scroll", () => requestAnimationFrame(fill));
-    scroll.addEventListener("keydown", onKey);
-    byId("lens-cells").addEventListener("pointerover", ({ target }) => {
-      const found = placeOf(target);
-      if (found) act.point(found.row, found.layer);
-    });
-    byId("lens-cells").addEventListener("pointerleave", () => act.leave());
-    byId("lens-cells").addEventListener("click", ({ target }) => {
-      const found = placeOf(target);
-      if (found) act.choose(found.row, found.layer);
-    });
+  // onChoose(row, layer) is called where a person chooses a cell.
+  function start(root, onChoose) {
+    choose = onChoose;
+    at = { column: 0, layer: layers() - 1 };
+    root.setAttribute("role", "region");
+    root.setAttribute("aria-label", "What each layer would say");
+    root.addEventListener("scroll", () => fill(root));
+    root.addEventListener("keydown", (event) => move(root, event));
+    root.addEventListener("focusin", ({ target }) => { if (target.dataset.cell) stopAt(target.dataset.cell); });
+    draw(root);
   }
 
-  function about() {
-    const kind = { next_token: "The likeliest token after each token", masked_token: "The likeliest token in each place", label: "The likeliest label" }[Page.predictions.of];
-    const some = lens.rows.length < Page.predictions.likeliest.length
-      ? ` ${grouped(lens.rows.length)} of ${counted(Page.predictions.likeliest.length, "position")}.` : "";
-    const matrices = lens.kind === "matrices" ? " Through a matrix for each layer." : "";
-    const dot = lens.actual ? ` ${Expected.DOT} what ${Expected.isNext ? "came" : "stands there"}.` : "";
-    return [`${kind}, read from every layer.${matrices}${some}${dot}`];
+  function draw(root) {
+    const focused = root.contains(document.activeElement);
+    measures = measure(root);
+    const { label, width, high } = measures;
+    made = new Map();
+    const names = Predicted.lens.layers.map((name, layer) =>
+      element("span", { title: Predicted.lens.modules[layer] }, name));
+    const isNext = Predicted.isOf("next_token");
+    const foot = hasCame() ? [element("span", { class: "edge" }, "What came")] : [];
+    const side = element("div", { class: "lens-layers", "aria-hidden": "true" },
+      element("span", { class: "edge" }, isNext ? "After" : Predicted.isOf("label") ? "" : "At"), ...names, ...foot);
+    inner = element("div", { class: "lens-columns", role: "group", "aria-label": "Layers down, tokens across" });
+    inner.style.width = `${width * columns()}px`;
+    root.style.setProperty("--row", `${high}px`);
+    root.style.setProperty("--layers", `${label}px`);
+    root.style.setProperty("--height", `${HEADS * (hasCame() ? 2 : 1) + high * layers()}px`);
+    root.replaceChildren(element("div", { class: "lens-inner" }, side, inner));
+    fill(root);
+    if (focused) cell(at)?.focus({ preventScroll: true });
   }
 
-  function placeOf(target) {
-    const cell = target.closest("[data-layer]");
-    return cell && { row: lens.rows[Number(cell.parentElement.dataset.place)], layer: Number(cell.dataset.layer) };
-  }
+  const hasCame = () => !Predicted.isOf("label");
+  const cell = ({ column, layer }) => made.get(column)?.querySelector(`[data-cell="${layer} ${column}"]`);
 
-  function draw() {
-    measure();
-    const cells = byId("lens-cells");
-    cells.style.height = `${height()}px`;
-    cells.style.width = `${NAMES + lens.rows.length * (wide + COLUMN.gap)}px`;
-    const labels = element("div", { class: "lens-names", "aria-hidden": "true" },
-      element("span", {}, Expected.isOfAll() ? "" : Expected.isNext ? "After" : Page.predictions.of === "label" ? "Of" : "At"),
-      ...lens.layers.map((name, k) => element("span", { title: name }, Expected.layerName(k))),
-      ...(lens.actual ? [element("span", {}, Expected.cameTitle)] : []));
-    labels.style.gridTemplateRows = rows();
-    cells.replaceChildren(labels);
-    drawn = new Map();
-    fill();
-  }
-
-  const rows = () => `${ROW.head}px repeat(${count()}, ${rowHigh()}px) ${ROW.head}px`;
-
-  // The columns in view.
-  function fill() {
-    const scroll = byId("lens-scroll");
-    const step = wide + COLUMN.gap;
-    const first = Math.max(Math.floor(scroll.scrollLeft / step) - BEYOND, 0);
-    const end = Math.min(Math.ceil((scroll.scrollLeft + scroll.clientWidth) / step) + BEYOND, lens.rows.length);
-    for (const [place, made] of drawn) {
-      if (place >= first && place < end) continue;
-      made.remove();
-      drawn.delete(place);
+  // Make what came into view, and forget what left it.
+  function fill(root) {
+    const { label, width } = measures;
+    const from = Math.max(Math.floor(root.scrollLeft / width) - BESIDE, 0);
+    const to = Math.min(Math.ceil((root.scrollLeft + root.clientWidth - label) / width) + BESIDE, columns());
+    const wanted = new Set([...d3.range(from, to), at.column]);
+    for (const [column, shown] of made) {
+      if (wanted.has(column)) continue;
+      shown.remove();
+      made.delete(column);
     }
-    for (let place = first; place < end; place++) {
-      if (drawn.has(place)) continue;
-      drawn.set(place, column(place));
-      byId("lens-cells").append(drawn.get(place));
+    const added = [...wanted].filter((column) => !made.has(column)).sort((a, b) => a - b);
+    for (const column of added) made.set(column, columnAt(column));
+    for (const column of added) {
+      const after = [...made.keys()].filter((other) => other > column && inner.contains(made.get(other)));
+      inner.insertBefore(made.get(column), after.length ? made.get(Math.min(...after)) : null);
     }
-    mark(chosen);
+    mark();
   }
 
-  function column(place) {
-    const row = lens.rows[place];
-    const text = (what) => element("span", what ? { title: what } : {}, element("bdi", {}, cut(what, wide - 4, COLUMN.letters)));
-    const made = element("div", { class: "lens-column", "data-place": String(place), "aria-hidden": "true" },
-      text(Expected.isOfAll() ? "" : Expected.nameOf(row)),
-      ...lens.layers.map((_, layer) => cell(row, layer)),
-      ...(lens.actual ? [text(Expected.cameAt(row) ?? "–")] : []));
-    made.style.gridTemplateRows = rows();
-    made.style.left = `${NAMES + place * (wide + COLUMN.gap)}px`;
-    made.style.width = `${wide}px`;
-    return made;
+  function columnAt(column) {
+    const row = Predicted.lens.rows[column];
+    const name = Predicted.token(row);
+    const shown = element("div", { class: "lens-column" },
+      element("span", { class: "lens-token", title: shorten(name ?? "", 400) }, element("bdi", {}, shorten(name ?? "", 40))),
+      ...d3.range(layers()).map((layer) => cellAt(layer, column, row)));
+    if (hasCame()) shown.append(element("span", { class: "lens-came" }, element("bdi", {}, shorten(Predicted.came(row) ?? "–", 40))));
+    shown.style.left = `${column * measures.width}px`;
+    shown.style.width = `${measures.width}px`;
+    return shown;
   }
 
-  function cell(row, layer) {
-    const { entries: [{ name, probability, came }] } = Expected.at(row, layer);
-    const made = element("span", { class: "lens-cell", "data-layer": String(layer), title: `${name} ${Expected.likely(probability)}` },
-      element("bdi", {}, cut(name, wide - COLUMN.padding, COLUMN.letters)), ...(came ? [element("i")] : []));
-    const { css, ink } = Tints.of("weight", probability ?? 0);
+  function cellAt(layer, column, row) {
+    const [first] = likeliest(layer, row);
+    const said = `${Predicted.lens.layers[layer]} ${Predicted.placed(row)}: ${shorten(first.text, 40)} ${Predicted.share(first.share)}${first.isHit ? ", what came" : ""}`;
+    const made = button(element("bdi", {}, shorten(first.text, 40)), () => choose(row, layer),
+      { class: first.isHit ? "came" : "", title: said, "aria-label": said, tabindex: "-1", "data-cell": `${layer} ${column}` });
+    const { css, ink } = Tints.amount(first.share ?? 0);
     made.style.background = css;
     made.style.color = ink;
     return made;
   }
 
-  // Mark a cell, {row, layer}; a layer of null is the output. Null: none.
-  function mark(place) {
-    chosen = place;
-    for (const each of byId("lens-cells").querySelectorAll(".chosen")) each.classList.remove("chosen");
-    if (!place) return;
-    const made = drawn.get(lens.rows.indexOf(place.row));
-    made?.firstElementChild.classList.add("chosen");
-    made?.querySelector(`[data-layer="${place.layer ?? count() - 1}"]`)?.classList.add("chosen");
+  // ------------------------------------------------------------------------------------ where one is
+
+  function stopAt(place) {
+    cell(at)?.setAttribute("tabindex", "-1");
+    const [layer, column] = place.split(" ").map(Number);
+    at = { layer, column };
+    cell(at)?.setAttribute("tabindex", "0");
   }
 
-  // Scroll a column into view.
-  function reveal(row) {
-    const place = lens.rows.indexOf(row);
-    if (place < 0) return;
-    const [scroll, step] = [byId("lens-scroll"), wide + COLUMN.gap];
-    const [left, right] = [place * step, (place + 1) * step - (scroll.clientWidth - NAMES)];
-    scroll.scrollLeft = Math.max(Math.min(scroll.scrollLeft, left), right);
-  }
-
-  function onKey(event) {
-    const last = count() - 1;
-    const place = Math.max(lens.rows.indexOf(chosen?.row), 0);
-    const layer = chosen?.layer ?? last;
-    const [to, at] = {
-      ArrowLeft: [place - 1, layer], ArrowRight: [place + 1, layer], ArrowUp: [place, layer - 1], ArrowDown: [place, layer + 1],
-      Home: [0, layer], End: [lens.rows.length - 1, layer],
-    }[event.key] ?? [];
-    if (to === undefined) return;
+  function move(root, event) {
+    if (!event.target.dataset.cell || event.ctrlKey || event.metaKey || event.altKey) return;
+    const { column, layer } = at;
+    const next = {
+      ArrowLeft: [column - 1, layer], ArrowRight: [column + 1, layer], ArrowUp: [column, layer - 1], ArrowDown: [column, layer + 1],
+      Home: [0, layer], End: [columns() - 1, layer],
+    }[event.key];
+    if (!next) return;
     event.preventDefault();
-    if (!(to in lens.rows) || at < 0 || at > last) return;
-    reveal(lens.rows[to]);
-    act.choose(lens.rows[to], at);
+    const clamp = (value, size) => Math.min(Math.max(value, 0), size - 1);
+    stopAt(`${clamp(next[1], layers())} ${clamp(next[0], columns())}`);
+    show(root, at.column);
+    cell(at).focus({ preventScroll: true });
+    reachable(cell(at));
   }
 
-  // All of it as a picture that needs no style sheet.
+  // Scroll the grid so that a column is in view.
+  function show(root, column) {
+    const { label, width } = measures;
+    const [left, right] = [(column - 1) * width, (column + 2) * width - (root.clientWidth - PADDING - label)]; // its neighbours too
+    root.scrollLeft = Math.max(Math.min(root.scrollLeft, left), right);
+    fill(root);
+  }
+
+  // And the page, where the cell is above or below.
+  function reachable(target) {
+    const { top, bottom } = target.getBoundingClientRect();
+    if (top < 0) scrollBy(0, top - 8);
+    else if (bottom > innerHeight) scrollBy(0, bottom - innerHeight + 8);
+  }
+
+  // Mark a cell, and the name of its column; `layer` null: that of the output. -1: none.
+  function choice(root, row, layer, scrolls) {
+    const column = columnOf(row);
+    chosen = column < 0 ? null : { column, layer: layer ?? layers() - 1 };
+    if (!chosen) {
+      mark();
+      return;
+    }
+    if (!root.contains(document.activeElement)) stopAt(`${chosen.layer} ${column}`);
+    if (scrolls) show(root, column);
+    else fill(root);
+  }
+
+  function mark() {
+    for (const [column, shown] of made) {
+      shown.classList.toggle("on", column === chosen?.column);
+      for (const each of shown.querySelectorAll("button")) {
+        each.setAttribute("aria-pressed", String(column === chosen?.column && each.dataset.cell === `${chosen.layer} ${column}`));
+        each.setAttribute("tabindex", each.dataset.cell === `${at.layer} ${at.column}` ? "0" : "-1");
+      }
+    }
+  }
+
+  // ------------------------------------------------------------------------------------ as a picture
+
+  // All of it, {text, width, height}, as Save makes pictures.
   function picture(caption) {
-    const { color, fontFamily } = getComputedStyle(document.body);
-    const step = wide + COLUMN.gap;
-    const children = [];
-    const write = (text, x, y, fill, anchor = "start") => children.push(svgElement("text", {
-      x, y, fill, "font-size": `${COLUMN.letters}px`, "font-family": fontFamily, "text-anchor": anchor,
-    }, text));
-    const top = (k) => ROW.head + k * (rowHigh() + ROW.gap);
-    lens.layers.forEach((_, k) => write(Expected.layerName(k), 0, top(k) + rowHigh() / 2 + 4, color));
-    lens.rows.forEach((row, place) => {
-      const x = NAMES + place * step;
-      if (!Expected.isOfAll()) write(cut(Expected.nameOf(row), wide - 4, COLUMN.letters), x + 4, ROW.head - 9, color);
-      lens.layers.forEach((_, k) => {
-        const { entries: [{ name, probability, came }] } = Expected.at(row, k);
-        const { fill, ink } = Tints.shown("weight", probability ?? 0);
-        children.push(svgElement("rect", { x, y: top(k), width: wide, height: rowHigh(), rx: 2, fill }));
-        write(cut(name, wide - COLUMN.padding, COLUMN.letters), x + 4, top(k) + rowHigh() / 2 + 4, ink);
-        if (came) children.push(svgElement("circle", { cx: x + wide - 6, cy: top(k) + 6, r: 2.5, fill: ink }));
-      });
-      if (lens.actual) write(cut(Expected.cameAt(row) ?? "–", wide - 4, COLUMN.letters), x + 4, top(count()) + 16, color);
+    const { label, high } = measures;
+    const wide = Math.max(measures.width, COLUMN.narrow);
+    const dark = Number(Theme.isDark());
+    const { color: ink, fontFamily } = getComputedStyle(document.body);
+    const fitting = new Map();
+    const fit = (text) => {
+      if (!fitting.has(text)) fitting.set(text, cut(shorten(text, 40), wide - 16, 12));
+      return fitting.get(text);
+    };
+    const write = (x, y, text, fill = ink) => svgElement("text", { x, y, fill, "font-size": "12px", "font-family": fontFamily }, text);
+    const height = HEADS * 2 + high * layers();
+    const all = svgElement("g");
+    all.append(...Predicted.lens.layers.map((name, layer) => write(0, HEADS + high * (layer + 0.5) + 4, name)));
+    if (hasCame()) all.append(write(0, height - 10, "What came"));
+    Predicted.lens.rows.forEach((row, column) => {
+      const x = label + column * wide;
+      all.append(write(x + 5, 16, fit(Predicted.token(row) ?? "")));
+      for (let layer = 0; layer < layers(); layer++) {
+        const [first] = likeliest(layer, row);
+        const { colours, inks } = Tints.amount(first.share ?? 0);
+        const y = HEADS + high * layer;
+        all.append(
+          svgElement("rect", { x, y, width: wide - 2, height: high - 2, rx: 3, fill: d3.rgb(colours[dark]).hex(), stroke: "#8884" }),
+          write(x + 5, y + high / 2 + 3, fit(first.text), inks[dark]));
+        if (first.isHit) all.append(svgElement("circle", { cx: x + wide - 8, cy: y + 6, r: 2.5, fill: inks[dark] }));
+      }
+      if (hasCame()) all.append(write(x + 5, height - 10, fit(Predicted.came(row) ?? "–")));
     });
-    if (lens.actual) write(Expected.cameTitle, 0, top(count()) + 16, color);
-    return Save.compose([-8, -8, NAMES + lens.rows.length * step + 16, height() + 16], children, caption);
+    return Save.compose([-8, -8, label + columns() * wide + 16, height + 16], [all], caption);
   }
 
-  return { start, draw, mark, reveal, picture, has: Boolean(lens) };
+  return { start, draw, choice, likeliest, actual, columnOf, picture };
 })();

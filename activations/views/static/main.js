@@ -71,6 +71,8 @@
     drawing = false;
     Sheets.pack();
     remember(arrived);
+    if (goesToPredictions) Predictions.go(); // not before: what is drawn above it moves it
+    goesToPredictions = false;
   }
 
   State.failed = say;
@@ -170,10 +172,13 @@
   // A token is pointed at, in the lines: it is lit in the matrix too, and its weights stand beside the others.
   State.pointed = (at) => {
     HeadDetail.light(at);
+    if (Predicted.exist()) Predictions.light(at && Predicted.fromStack(State.stack, at.side, State.stack[at.side ? "columns" : "rows"][0] + at.index));
     if (view !== HeadView) return;
     const isOne = at?.side === 0 && at.heads.length === 1;
     HeadView.writeNumbers(isOne ? numbersOf(at) : []);
   };
+
+  State.kept = (at) => Predictions.follow(at && Predicted.fromStack(State.stack, at.side, at.i));
 
   function numbersOf({ index, layer, heads: [head] }) {
     const { stack } = State;
@@ -195,14 +200,26 @@
     remember(true);
   }
 
-  // The two views, of which the other one is a link to the same head, and the way down to the predictions.
+  // The two views, of which the other one is a link to the same head; and what is predicted, below.
+  let atPredictions = false;
+  let goesToPredictions = false; // as the address asked for
   function showViews() {
-    byId("views").hidden = !Page.otherPage && !Predictions.has;
-    const names = Object.entries({ head: "Head", model: "Model" }).filter(([name]) => name === Page.view || Page.otherPage);
-    const address = Page.otherPage && `${encodeURIComponent(Page.otherPage)}#${addressOf(place)}&of=${Page.capture}`;
-    byId("views").replaceChildren(...names.map(([name, label]) => (name === Page.view
-      ? element("span", { "aria-current": "page" }, label) : element("a", { href: address }, label))),
-    ...(Predictions.has ? [button("Predictions", Predictions.goTo)] : []));
+    byId("views").hidden = !Page.otherPage && !Predicted.exist();
+    if (byId("views").hidden) return;
+    const names = { head: "Head", model: "Model" };
+    const here = (label, isCurrent, go) => {
+      const made = element("a", { href: `#${addressOf(place)}`, ...(isCurrent ? { "aria-current": "page" } : {}) }, label);
+      made.addEventListener("click", (event) => {
+        event.preventDefault();
+        go();
+      });
+      return made;
+    };
+    const own = (label) => (Predicted.exist() ? here(label, !atPredictions, () => scrollTo(0, 0)) : element("span", { "aria-current": "page" }, label));
+    const other = (label) => element("a", { href: `${encodeURIComponent(Page.otherPage)}#${addressOf(place)}&of=${Page.capture}` }, label);
+    const shown = Object.entries(names).filter(([name]) => name === Page.view || Page.otherPage);
+    byId("views").replaceChildren(...shown.map(([name, label]) => (name === Page.view ? own : other)(label)),
+      ...(Predicted.exist() ? [here("Predictions", atPredictions, Predictions.go)] : []));
   }
 
   // A link to the same head in the head view's file, in the same folder.
@@ -222,8 +239,7 @@
     if (State.words !== Page.words) parts.set("words", Number(State.words));
     if (State.least !== Page.minWeight) parts.set("above", decimals(State.least));
     if (State.pictures) parts.set("pictures", State.pictures);
-    for (const [key, number] of Object.entries(TextWindow.address(stack))) parts.set(key, number);
-    for (const [key, number] of Object.entries(Predictions.address())) parts.set(key, number);
+    for (const [key, number] of Object.entries({ ...TextWindow.address(stack), ...Predictions.address() })) parts.set(key, number);
     if (Theme.chosen() !== "system") parts.set("theme", Theme.chosen());
     return [...parts].map(([key, value]) => `${key}=${value}`).join("&");
   }
@@ -243,7 +259,7 @@
 
   function openedIn(address) {
     const parts = new URLSearchParams(address);
-    return ["layer", "head", "attention"].map((key) => parts.get(key)).join();
+    return ["layer", "head", "attention", "token", "lens"].map((key) => parts.get(key)).join();
   }
 
   // Show what the address asks for, and say which of it does not exist.
@@ -272,12 +288,22 @@
       head: head >= 0 || average || asked.get("head") === ALL,
       row: hasRow,
     };
-    const missing = [...Object.keys(found).filter((key) => !found[key]), ...Predictions.arrive(asked)];
-    byId("address-note").textContent = addressNote(asked, missing.filter((key) => asked.get(key)));
     let opened = layer < 0 ? null : { layer: stack.layers[layer], heads };
     if (!average && !heads && asked.get("head") !== ALL) opened = first(stack, layer);
     else if (view === HeadView && !opened) opened = { layer: stack.layers[0], heads };
     look(stack, opened, { average, withoutFirst, words }, true);
+    Object.assign(found, Predictions.arrive(asked.get("token"), asked.get("lens")));
+    byId("address-note").textContent = addressNote(asked, Object.keys(found).filter((key) => asked.get(key) && !found[key]));
+    goesToPredictions = asked.has("predictions");
+  }
+
+  // Back to another token of the same drawing, or to another drawing.
+  function goBack() {
+    const [asked, now] = [location.hash.slice(1), addressOf(place)].map((address) => new URLSearchParams(address));
+    const [token, layer] = [asked.get("token"), asked.get("lens")];
+    for (const parts of [asked, now]) for (const key of ["token", "lens"]) parts.delete(key);
+    if (Predicted.exist() && String(asked) === String(now)) Predictions.arrive(token, layer);
+    else readAddress();
   }
 
   // The head to begin with where lines of all heads would say little: the one with the highest score (of
@@ -387,8 +413,8 @@
     menu.append(
       ...["SVG", "PNG"].map((format) => item(`Picture as ${format}`, () => savePicture(format), { "aria-label": `Save the picture as ${format}` })),
       ...["SVG", "PNG"].map((format) => item(`Matrix as ${format}`, () => HeadDetail.save(format.toLowerCase()), { ...ofHead, "aria-label": `Save matrix as ${format}` })),
+      ...(Predictions.hasLens() ? ["SVG", "PNG"] : []).map((format) => item(`Lens as ${format}`, () => saveLens(format), { "aria-label": `Save the lens as ${format}` })),
       item("Copy as CSV", HeadDetail.copyCsv, ofHead),
-      ...(LensGrid.has ? ["SVG", "PNG"] : []).map((format) => item(`Lens as ${format}`, () => saveLens(format), { "aria-label": `Save the lens as ${format}` })),
       item("Copy link", async () => {
         byId("address-note").textContent = await Save.copy(location.href) ? "Copied: the address of what is shown." : "The browser does not let this page copy.";
       }),
@@ -407,7 +433,7 @@
 
   async function saveLens(format) {
     try {
-      await Save.picture(format.toLowerCase(), `${Page.name}_lens`, LensGrid.picture(`${byId("model").textContent}: what each layer would say${Expected.isNext ? " next" : ""}`));
+      await Predictions.save(format.toLowerCase());
     } catch (error) {
       byId("status").textContent = `The picture could not be made (${error.message}).`;
     }
@@ -425,7 +451,7 @@
           if (byId("help").open) scrollTo(0, 0); // it unfolds at the top
         },
         "/": () => { if (!byId("window").hidden) byId("find").focus(); },
-        Escape: () => Sheets.close() || Predictions.letGo() || Tokens.letGo() || (view === ModelView && place && ModelView.close()),
+        Escape: () => Sheets.close() || [Tokens.letGo(), Predictions.letGo()].some(Boolean) || (view === ModelView && place && ModelView.close()),
       }[event.key];
       if (!act) return;
       event.preventDefault();
@@ -487,7 +513,6 @@
     view.start();
     HeadDetail.start();
     Sheets.start();
-    Predictions.start(() => remember(true));
     startKeys();
     startResizing();
     ScoreTable.start();
@@ -497,9 +522,14 @@
       Thumbnails.repaint();
     });
     Theme.start(new URLSearchParams(location.hash.slice(1)).get("theme"), () => show());
+    Predictions.start(() => { if (!drawing) remember(); });
+    Predictions.watch((is) => {
+      atPredictions = is;
+      showViews();
+    });
     readAddress();
     Sheets.pack();
-    addEventListener("popstate", readAddress); // not hashchange, which comes later than the address
+    addEventListener("popstate", goBack); // not hashchange, which comes later than the address
     narrow.addEventListener("change", () => { if (view === ModelView) show(); });
   }
 

@@ -1,72 +1,75 @@
 "use strict";
-// At which rank each layer has what the model expects, and what really came: 1 is the likeliest, on a log scale.
+// How likely, by rank, each layer found the tokens that the model predicts, and the one that came.
 const RankChart = (() => {
-  const SIZE = { width: 300, height: 186, left: 44, right: 92, top: 30, bottom: 28 }; // pixels
-  const [MOST, APART, OUTPUT] = [5, 14, 34]; // lines of what is expected; pixels between their names, and from Output
+  const [HIGH, LEFT, RIGHT, TOP, FOOT] = [206, 40, 108, 14, 26]; // pixels
+  const APART = 15; // names at the right
+  const NAME = { size: 12, wide: 44 };
+  const LEAST_LABEL = 26; // pixels between the layers that are named
 
-  function draw(row, layer) {
-    const { lens } = Page.predictions;
-    const place = lens ? lens.rows.indexOf(row) : -1;
-    byId("ranks").replaceChildren(...(place < 0 ? [] : [chart(row, place, layer)]));
-  }
-
-  // {name, ranks, probability, came}, what came last, so that it lies over the others.
-  function linesOf(row, place) {
-    const { lens } = Page.predictions;
-    const { entries, came } = Expected.at(row);
-    const lines = entries.slice(0, MOST).map((entry, k) => ({ ...entry, ranks: lens.predicted.map((of) => of[place][k]) }));
-    if (came && !lines.some((line) => line.came)) lines.push({ ...came, came: true, ranks: lens.actual.rank.map((of) => of[place]) });
-    return lines.sort((a, b) => Number(a.came) - Number(b.came));
-  }
-
-  function chart(row, place, layer) {
-    const lines = linesOf(row, place);
-    const count = lines[0].ranks.length;
-    const most = 10 ** Math.max(Math.ceil(Math.log10(Math.max(...lines.flatMap(({ ranks }) => ranks)))), 1);
-    const [right, bottom] = [SIZE.width - SIZE.right, SIZE.height - SIZE.bottom];
-    const x = d3.scaleLinear().domain([0, Math.max(count - 1, 1)]).range([SIZE.left, right]);
-    const y = d3.scaleLog().domain([1, most]).range([SIZE.top, bottom]);
-    const said = lines.map(({ name, ranks }) => `${name}: ${ranks.join(", ")}`).join("; ");
-    const svg = svgElement("svg", { ...{ width: SIZE.width, height: SIZE.height }, role: "img", "aria-label": `Rank by layer ${Expected.where(row)}. ${said}` });
-    svg.append(svgElement("text", { x: 0, y: 12, class: "rank-title" }, "Rank by layer"),
-      ...ticks(most).flatMap((rank) => [
-        svgElement("line", { x1: SIZE.left - 6, x2: right + 6, y1: y(rank), y2: y(rank), class: "rank-grid" }),
-        svgElement("text", { x: SIZE.left - 14, y: y(rank) + 4, "text-anchor": "end" }, grouped(rank))]),
-      ...layers(count).map((k) => svgElement("text", { x: x(k), y: SIZE.height - 8, "text-anchor": "middle" }, k === count - 1 ? "Output" : String(k))));
-    if (layer !== null) svg.append(svgElement("line", { x1: x(layer), x2: x(layer), y1: SIZE.top, y2: bottom, class: "rank-layer" }));
-    for (const line of lines) svg.append(...drawn(line, x, y));
-    svg.append(...names(lines, y, right));
+  // Of a column of the lens; `marked` is the layer whose list is shown, `width` in pixels.
+  function draw(column, row, marked, width) {
+    const lines = linesOf(column, row);
+    const layers = Predicted.lens.layers.length;
+    const x = (layer) => LEFT + (layers < 2 ? 0.5 : layer / (layers - 1)) * (width - LEFT - RIGHT);
+    const ranks = lines.flatMap((line) => line.ranks).filter((rank) => rank > 0);
+    const most = Math.max(10, ...ranks);
+    const y = (rank) => TOP + (Math.log(rank) / Math.log(most)) * (HIGH - TOP - FOOT);
+    const svg = svgElement("svg", { width, height: HIGH, viewBox: `0 0 ${width} ${HIGH}`, role: "img", "aria-label": said(lines) });
+    svg.append(...grid(most, x(0), x(layers - 1), y), ...axis(layers, x, (x(layers - 1) - x(0)) / Math.max(layers - 1, 1)));
+    if (marked !== null) svg.append(svgElement("line", { class: "marked", x1: x(marked), x2: x(marked), y1: TOP - 6, y2: HIGH - FOOT + 6 }));
+    svg.append(...lines.map((line) => drawn(line, x, y)), ...names(lines, x(layers - 1) + 9, y));
     return svg;
   }
 
-  // 1, 10, 100, ... of at most five.
-  function ticks(most) {
-    const powers = d3.range(0, Math.round(Math.log10(most)) + 1);
-    return powers.filter((power) => power % Math.ceil(powers.length / 5) === 0).map((power) => 10 ** power);
+  // What came is the last line, so that it lies over the others.
+  function linesOf(column, row) {
+    const { lens } = Predicted;
+    const width = lens.rows.length;
+    const each = (ranks) => d3.range(lens.layers.length).map(ranks);
+    const lines = Predicted.likeliest(row).slice(0, lens.charted).map((item, k) =>
+      ({ ...item, ranks: each((layer) => lens.predicted[(layer * width + column) * lens.charted + k]) }));
+    const actual = Predicted.actual(row);
+    if (actual && lens.actual && !lines.some(({ isHit }) => isHit)) {
+      lines.push({ text: Predicted.came(row), share: actual.share, isHit: true, ranks: each((layer) => lens.actual.ranks[layer * width + column]) });
+    }
+    return lines.sort((a, b) => a.isHit - b.isHit);
   }
 
-  // The layers that have a number: the first, the last, which is called Output, and others with room between.
-  function layers(count) {
-    const every = Math.max(Math.ceil(count / 6), 1);
-    const step = (SIZE.width - SIZE.left - SIZE.right) / Math.max(count - 1, 1);
-    return d3.range(0, count).filter((k) => k === count - 1 || (k % every === 0 && (count - 1 - k) * step >= OUTPUT));
+  function grid(most, left, right, y) {
+    return d3.range(0, Math.floor(Math.log10(most) + 1e-9) + 1).map((power) => 10 ** power).flatMap((rank) => [
+      svgElement("line", { class: "grid", x1: left - 6, x2: right, y1: y(rank), y2: y(rank) }),
+      svgElement("text", { class: "axis", x: left - 14, y: y(rank) + 4, "text-anchor": "end" }, grouped(rank)),
+    ]);
   }
 
-  function drawn({ ranks, came }, x, y) {
-    const names = came ? { class: "rank-came" } : {};
-    const points = ranks.map((rank, k) => [x(k), y(rank)]);
-    const dots = ranks.length > 24 ? [] : points.map(([cx, cy]) => svgElement("circle", { cx, cy, r: came ? 3.5 : 2.5, ...names }));
-    return [svgElement("polyline", { points: points.map((point) => point.join()).join(" "), ...names }), ...dots];
+  function axis(layers, x, step) {
+    const every = Math.max(Math.ceil(LEAST_LABEL / Math.max(step, 1)), 1);
+    const text = (layer, label) => svgElement("text", { class: "axis", x: x(layer), y: HIGH - 8, "text-anchor": "middle" }, label);
+    const isNamed = (layer) => layer % every === 0 && x(layers - 1) - x(layer) >= 40;
+    return [
+      ...d3.range(layers - 1).filter(isNamed).map((layer) => text(layer, Predicted.lens.layers[layer].replace("Layer ", ""))),
+      text(layers - 1, Predicted.lens.layers.at(-1)),
+    ];
   }
 
-  // At the ends of the lines, moved apart where they would cover each other.
-  function names(lines, y, right) {
-    const placed = lines.map((line) => ({ ...line, at: y(line.ranks.at(-1)) + 4 })).sort((a, b) => a.at - b.at);
-    placed.forEach((each, i) => { if (i) each.at = Math.max(each.at, placed[i - 1].at + APART); });
-    const over = Math.max(placed.at(-1).at - (SIZE.height - 4), 0);
-    return placed.map(({ name, probability, came, at }) => svgElement("text", { x: right + 10, y: at - over, ...(came ? { class: "rank-came" } : {}) },
-      `${cut(name, 38, 12)}${came ? ` ${Expected.DOT}` : ""} ${Expected.likely(probability)}`));
+  // Of each layer with a rank; there is a gap where one has none.
+  function drawn({ ranks, isHit }, x, y) {
+    const path = ranks.map((rank, layer) => (rank > 0 ? `${ranks[layer - 1] > 0 ? "L" : "M"}${x(layer)} ${y(rank)}` : "")).join("");
+    const dots = ranks.length > 16 ? [] : ranks.flatMap((rank, layer) =>
+      (rank > 0 ? [svgElement("circle", { cx: x(layer), cy: y(rank), r: isHit ? 3.5 : 2.5 })] : []));
+    return svgElement("g", { class: isHit ? "hit" : "other" }, svgElement("path", { d: path }), ...dots);
   }
+
+  // At the right, below each other where they would overlap.
+  function names(lines, x, y) {
+    const places = lines.map((line) => ({ line, at: y(Math.max(line.ranks.at(-1), 1)) })).sort((a, b) => a.at - b.at);
+    places.forEach((place, i) => { if (i) place.at = Math.max(place.at, places[i - 1].at + APART); });
+    return places.map(({ line, at }) => svgElement("text", { class: line.isHit ? "name hit" : "name", x, y: at + 4 },
+      `${cut(line.text, NAME.wide, NAME.size)}${line.isHit ? " ●" : ""} ${Predicted.share(line.share)}`));
+  }
+
+  const said = (lines) => lines.map(({ text, ranks, isHit }) =>
+    `${shorten(text, 24)}${isHit ? ", which came," : ""} rank ${ranks.map((rank) => rank || "unknown").join(", ")}`).join("; ").slice(0, 2000);
 
   return { draw };
 })();

@@ -1,26 +1,12 @@
 "use strict";
-// The colours of weights, scores and surprise by how much of them there is, 0 to 1: on a light page and on a
-// dark one, and in what ink to write on them.
+// The colours of what is not a weight: of a score or a probability, and of a surprise. Each is a background
+// {css} with its {ink}, in which a text on it is read well, for a light and for a dark page.
 const Tints = (() => {
+  const MOST = 0.92; // of the colours, for the highest
   const BRIGHT = 0.179; // the luminance from which black is read better than white
-  const ramps = { weight: Page.colours, surprise: Page.surpriseColours };
-  for (const [name, { light, dark }] of Object.entries(ramps)) {
-    ramps[name] = [light, dark].map((colours) => d3.piecewise(d3.interpolateRgb, colours));
-  }
-
-  // Both schemes' colours at once, so that the page's switch, the system's and print change them.
-  function of(name, share) {
-    const found = ramps[name].map((ramp) => ramp(share));
-    return { css: `light-dark(${found})`, ink: `light-dark(${found.map(inkOn)})` };
-  }
-
-  // The same for a picture that is saved: the colours that are shown now.
-  function shown(name, share) {
-    const fill = ramps[name][Number(Theme.isDark())](share);
-    return { fill, ink: inkOn(fill) };
-  }
-
-  const inkOn = (colour) => (luminance(colour) > BRIGHT ? "#000" : "#fff");
+  const SURPRISE = [["#ffffff", "#fce8d0", "#f8d0a1", "#f2b873", "#ec9f4b"], ["#16181c", "#35271a", "#53371b", "#71471d", "#8f591f"]];
+  const STEPS = 250; // the eye knows no more
+  const rampsOf = (colours) => colours.map((each) => d3.piecewise(d3.interpolateRgb, each));
 
   function luminance(colour) {
     const { r, g, b } = d3.rgb(colour);
@@ -28,7 +14,26 @@ const Tints = (() => {
     return 0.2126 * x + 0.7152 * y + 0.0722 * z;
   }
 
-  const band = (name) => `linear-gradient(to right, ${d3.range(0, 1.01, 0.125).map((t) => of(name, t).css).join(", ")})`;
+  // A function of a share, 0 to 1.
+  function made(ramps, most) {
+    const known = [];
+    return (share) => {
+      const step = Math.round(STEPS * Math.min(Math.max(share, 0), 1));
+      known[step] ??= describe(ramps.map((ramp) => ramp(most * step / STEPS)));
+      return known[step];
+    };
+  }
 
-  return { of, shown, band };
+  function describe(colours) {
+    const inks = colours.map((colour) => (luminance(colour) > BRIGHT ? "#000" : "#fff"));
+    return { css: `light-dark(${colours})`, ink: `light-dark(${inks})`, colours, inks };
+  }
+
+  const amount = made(rampsOf([Page.colours.light, Page.colours.dark]), MOST);
+  const surprise = made(rampsOf(SURPRISE), 1);
+
+  // All of them from the left to the right, for a legend.
+  const scale = (tint) => `linear-gradient(to right, ${d3.range(0, 1.01, 0.25).map((t) => tint(t).css).join(", ")})`;
+
+  return { amount, surprise, scale };
 })();

@@ -86,6 +86,7 @@ const Tokens = (() => {
     const isKept = group === kept;
     keep(isKept ? null : group);
     keptAt = isKept ? null : { side, i: State.stack[side === 0 ? "rows" : "columns"][0] + index };
+    State.kept(keptAt);
   }
 
   // Keep the token of a row (a position among those drawn), or let it go.
@@ -95,7 +96,17 @@ const Tokens = (() => {
     pointAt(lists[0][row]);
   }
 
+  // Keep the token of a row, a position in the whole text, as if it was clicked on; null: none.
+  function keepAt(row) {
+    keptAt = row === null ? null : { side: 0, i: row };
+    const group = row === null ? null : lists[0][row - State.stack.rows[0]];
+    const isOther = group !== kept;
+    keep(group);
+    if (isOther) again();
+  }
+
   function letGo() {
+    if (keptAt) State.kept(null);
     keptAt = null;
     if (!kept) return false;
     const was = kept;
@@ -172,8 +183,17 @@ const Tokens = (() => {
       element("p", {}, name(stack[`${own}Tokens`][i]), number ? ` (${number}) ` : " ",
         side === 0 ? "attends to" : "is attended to by"),
       element("ul", {}, ...lines),
-      ...(side === 0 && !stack.words ? Expected.line(stack.rowTokens[i], positionOf(stack, "row", i)) : []),
+      ...expected(stack, side, i),
     );
+  }
+
+  // What the model predicts there, below the weights of a token that attends.
+  function expected(stack, side, i) {
+    const row = side === 0 ? Predicted.fromStack(stack, side, i) : null;
+    if (row === null) return [];
+    const list = Predicted.likeliest(row).slice(0, MOST.ofSeveral).map(({ text, share }) =>
+      element("span", { class: "weight" }, name(shorten(text, 16)), ` ${Predicted.share(share)}`));
+    return [element("p", {}, element("b", {}, Predicted.isOf("next_token") ? "Expected next" : Predicted.isOf("label") ? "Labels" : "Expected here"), " ", ...spaced(list))];
   }
 
   const headName = (stack, head) => (stack.average ? "Mean" : `Head ${stack.heads[head]}`);
@@ -214,5 +234,5 @@ const Tokens = (() => {
     State.pointed(null);
   }
 
-  return { dress, classOf, showToken, point, pointAtRow, keepRow, letGo, again, forget };
+  return { dress, classOf, showToken, point, pointAtRow, keepRow, keepAt, letGo, again, forget };
 })();
