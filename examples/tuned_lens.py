@@ -4,9 +4,9 @@
   python examples/tuned_lens.py --output tuned.safetensors
   python agnostic_capture.py --lens tuned.safetensors --auto-select "attn:0"
 
-For each layer but the last, an affine map of the residual stream is trained so that what the model's
-own norm and head make of it comes close to what the model predicts in the end: the mean KL divergence
-between the two is what is minimised (Belrose et al. 2023, arXiv 2303.08112). It begins as the
+For each layer but the last, an affine map of the residual stream is trained so that what the
+model's own norm and head make of it comes close to what the model predicts in the end: the mean KL
+divergence between the two is minimised (Belrose et al. 2023, arXiv 2303.08112). It begins as the
 identity, which is the logit lens. The file holds `layers.{layer}`, (hidden, hidden), and
 `layers.{layer}.bias`, (hidden,), in safetensors.
 
@@ -49,7 +49,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a tuned lens, a matrix a layer.")
     parser.add_argument("--model", default=str(ROOT / "demo_model"), help="the bundled demo_model")
     parser.add_argument("--text", help="a file with a text a line (stories of the demo's language)")
-    parser.add_argument("--steps", type=int, default=200, help="of training (200)")
+    parser.add_argument("--steps", type=int, default=100, help="of training (100)")
     parser.add_argument("--output", default="tuned.safetensors", help="(tuned.safetensors)")
     return parser.parse_args()
 

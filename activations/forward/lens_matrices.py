@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from activations.errors import ToolkitError, UsageError
+from activations.text import counted
 
 if TYPE_CHECKING:
     import torch
@@ -67,8 +68,8 @@ class LensMatrices:
         sizes = {tensor.shape[0] for tensor in self._tensors.values()}
         if count > layers or sizes != {hidden}:
             raise ToolkitError(
-                f"'{lens}' is of another model: it has {count} layers of {max(sizes)} numbers, "
-                f"this one {layers} of {hidden}. Check --lens."
+                f"'{lens}' is of another model: it has {counted(count, 'layer')} of "
+                f"{max(sizes)} numbers, this one {layers} of {hidden}. Check --lens."
             )
 
     def apply(self, layer: int, stream: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from activations.errors import ToolkitError
 from activations.forward.lens_matrices import LensMatrices
 from activations.forward.ranking import Ranking, rank
 from activations.forward.residual_stream import NO_LENS
-from activations.forward.tail import Change, Tail
+from activations.forward.tail import Tail
 from activations.model.head import Head
 
 _NEARLY = 1e-3  # of a probability: in other shapes, sums have other last bits
@@ -85,16 +84,12 @@ def read_layers(
     sought = own if followed is None else np.column_stack([own, followed])
     matrices = None if lens == "logit" else LensMatrices(lens, tail.layers, tail.width)
 
-    def read(layer: int, change: Change | None = None) -> Ranking:
-        parts = tail.parts(layer, at, change)
+    def read(parts: Iterable[torch.Tensor]) -> Ranking:
         return rank(parts, own.shape[1], sought, wanted.head.independent)
 
     # The last one comes last, so that it also shows whether reading the others did harm.
-    found = [
-        read(layer, None if matrices is None else partial(matrices.apply, layer))
-        for layer in range(tail.layers)
-    ]
-    proof = found[-1] if matrices is None else read(tail.layers - 1)
+    found = list(map(read, tail.every_layer(at, None if matrices is None else matrices.apply)))
+    proof = found[-1] if matrices is None else read(tail.parts(tail.layers - 1, at))
     if not _agree(
         proof.wanted.probability[:, : own.shape[1]], predictions.probabilities[at], tail.precise
     ):

@@ -1,4 +1,8 @@
-"""Logits -> the likeliest ids, how likely they are, and where given ids stand among all."""
+"""Logits -> the likeliest ids, how likely they are, and where given ids stand among all.
+
+A vocabulary has 100,000 logits and more a position, so this counts: each row is read a few times,
+while it is in the processor's cache, and never sorted.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,8 @@ import torch
 
 from activations.document.predictions import Ranked
 
-_ROWS = 16  # at once: what a processor's cache holds of a large vocabulary
+_ROWS = 16  # copied at once: what a cache holds of a large vocabulary
+_GROUP = 256  # logits, of which the largest is looked at first
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,12 @@ def rank(
     done = 0
     for part in parts:
         for block in torch.split(part.detach(), _ROWS):
-            plain = block.float().cpu()
-            sums = plain.logsumexp(-1)
-            if not bool(sums.isfinite().all()):
-                plain = plain.nan_to_num(-torch.inf, torch.inf, -torch.inf)
-            least = plain.topk(min(most, plain.shape[1])).values[:, -1]
-            rows = zip(plain.numpy(), sums.tolist(), least.tolist(), wanted[done:], strict=False)
-            ranked = [_ranked(*row, most, independent) for row in rows]
+            rows = block.float().cpu().numpy()
+            scratch = np.empty_like(rows[0])
+            ranked = [
+                _ranked(row, scratch, most, ids, independent)
+                for row, ids in zip(rows, wanted[done:], strict=False)
+            ]
             found.append(tuple(map(np.stack, zip(*ranked, strict=True))))
             done += len(ranked)
     ids, probabilities, probability, ranks = map(np.concatenate, zip(*found, strict=True))
@@ -49,22 +53,55 @@ def rank(
 
 
 def _ranked(
-    row: np.ndarray, log_sum: float, least: float, wanted: np.ndarray, most: int, independent: bool
+    row: np.ndarray, scratch: np.ndarray, most: int, wanted: np.ndarray, independent: bool
 ) -> tuple[np.ndarray, ...]:
-    """The `most` likeliest ids of a row, of which `least` is the last's logit."""
+    """The likeliest ids of a row and how likely they are, and the same of the wanted ones.
+
+    `scratch` is as large as the row; its memory is used again for the next.
+    """
+    is_odd = bool(np.isnan(row.max()))
+    if is_odd:
+        row = np.nan_to_num(row, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+    ids = _likeliest(row, most)
+    highest = row[ids[0]]
+    if is_odd or not np.isfinite(highest):  # the row holds what is no number
+        log_sum = np.nan
+    else:
+        sums = np.exp(np.subtract(row, highest, out=scratch), out=scratch).sum()
+        log_sum = float(highest) + np.log(float(sums))
 
     def probability(ids: np.ndarray) -> np.ndarray:
         wide = row[ids].astype(np.float64)
-        if not np.isfinite(log_sum):  # the row holds what is no number
-            wide[:] = np.nan
         found = 1 / (1 + np.exp(-wide)) if independent else np.exp(wide - log_sum)
-        return np.asarray(found, np.float32)
+        return np.where(np.isnan(log_sum), np.nan, found).astype(np.float32)
 
-    ids = np.flatnonzero(row >= least)
-    ids = ids[np.argsort(-row[ids], kind="stable")[:most]]
     there = wanted >= 0
     ranks = np.zeros(wanted.shape, np.int64)
     ranks[there] = [np.count_nonzero(row > row[id]) + 1 for id in wanted[there]]
     likely = np.full(wanted.shape, np.nan, np.float32)
     likely[there] = probability(wanted[there])
     return ids, probability(ids), likely, ranks
+
+
+def _likeliest(row: np.ndarray, most: int) -> np.ndarray:
+    """The ids of the largest, in order; of equal ones the lower id first.
+
+    They are in the groups whose own largest are the largest, or in what is left over.
+    """
+    groups = len(row) // _GROUP
+    if groups > most:
+        # A group are the ids of one remainder by the number of groups: numpy is quick that way.
+        whole = row[: groups * _GROUP].reshape(_GROUP, groups).max(0)
+        best = np.argpartition(-whole, most)[: most + 1]
+        inside = (best + groups * np.arange(_GROUP)[:, None]).ravel()
+        places = np.concatenate([inside, np.arange(groups * _GROUP, len(row))])
+    else:
+        places = np.arange(len(row))
+    if len(places) > most:
+        places = places[np.argpartition(-row[places], most)[: most + 1]]
+        least = np.sort(row[places])[1]  # the last that is taken, as there is one more
+        if (row[places] == least).sum() > 1:  # it may equal others
+            places = np.flatnonzero(row >= least)
+    places = np.sort(places)
+    ids: np.ndarray = places[np.argsort(-row[places], kind="stable")[:most]]
+    return ids

@@ -11,8 +11,8 @@ import copy
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -24,13 +24,14 @@ from activations.errors import ToolkitError
 from activations.forward.hooks import find_modules, forwards_replaced, hooked
 from activations.model.head import logits_of
 from activations.model.hosts import config_of
-from activations.model.signature import paired
+from activations.model.signature import accepts, input_device, paired
 from activations.model.state import fixed_seed
 from activations.outputs.tree import Element, at, walk
 
 Call = tuple[str, int]  # a module, and which of its calls
 Run = Callable[[], Any]  # a module's own forward, with its arguments
 _Place = tuple[int, int, tuple[int, ...], tuple[int, ...]]
+_OF_POSITIONS = 3  # dimensions
 NO_LENS = "this model's layers cannot be read one by one"
 
 
@@ -41,13 +42,15 @@ class ResidualStream:
     Of most models there is one path; of some the stream is several tensors. `before` are the calls
     that ended before the first of these began (embeddings, an encoder). `others` names further
     layers of the same class in the same pass, which no lens can look into; those of an encoder
-    are not among them.
+    are not among them. `chooses`: the model makes the logits of the positions that `logits_to_keep`
+    names, and no others.
     """
 
     layers: tuple[Call, ...]
     paths: tuple[Element, ...]
     before: tuple[Call, ...]
     others: tuple[str, ...]
+    chooses: bool = False
 
     def of(self, output: Any) -> list[torch.Tensor]:
         """The stream in what a layer returned."""
@@ -76,14 +79,30 @@ def find_stream(
 
     trace = _Trace(model)
     held = run(lambda: trace.watch(text))
-    if _same(held, run(lambda: model(**other))):
+    chosen, chooses = _but_the_first(model, other, held, run)
+    if _same(held[:, 1:] if chooses else held, chosen):
         raise ToolkitError(f"{NO_LENS}: two texts give the same logits.")
     for stream in trace.candidates():
         kept = stream.of(trace.outputs[stream.layers[-1]])
         with replaced(model, {stream.layers[-1]: partial(_put, stream, kept)}):
             if _same(held, run(lambda: model(**other))):
-                return stream
+                return replace(stream, chooses=chooses)
     raise ToolkitError(f"{NO_LENS}: what follows the last of them reads more than its output.")
+
+
+def _but_the_first(
+    model: nn.Module,
+    given: Mapping[str, Any],
+    held: torch.Tensor,
+    run: Callable[[Run], torch.Tensor],
+) -> tuple[torch.Tensor, bool]:
+    """The logits at all positions but the first, where the model makes those alone; else all."""
+    if accepts(model, "logits_to_keep") and held.dim() == _OF_POSITIONS and held.shape[1] > 1:
+        places = torch.arange(1, held.shape[1], device=input_device(model))
+        with suppress(Exception):  # of another kind than it takes
+            logits = run(lambda: model(**given, logits_to_keep=places))
+            return logits, logits.shape[1] == len(places)
+    return run(lambda: model(**given)), False
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -21,12 +21,11 @@ from activations.errors import ToolkitError
 from activations.forward.hooks import hooked
 from activations.forward.residual_stream import NO_LENS, Call, ResidualStream, Run, replaced
 from activations.model.head import logits_of
-from activations.model.signature import accepts, input_device
 from activations.model.state import fixed_seed
 from activations.system.memory import LOGITS_AT_ONCE
 
 _PRECISE = 4  # bytes of a number
-Change = Callable[[torch.Tensor], torch.Tensor]  # (1, tokens, hidden) -> the same
+Change = Callable[[int, torch.Tensor], torch.Tensor]  # of a layer: (1, tokens, hidden) -> the same
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,8 @@ class _Empty:
 class Tail:
     """The end of `model(**given)`. Call `parts` after a pass within `watching`.
 
-    `vocabulary` is how many logits a position has; `chooses` says that the model makes those of the
-    positions that `logits_to_keep` names, and no others; `last_only` that none but the last layer's
-    stream will be asked for.
+    `vocabulary` is how many logits a position has; `last_only` says that none but the last layer's
+    stream will be read.
     """
 
     def __init__(
@@ -55,7 +53,6 @@ class Tail:
         given: Mapping[str, Any],
         stream: ResidualStream,
         vocabulary: int,
-        chooses: bool,
         last_only: bool = False,
     ) -> None:
         self._model, self._stream, self._vocabulary = model, stream, vocabulary
@@ -65,7 +62,7 @@ class Tail:
         self._outlines: dict[Call, Any] = {}  # of what is called before the last layer
         self._streams: dict[Call, list[torch.Tensor]] = {}
         self._read = {self._last} if last_only else set(stream.layers)
-        self.chooses = chooses
+        self.chooses = stream.chooses
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -113,26 +110,72 @@ class Tail:
         """Whether the stream is in float32 or better."""
         return self._streams[self._last][0].element_size() >= _PRECISE
 
+    def every_layer(
+        self, positions: Sequence[int], change: Change | None = None
+    ) -> Iterator[Iterator[torch.Tensor]]:
+        """What each layer's stream, after `change`, gives at these positions; see `parts`.
+
+        At few positions the layers go through in one batch, so that the head's weights are read
+        once; with no more logits than one layer has at all positions.
+        """
+        step = self._in_a_batch(len(positions))
+        first = 0
+        while first < self.layers:
+            group = range(first, min(first + step, self.layers))
+            batch = self._batch(group, positions, change) if step > 1 else None
+            if batch is None and step > 1:
+                step = 1  # this model takes no such batch
+                continue
+            if batch is None:
+                yield self.parts(first, positions, change)
+            else:
+                yield from (iter([logits]) for logits in batch)
+            first = group.stop
+
+    def _in_a_batch(self, positions: int) -> int:
+        """How many layers go through together."""
+        streams = self._streams[self._last]
+        if not self.chooses or any(tensor.shape[0] != 1 for tensor in streams):
+            return 1
+        most = min(streams[0].numel() // self.width, LOGITS_AT_ONCE // self._vocabulary)
+        return max(most // positions, 1)
+
+    def _batch(
+        self, layers: Sequence[int], positions: Sequence[int], change: Change | None
+    ) -> torch.Tensor | None:
+        try:
+            logits = self._logits(layers, positions, change)
+        except RuntimeError:  # sizes that do not fit each other
+            return None
+        return logits if logits.shape[:2] == (len(layers), len(positions)) else None
+
     def parts(
         self, layer: int, positions: Sequence[int], change: Change | None = None
     ) -> Iterator[torch.Tensor]:
         """What a layer's stream, after `change`, gives: (positions, vocabulary), part by part."""
         step = max(LOGITS_AT_ONCE // self._vocabulary, 1) if self.chooses else len(positions)
         for first in range(0, len(positions), step):
-            yield self._logits(layer, positions[first : first + step], change)
+            yield self._logits([layer], positions[first : first + step], change)[0]
 
-    def _logits(self, layer: int, positions: Sequence[int], change: Change | None) -> torch.Tensor:
-        stream = [tensor.clone() for tensor in self._streams[self._stream.layers[layer]]]
-        if change is not None:
-            stream[0] = change(stream[0])
+    def _logits(
+        self, layers: Sequence[int], positions: Sequence[int], change: Change | None
+    ) -> torch.Tensor:
+        """(layers, positions, vocabulary)."""
+        streams = [self._stream_of(layer, change) for layer in layers]
+        batch = [torch.cat(tensors) for tensors in zip(*streams, strict=True)]
         given = self._given
         if self.chooses:
-            given = {**given, "logits_to_keep": torch.tensor(positions, device=stream[0].device)}
-        with replaced(self._model, self._answers(stream)), torch.no_grad(), fixed_seed():
+            given = {**given, "logits_to_keep": torch.tensor(positions, device=batch[0].device)}
+        with replaced(self._model, self._answers(batch)), torch.no_grad(), fixed_seed():
             logits = logits_of(self._model(**given))
         assert logits is not None, "the model has a head"
-        rows = logits[0] if logits.dim() == 3 else logits
-        return rows if len(rows) == len(positions) else rows[list(positions)]
+        if logits.dim() == len(("layers", "labels")):
+            logits = logits[:, None]
+        return logits if logits.shape[1] == len(positions) else logits[:, list(positions)]
+
+    def _stream_of(self, layer: int, change: Change | None) -> list[torch.Tensor]:
+        first, *others = self._streams[self._stream.layers[layer]]
+        return [first if change is None else change(layer, first), *others]
 
     def _answers(self, stream: Sequence[torch.Tensor]) -> dict[Call, Callable[[Run], Any]]:
         """What each call returns. Of those before the last one, nobody reads it."""
@@ -151,13 +194,3 @@ def _empty(outline: Any, run: Run) -> Any:
 
 def _stored(output: Any, run: Run) -> Any:
     return output
-
-
-def takes_positions(model: nn.Module, text: Mapping[str, Any]) -> bool:
-    """Whether the model makes the logits of the positions that `logits_to_keep` names alone."""
-    if not accepts(model, "logits_to_keep"):
-        return False
-    places = torch.tensor([0, 1], device=input_device(model))
-    with torch.no_grad(), fixed_seed():
-        logits = logits_of(model(**text, logits_to_keep=places))
-    return logits is not None and logits.dim() == 3 and logits.shape[1] == len(places)

@@ -18,7 +18,7 @@ from activations.forward.hooks import hooked
 from activations.forward.predictions import Wanted, is_prediction, predict, read_layers
 from activations.forward.residual_stream import NO_LENS, find_stream
 from activations.forward.short_texts import two_texts
-from activations.forward.tail import Tail, takes_positions
+from activations.forward.tail import Tail
 from activations.inputs.request import Inputs
 from activations.model.head import Head, head_of, logits_of
 from activations.model.signature import accepts, arguments
@@ -84,8 +84,7 @@ class Predicting:
         lens = self._options.lens is not None
         try:
             stream = find_stream(model, text, other)
-            chooses = takes_positions(model, text)
-            return Tail(model, self.call, stream, vocabulary, chooses, last_only=not lens)
+            return Tail(model, self.call, stream, vocabulary, last_only=not lens)
         except Exception:
             if lens:
                 raise

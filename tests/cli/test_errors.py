@@ -19,6 +19,7 @@ import pytest
 from conftest import GOOD, HIDDEN, Run, document_with
 from error_rows import ROWS, Row
 from faults import snapshot
+from safetensors.numpy import save_file
 
 import agnostic_capture
 import bertviz_head_model_view
@@ -67,6 +68,10 @@ def place(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) ->
         Path("latin.txt").write_bytes("é".encode("latin-1"))
         Path("half.txt").write_bytes(b"\xff\xfea")  # UTF-16 that ends within a character
         Path("nothing.txt").touch()
+        save_file({"layers.0": np.zeros((4, 4))}, "small.safetensors")
+        save_file({"layers.0.bias": np.zeros(4)}, "bias.safetensors")
+        save_file({"lm_head.weight": np.zeros((4, 2))}, "head.safetensors")
+        save_file({}, "none.safetensors")
         Path("m.gguf").write_bytes(b"GGUF")
         Path("page.html").write_text("<!DOCTYPE html>")
         Path("adapter").mkdir()

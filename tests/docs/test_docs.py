@@ -58,7 +58,12 @@ def clone(workplace: Path, checkpoints: Checkpoints) -> Callable[[str], None]:
     """Makes the current folder look like a clone, with the models and files that a page names."""
 
     def prepare(text: str) -> None:
-        for name in ("agnostic_capture.py", "bertviz_head_model_view.py", "activations"):
+        for name in (
+            "agnostic_capture.py",
+            "bertviz_head_model_view.py",
+            "activations",
+            "examples",
+        ):
             (workplace / name).symlink_to(ROOT / name)
         (workplace / "demo_model").symlink_to(ROOT / "demo_model")
         (workplace / "bertviz").mkdir()
@@ -139,7 +144,7 @@ def test_everything_runs(
 
 def run(command: pages.Command, mains: dict[str, Run]) -> None:
     words = shlex.split(command.line)
-    if words[0] == "python" and not {"|", ">"} & set(words):
+    if words[0] == "python" and words[1] in mains and not {"|", ">"} & set(words):
         done = mains[words[1]](*words[2:])
         assert (done.code in (1, 2)) if command.fails else (done.code == 0), (command, done.err)
         missing = command.not_in(done.err + done.out)

@@ -186,3 +186,51 @@ def test_matrices(tmp_path: Path) -> None:
     np.testing.assert_array_equal(lens["ids"][2], plain["ids"][2])
     with pytest.raises(ToolkitError, match="of another model: it has 2 layers of 32 numbers"):
         captured(opened_model("llama", hidden_size=64), lens=str(tmp_path / "lens.safetensors"))
+
+
+def test_hooks_of_the_user() -> None:
+    """One that steers the last layer is part of what the model says, and runs in passes only."""
+    opened, calls = opened_model("llama"), []
+    plain = captured(opened, lens="logit")
+
+    def steer(module: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
+        calls.append(output.shape[1])
+        return output + 3 * torch.arange(output.shape[-1])
+
+    hook = opened.model.model.layers[2].register_forward_hook(steer)
+    capture = captured(opened, lens="logit")
+    hook.remove()
+    lens, predictions = capture.header["lens"], capture.header["predictions"]
+    np.testing.assert_array_equal(lens["ids"][2], predictions["ids"])
+    np.testing.assert_array_equal(lens["ids"][1], plain.header["lens"]["ids"][1])
+    assert (lens["ids"][2] != plain.header["lens"]["ids"][2]).any()
+    assert len(calls) == 3  # in two short passes, to find the layers, and in the text's own
+
+
+def test_a_head_that_is_no_number() -> None:
+    opened = opened_model("llama")
+    with torch.no_grad():
+        opened.model.lm_head.weight[7] = torch.nan
+    capture = captured(opened, lens="logit")
+    assert np.isnan(capture.header["lens"]["probabilities"]).all()
+    count = len(capture.header["tokens"])
+    assert f"the logits of {count} positions are not finite." in capture.warnings
+
+
+def test_no_attention_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models that return them from their layers, only when they are asked."""
+    kept: list[Any] = []
+    own = tail.Tail.parts
+    monkeypatch.setattr(tail.Tail, "parts", lambda *args: kept.append(args[0]) or own(*args))
+    opened = opened_model("bloom")
+    run(opened, select(opened.catalog, {"attention": "weights"}), Options(lens="logit"))
+    held = [x for x in walk_tensors(vars(kept[0])) if x.dim() == 4]
+    assert len(held) == 1  # the last layer's
+
+
+def walk_tensors(tree: Any) -> Iterator[torch.Tensor]:
+    if isinstance(tree, torch.Tensor):
+        yield tree
+    elif isinstance(tree, (dict, list, tuple)):
+        for item in tree.values() if isinstance(tree, dict) else tree:
+            yield from walk_tensors(item)

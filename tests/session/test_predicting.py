@@ -13,6 +13,7 @@ import transformers
 from activations import capture, load
 from activations.errors import UsageError
 from activations.inputs.request import Request
+from activations.model.head import Head, head_of
 from activations.selection.answers import select
 from activations.selection.catalog import CATEGORIES
 from activations.session.opening import open_loaded
@@ -36,10 +37,8 @@ def predicted(model: Any, tokenizer: Any = None, **request: Any) -> dict[str, An
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "bloom", "mamba", "t5", "whisper"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "bloom", "mamba", "t5"])
 def test_the_first_is_what_generate_takes(family: str, dtype: str) -> None:
-    if family == "whisper":
-        pytest.skip("its generate suppresses tokens")
     model, tokenizer = tiny.model(family, dtype=dtype), tiny.tokenizer()
     model.generation_config = transformers.GenerationConfig(
         max_new_tokens=4, do_sample=False, pad_token_id=0, decoder_start_token_id=0
@@ -212,3 +211,19 @@ def test_the_same_with_pyvene(family: str) -> None:
     for key in ("predictions", "lens"):
         for name in ("ids", "probabilities"):
             np.testing.assert_array_equal(hooks[key][name], pyvene[key][name])
+
+
+def test_what_logits_are_of() -> None:
+    """Where the model sees the token it predicts, and where they are pixels."""
+    assert predicted(tiny.model("xlnet"))["predictions"]["of"] == "masked_token"
+    painter = transformers.ViTMAEForPreTraining(tiny.config("vit_mae"))
+    assert head_of(painter, (1, 9, 12)) is None
+    assert head_of(of_class("BertForPreTraining", "bert"), (1, 9, 400)) == Head("masked_token")
+
+
+def test_a_decoder_deeper_than_its_encoder() -> None:
+    model = tiny.model("bart", encoder_layers=2, decoder_layers=4)
+    opened = open_loaded(model, tiny.tokenizer(), request=Request(TEXT, target=MOON))
+    for layers, made in (([1], False), ([3], True), ([-1], True)):
+        selection = select(opened.catalog, {"attention": "weights"}, layers)
+        assert ("predictions" in run(opened, selection).header) == made

@@ -82,6 +82,7 @@ def test_model_view_draws_every_weight_above_the_cut(tmp_path: Path, open_page: 
 
     # Its tokens, on a click.
     tab.page.locator("[aria-label='Layer 4, Head 1']").click()
+    tab.page.locator(TOKENS).last.wait_for(state="attached")
     assert tab.texts(TOKENS) == [f"t{i}" for i in range(6)] * 2
     detail = tab.attributes("#head-vis .detail line", "stroke-opacity")
     drawn = expected_pictures(layers, 0.05)[4, 1]
