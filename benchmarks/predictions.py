@@ -3,8 +3,8 @@
     python benchmarks/predictions.py [--quick] [--write]
 
 A random Qwen2 of 24 layers, 896 wide, with a vocabulary of 151,936, in float32, reads 256 tokens on
-one thread. Each time is the least of several, side by side. `--quick` takes a small model, in some seconds.
-`--write` puts the table into docs/speed.md.
+one thread. Each time is the least of several, side by side. `--quick` takes a small model, in some
+seconds. `--write` puts the table into docs/speed.md.
 """
 
 from __future__ import annotations
