@@ -33,6 +33,7 @@ from activations.arguments import (
 )
 from activations.cli.command import Console, Parser, exit_on_signal, run_command
 from activations.cli.messages import (
+    changes_in_words,
     chosen_lines,
     lens_in_words,
     modules_and_calls,
@@ -41,6 +42,7 @@ from activations.cli.messages import (
 )
 from activations.document.destination import prepare_output
 from activations.document.format import DOCUMENT, FORMATS, document_size
+from activations.document.interventions import SWEEPS
 from activations.errors import ToolkitError, UsageError
 from activations.forward.lens_matrices import checked_lens
 from activations.inputs.conversation import read_conversation
@@ -51,9 +53,19 @@ from activations.model.weight_files import check_weights
 from activations.program import CAPTURE, VIEW, command_line
 from activations.selection.answers import Selection, format_spec, parse_spec, select
 from activations.session.estimate import forecast
-from activations.session.options import BACKENDS, DTYPES, MOST, Options, checkpoint_of
+from activations.session.options import (
+    ABLATIONS,
+    BACKENDS,
+    DTYPES,
+    MOST,
+    Options,
+    check_source,
+    checkpoint_of,
+)
+from activations.session.targets import WHAT, parse_targets
 from activations.system.files import check_room
 from activations.system.streams import standard_output
+from activations.views.effects_summary import effect_lines
 
 if TYPE_CHECKING:
     from activations.inputs.media import Audio, Image
@@ -141,8 +153,11 @@ def build_parser() -> Parser:
         help="what each layer would predict: logit, or a file of a matrix a layer (tuned lens)",
     )
     what.add_argument(
-        "--at", metavar="POSITIONS", help="the lens at these positions only, as in 0,5-7,-1"
+        "--at",
+        metavar="POSITIONS",
+        help="the lens, or the changes, at these positions only, as in 0,5-7,-1",
     )
+    what.add_argument("--with-inputs", action="store_true", help="also what each module was given")
     what.add_argument(
         "--keep-above",
         metavar="W",
@@ -160,6 +175,26 @@ def build_parser() -> Parser:
         choices=FORMATS,
         default="json",
         help="safetensors: the numbers in a file next to the document, in their own dtype (json)",
+    )
+    change = parser.add_argument_group("what is changed in the pass")
+    change.add_argument(
+        "--ablate", metavar="WHAT", help=f"replace their contribution by zeros: {WHAT}"
+    )
+    change.add_argument(
+        "--ablate-with",
+        choices=ABLATIONS,
+        help="mean: by its mean over the positions of the text (zero)",
+    )
+    change.add_argument(
+        "--patch", metavar="WHAT", help="replace it by what it is on another text, the --source"
+    )
+    change.add_argument(
+        "--source", metavar="TEXT", help="the text for --patch, of the same number of tokens"
+    )
+    change.add_argument(
+        "--sweep",
+        choices=SWEEPS,
+        help="ablate each head (or feed-forward block) in turn, and keep a table of the effects",
     )
     how = parser.add_argument_group("how it is run")
     how.add_argument(
@@ -245,7 +280,13 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
         predict=args.predict,
         lens=None if args.lens is None else checked_lens(args.lens),
         at=None if args.at is None else parse_positions(args.at),
+        ablate=() if args.ablate is None else parse_targets(args.ablate, "--ablate"),
+        ablate_with=args.ablate_with,
+        patch=() if args.patch is None else parse_targets(args.patch, "--patch"),
+        sweep=args.sweep,
+        with_inputs=args.with_inputs,
     )
+    check_source(options, args.source)
     prompt, (image, audio) = _prompt(args), _media(args.image, args.audio)
     conversation = None
     if args.chat and args.prompt_file is not None:
@@ -262,6 +303,7 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
         audio=audio,
         ids=None if args.ids is None else parse_ids(args.ids),
         diagnostic=args.diagnostic,
+        source=args.source,
         conversation=conversation,
         source_language=args.source_language,
         target_language=args.target_language,
@@ -362,6 +404,7 @@ def _announce(
         "" if args.dtype == "auto" else args.dtype,
         "" if args.keep_above is None else f"weights above {args.keep_above:g}",
         "" if options.lens is None else lens_in_words(options.lens, options.at),
+        changes_in_words(options.ablate, options.ablate_with, options.patch),
     ]
     console.note(f"Capturing {', '.join(filter(None, parts))}: {size}.")
     for line in warnings:
@@ -370,17 +413,20 @@ def _announce(
 
 
 def _run(console: Console, opened: OpenedModel, selection: Selection, options: Options) -> Capture:
-    from activations.session.run import load_weights, run
+    from activations.session.run import load_weights, run, sweep
 
     with exit_on_signal(console):
         load_weights(opened, selection, options)  # with the libraries' own bars
     first = "(the model generates first)" if opened.lengths.at_most else ""
     with console.watching("Running", len(selection.names), first) as update:
         made = run(opened, selection, options, update)
+    sweep(opened, options, made, console.watching)
     for line in made.warnings:
         console.warn(line)
     if "written" in made.header:
         console.note(f"The model generated: {made.header['written']!r}")
+    for line in effect_lines(made.header):
+        console.note(line)
     return made
 
 

@@ -76,7 +76,7 @@ def capture(folder: Path, tokens: int) -> dict[str, Any]:
     """The forward pass with and without hooks, whole and stopped early; the documents' tensors."""
     import torch
 
-    from activations.forward import hooks
+    from activations.forward.recording import Wanted, record
     from activations.inputs.request import Request
     from activations.model.attn_implementation import attention_implementation
     from activations.selection.answers import select
@@ -107,9 +107,9 @@ def capture(folder: Path, tokens: int) -> dict[str, Any]:
             model(**inputs)
 
     with attention_implementation(model, "eager"):
-        hooked = pairs(plain, lambda: hooks.record(model, inputs, everywhere), 7)
+        hooked = pairs(plain, lambda: record(model, inputs, Wanted(everywhere)), 7)
         stop = catalog.observation.first_after(first)
-        part = pairs(plain, lambda: hooks.record(model, inputs, first, None, stop), 5)
+        part = pairs(plain, lambda: record(model, inputs, Wanted(first, stop_before=stop)), 5)
     return {"plain": hooked[0], "hooked": hooked[1], "ratio": hooked[2], "part": part[2]}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from activations.document.picture import parts_in_words, pictures_of
 from activations.outputs.shapes import Lengths
 from activations.selection.answers import Selection
+from activations.session.targets import Target
 from activations.text import counted
 
 TITLES = {"attention": "Attention", "mlp": "MLP", "other": "Other"}
@@ -20,6 +21,19 @@ def lens_in_words(lens: str, at: Sequence[int] | None) -> str:
     """`the logit lens`, `the lens of tuned.safetensors at 3 positions`."""
     which = "the logit lens" if lens == "logit" else f"the lens of {Path(lens).name}"
     return which + ("" if at is None else f" at {counted(len(at), 'position')}")
+
+
+def changes_in_words(
+    ablate: Sequence[Target], ablate_with: str | None, patch: Sequence[Target]
+) -> str:
+    """`without 2.5 and 3.1`, `mlp:3 at its mean`, `2.5 from the source`; empty for no changes."""
+    named = [" and ".join(target.text for target in targets) for targets in (ablate, patch)]
+    mean = ablate_with == "mean"
+    parts = [
+        (f"{named[0]} at its mean" if mean else f"without {named[0]}") if ablate else "",
+        f"{named[1]} from the source" if patch else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def chosen_lines(selection: Selection, calls: Mapping[str, int]) -> list[str]:

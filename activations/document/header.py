@@ -10,6 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from activations.document.format import FORMAT
+from activations.document.interventions import (
+    read_effect,
+    read_heads,
+    read_interventions,
+    read_sweep,
+)
 from activations.document.json_file import damaged
 from activations.document.picture import are_pictures
 from activations.document.predictions import read_lens, read_predictions
@@ -23,7 +29,7 @@ def checked_header(header: dict[str, Any], path: Path) -> dict[str, Any]:
         rule = _TOKENS if key.endswith("_tokens") else _RULES.get(key)
         if rule is not None and not rule[0](value):
             raise damaged(path, key, f"it must be {rule[1]}")
-    for key, read in (("predictions", read_predictions), ("lens", read_lens)):
+    for key, read in _READ.items():
         try:
             read(found)
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
@@ -101,6 +107,15 @@ def _is_diagnostic(value: Any) -> bool:
     )
 
 
+# Keys that are read as a whole: what reads them raises one of a few errors where they are damaged.
+_READ: dict[str, Callable[[dict[str, Any]], object]] = {
+    "predictions": read_predictions,
+    "lens": read_lens,
+    "interventions": read_interventions,
+    "effect": read_effect,
+    "sweep": read_sweep,
+    "heads": read_heads,
+}
 _Rule = tuple[Callable[[Any], bool], str]
 _TOKENS: _Rule = (_are_texts, "a list of texts")
 _TEXT: _Rule = (_is_text, "a text")

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from activations.document.arrays import as_texts, numbers
+
 KINDS = ("next_token", "masked_token", "label")  # what is predicted
 LENSES = ("logit", "matrices")
 
@@ -98,13 +100,13 @@ def read_predictions(header: Mapping[str, Any]) -> Predictions | None:
     of, text = value["of"], value.get("text")
     if of not in KINDS or not isinstance(text, (str, type(None))):
         raise ValueError("unknown kind")
-    ids = _numbers(value["ids"], np.int64, 2)
+    ids = numbers(value["ids"], np.int64, 2)
     return Predictions(
         of,
         text,
         ids,
-        _texts(value["tokens"], ids.shape),
-        _numbers(value["probabilities"], np.float32, 2, ids.shape),
+        as_texts(value["tokens"], ids.shape),
+        numbers(value["probabilities"], np.float32, 2, ids.shape),
         _ranked(value.get("actual"), ids.shape[:1]),
     )
 
@@ -116,9 +118,9 @@ def read_lens(header: Mapping[str, Any]) -> Lens | None:
         return None
     if predictions is None or value["kind"] not in LENSES:
         raise ValueError("no predictions, or an unknown kind")
-    layers, positions = value["layers"], _numbers(value["positions"], np.int64, 1)
+    layers, positions = value["layers"], numbers(value["positions"], np.int64, 1)
     count, most = predictions.ids.shape
-    ids = _numbers(value["ids"], np.int64, 3, (len(layers), len(positions), most))
+    ids = numbers(value["ids"], np.int64, 3, (len(layers), len(positions), most))
     if not all(isinstance(name, str) for name in layers) or 0 in ids.shape:
         raise ValueError("no layers or positions")
     if (np.diff(positions) <= 0).any() or positions[0] < 0 or positions[-1] >= count:
@@ -131,8 +133,8 @@ def read_lens(header: Mapping[str, Any]) -> Lens | None:
         tuple(layers),
         positions,
         ids,
-        _texts(value["tokens"], ids.shape),
-        _numbers(value["probabilities"], np.float32, 3, ids.shape),
+        as_texts(value["tokens"], ids.shape),
+        numbers(value["probabilities"], np.float32, 3, ids.shape),
         predicted,
         _ranked(value.get("actual"), ids.shape[:2]),
     )
@@ -143,30 +145,9 @@ def _ranked(value: Any, shape: tuple[int, ...]) -> Ranked | None:
         return None
     dims = len(shape)
     return Ranked(
-        _numbers(value["probability"], np.float32, dims, shape),
-        _numbers(value["rank"], np.int64, dims, shape),
+        numbers(value["probability"], np.float32, dims, shape),
+        numbers(value["rank"], np.int64, dims, shape),
     )
-
-
-def _numbers(value: Any, dtype: Any, dims: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Nested lists as an array; of floats null is NaN, of whole numbers null is 0."""
-    plain, whole = np.array(value), dtype is np.int64
-    if plain.dtype.kind == "O":
-        missing = np.array([item is None for item in plain.flat], bool).reshape(plain.shape)
-        plain = np.where(missing, 0 if whole else np.nan, plain).astype(float)
-    if plain.dtype.kind not in "iuf" or (whole and plain.size and (plain != np.floor(plain)).any()):
-        raise ValueError("not numbers")
-    found: np.ndarray = plain.astype(dtype)
-    if found.ndim != dims or (shape is not None and found.shape != shape):
-        raise ValueError("another shape")
-    return found
-
-
-def _texts(value: Any, shape: tuple[int, ...]) -> np.ndarray:
-    found = np.array(value, dtype=object)
-    if found.shape != shape or not set(map(type, found.flat)) <= {str}:
-        raise ValueError("not texts, or another shape")
-    return found
 
 
 # ------------------------------------------------------------------------------------- as written

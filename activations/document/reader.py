@@ -25,6 +25,16 @@ import simdjson
 
 from activations.document.format import SECTIONS
 from activations.document.header import checked_header
+from activations.document.interventions import (
+    Effect,
+    HeadInput,
+    Intervention,
+    Sweep,
+    read_effect,
+    read_heads,
+    read_interventions,
+    read_sweep,
+)
 from activations.document.json_arrays import (
     guessed_shapes,
     node_at,
@@ -50,7 +60,7 @@ from activations.document.json_file import (
 )
 from activations.document.predictions import Lens, Predictions, read_lens, read_predictions
 from activations.document.sparse_form import ARRAYS
-from activations.document.tensor_file import TensorFile
+from activations.document.tensor_file import TensorFile, input_name
 from activations.errors import ToolkitError, nearest, quoted_list
 from activations.outputs.sparse import Sparse
 from activations.outputs.tree import Element, at, walk
@@ -168,6 +178,46 @@ class Document:
             return to_sparse(node, dtype, partial(self._fetch, name), element)
         except ValueError as error:
             raise damaged(self.path, name, f"{error}") from None
+
+    def input(self, name: str) -> Any:
+        """What a module was given, where that was captured (`with_inputs`), as `doc[name]` has what
+        it returned: of one argument that itself, else a dict by the arguments' names.
+
+        Raises `ToolkitError` where it was not.
+        """
+        entry = self._entry(name)
+        if "input" not in entry:
+            raise ToolkitError(
+                f"the document does not have what {name} was given. Capture it with --with-inputs."
+            )
+        shape, dtype = plain(entry.get("input_shape")), plain(entry.get("input_dtype"))
+        try:
+            return to_tree(entry["input"], shape, dtype, partial(self._fetch, input_name(name)))
+        except ValueError as error:
+            raise damaged(self.path, name, f"{error}") from None
+
+    def heads(self, layer: int, kind: str | None = None) -> np.ndarray:
+        """What each head of a layer returned, before the output projection: (heads, tokens, width).
+
+        That is what this projection was given: capture it with `with_inputs`. `kind` names the
+        attention ("cross") where there are several. Raises `ToolkitError` where the document does
+        not have it, or where the place of the heads could not be proven.
+        """
+        there = [one for one in self._heads if kind in (None, one.kind)]
+        found = [one for one in there if one.layer == layer]
+        if len(found) != 1:
+            has = ", ".join(f"{one.kind}:{one.layer}" for one in there) or "none"
+            raise ToolkitError(
+                f"the outputs of heads of layer {layer} are not in the document, or of several "
+                f"kinds. There is: {has}. Capture the output projection with --with-inputs."
+            )
+        given = self.input(found[0].module)
+        while isinstance(given, (list, dict)) and given:
+            given = next(iter(given.values())) if isinstance(given, dict) else given[0]
+        try:
+            return found[0].split(np.asarray(given))
+        except ValueError as error:
+            raise damaged(self.path, found[0].module, f"{error}") from None
 
     def text_size(self, name: str) -> int:
         """How many bytes of the document a module takes at most: no more numbers than that."""
@@ -397,6 +447,31 @@ class Document:
         in an array of texts of the shape (layers, positions, K).
         """
         return read_lens(self.header)
+
+    @cached_property
+    def interventions(self) -> tuple[Intervention, ...]:
+        """What was changed in the pass; empty where nothing was."""
+        return read_interventions(self.header)
+
+    @cached_property
+    def effect(self) -> Effect | None:
+        """What the interventions did to the prediction; None where that was not measured.
+
+        `doc.effect.kl` is in nats, `.before.tokens` and `.after.tokens` are the likeliest.
+        """
+        return read_effect(self.header)
+
+    @cached_property
+    def sweep(self) -> Sweep | None:
+        """What each head, or feed-forward block, does to the prediction; None without a sweep.
+
+        `doc.sweep.kl[i, j]` is the divergence without head j of the layer `doc.sweep.layers[i]`.
+        """
+        return read_sweep(self.header)
+
+    @cached_property
+    def _heads(self) -> tuple[HeadInput, ...]:
+        return read_heads(self.header)
 
     @property
     def attention_weights(self) -> list[dict[str, Any]] | None:

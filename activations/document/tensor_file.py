@@ -37,6 +37,11 @@ def key_of(module: str, element: Element) -> str:
     return "/".join([module, *map(str, element)])
 
 
+def input_name(module: str) -> str:
+    """What stands for the module in the names of what it was given: no module is called so."""
+    return f"{module}:input"
+
+
 def identify(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
     """An id of these tensors in this document: of all names and shapes, and how each begins."""
     digest = hashlib.sha256(orjson.dumps(header, option=_NUMPY_TOO))

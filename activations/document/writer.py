@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
 from math import prod
 from typing import Any, BinaryIO
 
@@ -13,7 +14,7 @@ import orjson
 from activations.document.destination import check_output, obsolete_tensors
 from activations.document.format import SECTIONS, Numbers, document_bytes, path_beside
 from activations.document.sparse_form import sparse_form, tensors_of
-from activations.document.tensor_file import identify, key_of, write_tensors
+from activations.document.tensor_file import identify, input_name, key_of, write_tensors
 from activations.errors import ToolkitError
 from activations.outputs.sparse import Sparse
 from activations.outputs.tensor import Tensor
@@ -32,40 +33,47 @@ def write_document(
     progress: Callable[[str], None] | None = None,
     format: str = "json",
     release: bool = False,
+    given: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the document to `path`, replacing it in one step.
 
     `captured` maps a category to {module name: output}, an output being `Tensor`s and `Sparse`s
-    nested in lists and dicts. `progress` is called with each module's name before it is written.
+    nested in lists and dicts. `given` maps a module's name to what it was given, in the
+    same form. `progress` is called with each module's name before it is written.
     `format` is "json", or "safetensors" for the numbers in a file of their own next to the
     document. With `release`, each module's output is removed from `captured` once it is written as
     text.
     """
     check_output(path, format)
     if format == "safetensors":
-        _write_with_tensors(path, header, captured, progress)
+        _write_with_tensors(path, header, captured, given or {}, progress)
         return
-    with replacing_together({path: estimated_size(captured)}, obsolete_tensors(path)) as (file,):
-        _write_text(file, header, captured, progress, lambda _, tree: _json_pieces(tree), release)
+    size = estimated_size([*_trees(captured), *(given or {}).values()])
+    text = _Text(header, captured, given or {}, lambda _, tree: _json_pieces(tree))
+    with replacing_together({path: size}, obsolete_tensors(path)) as (file,):
+        text.write(file, progress, release)
+
+
+def _trees(captured: Captured) -> list[Any]:
+    return [tree for outputs in captured.values() for tree in outputs.values()]
 
 
 def _write_with_tensors(
     path: str | os.PathLike[str],
     header: Mapping[str, Any],
     captured: Captured,
+    given: Mapping[str, Any],
     progress: Callable[[str], None] | None,
 ) -> None:
-
+    outputs = {name: tree for of_one in captured.values() for name, tree in of_one.items()}
+    trees = [*outputs.items(), *((input_name(name), tree) for name, tree in given.items())]
     named = [
-        (key_of(name, element), leaf)
-        for outputs in captured.values()
-        for name, tree in outputs.items()
-        for element, leaf in tensors_of(tree)
+        (key_of(name, element), leaf) for name, tree in trees for element, leaf in tensors_of(tree)
     ]
     tensors = dict(named)
     if len(tensors) < len(named):
         raise ToolkitError("two tensors have the same name. Use --format json for this model.")
-    size = estimated_size(captured, "safetensors")
+    size = estimated_size([tree for _, tree in trees], "safetensors")
     id = identify(tensors, header)
 
     def references(name: str, tree: Any) -> Iterator[bytes]:
@@ -80,40 +88,53 @@ def _write_with_tensors(
     # The document takes its place last: until then the old one is there, and notices.
     with replacing_together({path_beside(path): size, path: 0}) as (tensors_file, file):
         write_tensors(tensors_file, tensors, id)
-        _write_text(file, {**header, "tensors": id}, captured, progress, references)
+        _Text({**header, "tensors": id}, captured, given, references).write(file, progress)
 
 
-def _write_text(
-    file: BinaryIO,
-    header: Mapping[str, Any],
-    captured: Captured,
-    progress: Callable[[str], None] | None,
-    pieces: Callable[[str, Any], Iterator[bytes]],
-    release: bool = False,
-) -> None:
-    """Write the document's text; `pieces(module, output)` is the text of a module's output."""
-    file.write(b"{\n")
-    for key, value in header.items():
-        file.write(_dumps(key) + b": " + _dumps(value) + b",\n")
-    file.write(b'"captured": {\n')
-    for i, (category, section) in enumerate(SECTIONS.items()):
-        outputs = captured.get(category, {})
-        names = list(outputs)
-        file.write(_dumps(section) + b": {")
-        for j, name in enumerate(names):
-            tree = outputs.pop(name) if release else outputs[name]
-            if progress is not None:
-                progress(name)
-            file.write((b",\n" if j else b"\n") + _dumps(name) + b": {")
-            for field in ("shape", "dtype"):
-                file.write(_dumps(field) + b": " + _dumps(_described(tree, field)) + b", ")
-            file.write(b'"output": ')
-            for piece in pieces(name, tree):
-                file.write(piece)
-            file.write(b"}")
-        file.write(b"\n}" if names else b"}")
-        file.write(b",\n" if i < len(SECTIONS) - 1 else b"\n")
-    file.write(b"}\n}\n")
+@dataclass(frozen=True)
+class _Text:
+    """The document's text; `pieces(module, output)` is the text of what it returned, or was given
+    (by its `input_name`).
+    """
+
+    header: Mapping[str, Any]
+    captured: Captured
+    given: Mapping[str, Any]
+    pieces: Callable[[str, Any], Iterator[bytes]]
+
+    def write(
+        self, file: BinaryIO, progress: Callable[[str], None] | None, release: bool = False
+    ) -> None:
+        file.write(b"{\n")
+        for key, value in self.header.items():
+            file.write(_dumps(key) + b": " + _dumps(value) + b",\n")
+        file.write(b'"captured": {\n')
+        for i, (category, section) in enumerate(SECTIONS.items()):
+            outputs = self.captured.get(category, {})
+            names = list(outputs)
+            file.write(_dumps(section) + b": {")
+            for j, name in enumerate(names):
+                tree = outputs.pop(name) if release else outputs[name]
+                if progress is not None:
+                    progress(name)
+                file.write((b",\n" if j else b"\n") + _dumps(name) + b": {")
+                self._write_tree(file, "", name, tree)
+                if name in self.given:
+                    file.write(b", ")
+                    self._write_tree(file, "input", input_name(name), self.given[name])
+                file.write(b"}")
+            file.write(b"\n}" if names else b"}")
+            file.write(b",\n" if i < len(SECTIONS) - 1 else b"\n")
+        file.write(b"}\n}\n")
+
+    def _write_tree(self, file: BinaryIO, side: str, name: str, tree: Any) -> None:
+        """Its shapes, its dtypes, and itself: of an input under keys of its own."""
+        for field in ("shape", "dtype"):
+            key = f"{side}_{field}" if side else field
+            file.write(_dumps(key) + b": " + _dumps(_described(tree, field)) + b", ")
+        file.write(_dumps(side or "output") + b": ")
+        for piece in self.pieces(name, tree):
+            file.write(piece)
 
 
 def _described(tree: Any, field: str) -> Any:
@@ -165,15 +186,10 @@ def _dumps(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
 
 
-def estimated_size(captured: Captured, format: str = "json") -> int:
-    """About how many bytes the document will take, with its file of tensors."""
+def estimated_size(trees: Iterable[Any], format: str = "json") -> int:
+    """About how many bytes the document of these will take, with its file of tensors."""
     return document_bytes(
-        (
-            [_numbers(tensor) for _, tensor in tensors_of(tree)]
-            for outputs in captured.values()
-            for tree in outputs.values()
-        ),
-        format,
+        ([_numbers(tensor) for _, tensor in tensors_of(tree)] for tree in trees), format
     )
 
 

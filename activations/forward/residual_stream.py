@@ -7,7 +7,6 @@ held at what it was for another text, the model must return that other text's lo
 
 from __future__ import annotations
 
-import copy
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from activations.model.head import logits_of
 from activations.model.hosts import config_of
 from activations.model.signature import accepts, input_device, paired
 from activations.model.state import fixed_seed
-from activations.outputs.tree import Element, at, walk
+from activations.outputs.tree import Element, at, walk, with_leaf
 
 Call = tuple[str, int]  # a module, and which of its calls
 Run = Callable[[], Any]  # a module's own forward, with its arguments
@@ -59,7 +58,7 @@ class ResidualStream:
     def put(self, output: Any, stream: Sequence[torch.Tensor]) -> Any:
         """The same output with another stream in its place."""
         for path, tensor in zip(self.paths, stream, strict=True):
-            output = _with(output, path, tensor)
+            output = with_leaf(output, path, tensor)
         return output
 
 
@@ -146,21 +145,6 @@ def _answering(
         return calls[number](lambda: forward(*args, **kwargs))
 
     return answer
-
-
-def _with(tree: Any, path: Element, leaf: Any) -> Any:
-    """The same nesting, with another leaf at a path."""
-    if not path:
-        return leaf
-    step: Any = path[0]
-    if isinstance(tree, Mapping):
-        changed = copy.copy(tree)
-        changed[step] = _with(tree[step], path[1:], leaf)  # type: ignore[index]
-        return changed
-    items = list(tree)
-    items[step] = _with(items[step], path[1:], leaf)
-    make = getattr(tree, "_make", type(tree))  # of a namedtuple
-    return make(items)
 
 
 # ------------------------------------------------------------------------------- watching a pass

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from activations.forward import hooks
 from activations.forward.keeping import Keeper
 from activations.forward.output_attentions import attentions_asked
+from activations.forward.recording import Wanted, record
 from activations.forward.sdpa_weights import sdpa_weights
 from activations.model.attn_implementation import attention_implementation
 from activations.outputs.sparse import Sparse
@@ -63,7 +63,7 @@ def _trial(
         sdpa_weights(model, implementation, sources, keeper),
         asked(model),
     ):
-        outputs = hooks.record(model, given, names, keeper=keeper).outputs
+        outputs = record(model, given, Wanted(names, keeper=keeper)).outputs
     found = {
         (name, path): leaf
         for name, tree in outputs.items()

@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map_only
 
 from activations.errors import ToolkitError
 from activations.forward.hooks import hooked
+from activations.forward.outlines import made, outlined
 from activations.forward.residual_stream import NO_LENS, Call, ResidualStream, Run, replaced
 from activations.model.head import logits_of
 from activations.model.state import fixed_seed
@@ -26,18 +25,6 @@ from activations.system.memory import LOGITS_AT_ONCE
 
 _PRECISE = 4  # bytes of a number
 Change = Callable[[int, torch.Tensor], torch.Tensor]  # of a layer: (1, tokens, hidden) -> the same
-
-
-@dataclass(frozen=True)
-class _Empty:
-    """A tensor that nobody reads: as large as this, and zero."""
-
-    shape: torch.Size
-    dtype: torch.dtype
-    device: torch.device
-
-    def made(self) -> torch.Tensor:
-        return torch.zeros(self.shape, dtype=self.dtype, device=self.device)
 
 
 class Tail:
@@ -79,7 +66,7 @@ class Tail:
             if call == self._last:
                 self._last_output = output
             elif call in wanted:
-                self._outlines[call] = tree_map_only(torch.Tensor, _outline, output)
+                self._outlines[call] = outlined(output)
 
         with hooked(self._model, {name for name, _ in wanted}, keep):
             yield
@@ -180,16 +167,12 @@ class Tail:
     def _answers(self, stream: Sequence[torch.Tensor]) -> dict[Call, Callable[[Run], Any]]:
         """What each call returns. Of those before the last one, nobody reads it."""
         output = self._stream.put(self._last_output, stream)
-        answers = {call: partial(_empty, outline) for call, outline in self._outlines.items()}
+        answers = {call: partial(_made, outline) for call, outline in self._outlines.items()}
         return {**answers, self._last: partial(_stored, output)}
 
 
-def _outline(tensor: torch.Tensor) -> _Empty:
-    return _Empty(tensor.shape, tensor.dtype, tensor.device)
-
-
-def _empty(outline: Any, run: Run) -> Any:
-    return tree_map_only(_Empty, _Empty.made, outline)
+def _made(outline: Any, run: Run) -> Any:
+    return made(outline)
 
 
 def _stored(output: Any, run: Run) -> Any:

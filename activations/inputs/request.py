@@ -25,7 +25,8 @@ class Request:
     """What the user asks the model to read. See `activations.api.capture` for each.
 
     `conversation` takes the place of a prompt with `chat`, `ids` of a prompt without a tokenizer;
-    `diagnostic` is the name of a text that is made for the model.
+    `diagnostic` is the name of a text that is made for the model. `source` is another text, whose
+    activations are put into the pass of this one.
     """
 
     prompt: str | None = None
@@ -40,6 +41,7 @@ class Request:
     source_language: str | None = None
     target_language: str | None = None
     diagnostic: str | None = None
+    source: str | None = None
 
     @property
     def has_text(self) -> bool:
@@ -50,7 +52,7 @@ class Request:
     @property
     def needs_tokenizer(self) -> bool:
         """Whether it is words, and no ids."""
-        return self.ids is None and self.diagnostic is None
+        return (self.ids is None and self.diagnostic is None) or self.source is not None
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -171,6 +173,7 @@ class Inputs:
 def check_request(model: Any, request: Request) -> None:
     """Raise `UsageError` when parts of a request cannot be combined, or need another model."""
     texts = {"prompt": request.prompt, "text pair": request.text_pair, "target": request.target}
+    texts["source"] = request.source
     texts |= {f"turn {i}": turn["content"] for i, turn in enumerate(request.conversation or (), 1)}
     for what, value in texts.items():
         try:

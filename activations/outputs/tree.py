@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import Any
@@ -48,6 +49,21 @@ def at(tree: Any, path: Element, default: Any = _REQUIRED) -> Any:
                 raise LookupError(f"nothing is at {path}") from None
             return default
     return tree
+
+
+def with_leaf(tree: Any, path: Element, leaf: Any) -> Any:
+    """The same nesting, with another leaf at a path."""
+    if not path:
+        return leaf
+    step: Any = path[0]
+    if isinstance(tree, Mapping):
+        changed = copy.copy(tree)
+        changed[step] = with_leaf(tree[step], path[1:], leaf)  # type: ignore[index]
+        return changed
+    items = list(tree)
+    items[step] = with_leaf(items[step], path[1:], leaf)
+    make = getattr(tree, "_make", type(tree))  # of a namedtuple
+    return make(items)
 
 
 def by_name(mapping: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:

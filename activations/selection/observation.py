@@ -102,6 +102,19 @@ class Observation:
         return [module for module in around if module in self.spans]
 
 
+@dataclass(frozen=True)
+class Called:
+    """One call of a module, and when it began and ended in the trial run."""
+
+    module: str
+    call: int
+    began: int
+    ended: int
+
+    def is_around(self, other: Called) -> bool:
+        return self.began <= other.began and other.ended <= self.ended
+
+
 def weights_sources(
     sources: Iterable[WeightsSource], chosen: Iterable[str]
 ) -> tuple[WeightsSource, ...]:

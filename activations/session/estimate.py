@@ -16,6 +16,7 @@ from activations.errors import ToolkitError, UsageError, Warn
 from activations.outputs.shapes import CELLS, Lengths, Shape
 from activations.outputs.tree import walk
 from activations.selection.observation import Observation
+from activations.session.naming import check_changes
 from activations.session.options import Options
 from activations.system.memory import LOGITS_AT_ONCE, free_memory
 from activations.system.sizes import size_text
@@ -63,10 +64,13 @@ def forecast(
             "--keep-above: no attention weights are selected. Leave it out, or select them, as in "
             "--auto-select attn:weights."
         )
+    check_changes(opened.catalog, options)
     most = options.predictions(selection, observation)
     counts = selection.counts(observation)
     found = expected_size(observation, counts, opened.lengths, format, options.keep_above)
     found = _with_predictions(found, opened, options, most, warn)
+    if options.with_inputs and found.bound in ("about", "up to"):  # nobody has measured these
+        found = replace(found, bound="at least" if found.bound == "about" else "roughly")
     _check_memory(found, warn)
     return found
 

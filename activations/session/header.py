@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from activations.document.format import FORMAT
+from activations.document.interventions import (
+    HeadInput,
+    effect_entry,
+    head_input_entry,
+    intervention_entry,
+)
 from activations.document.predictions import lens_entry, predictions_entry
 from activations.document.writer import NonFinite
 from activations.errors import ToolkitError, first_few
-from activations.forward.hooks import Recording
 from activations.forward.keeping import Keeper
+from activations.forward.recording import Recording
 from activations.inputs.request import Diagnostic, Inputs
 from activations.model.active_adapter import active_adapter
 from activations.model.hosts import dtype_of, hosts
@@ -22,6 +29,7 @@ from activations.outputs.tree import at
 from activations.selection.answers import Selection
 from activations.selection.catalog import CATEGORIES
 from activations.selection.observation import WeightsSource
+from activations.session.changing import Changed
 from activations.session.opening import OpenedModel
 from activations.session.options import Options
 from activations.session.predicting import Predicted
@@ -29,15 +37,24 @@ from activations.session.scoring import score_entry
 from activations.version import __version__
 
 
+@dataclass(frozen=True)
+class Pass:
+    """What came of a forward pass, and what it read. `heads` are where heads stand side by side."""
+
+    inputs: Inputs
+    recorded: Recording
+    environment: dict[str, Any]
+    keeper: Keeper | None
+    predicted: Predicted
+    changed: Changed
+    heads: tuple[HeadInput, ...] = ()
+
+
 def build_header(
     opened: OpenedModel,
     selection: Selection,
-    inputs: Inputs,
-    recorded: Recording,
-    environment: dict[str, Any],
+    made: Pass,
     non_finite: NonFinite,
-    predicted: Predicted,
-    keeper: Keeper | None = None,
     control: Keeper | None = None,
 ) -> dict[str, Any]:
     """All keys but the outputs, in the document's order. Keys that do not apply are left out.
@@ -46,7 +63,8 @@ def build_header(
     """
     request, encoded = opened.request, opened.encoded
     assert encoded is not None, "a model that is only listed is not run"
-    entries = _weights_entries(opened, selection, recorded, environment)
+    recorded, keeper, predicted, changed = made.recorded, made.keeper, made.predicted, made.changed
+    entries = _weights_entries(opened, selection, recorded, made.environment)
     header = {
         "format": FORMAT,
         "model": opened.name,
@@ -61,17 +79,20 @@ def build_header(
         "target": request.target,
         "image": request.image and Path(request.image.name).name,
         "audio": request.audio and Path(request.audio.name).name,
-        **inputs.header(),
+        **made.inputs.header(),
         "selected_patterns": {c: [p.text for p in selection.patterns[c]] for c in CATEGORIES},
         "selected_modules": {c: list(selection.modules[c]) for c in CATEGORIES},
         "attention_weights": [entry for entry, _ in entries],
         "predictions": predicted.predictions and predictions_entry(predicted.predictions),
         "lens": predicted.lens and lens_entry(predicted.lens, predicted.lens_file),
+        "interventions": [intervention_entry(one) for one in changed.interventions] or None,
+        "effect": changed.effect and effect_entry(changed.effect),
+        "heads": [head_input_entry(one) for one in made.heads] or None,
         "keep_above": keeper and keeper.above,
         "scores": keeper and _scores(entries, keeper),
         "not_called": recorded.not_called or None,
         "non_finite": non_finite or None,
-        "environment": environment,
+        "environment": made.environment,
     }
     return {key: value for key, value in header.items() if value is not None}
 

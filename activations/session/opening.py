@@ -27,11 +27,13 @@ from activations.model.loading import load_model, load_processor, load_tokenizer
 from activations.model.offloading import is_offloaded
 from activations.model.signature import inputs_for, reads_text
 from activations.model.state import fixed_seed, restored
+from activations.model.vocabulary import spell
 from activations.outputs.shapes import Lengths
 from activations.selection.catalog import Catalog, build_catalog
 from activations.selection.observation import Observation
 from activations.session.options import Options, checkpoint_of
 from activations.system.signals import raise_interruption
+from activations.text import counted
 
 DEMO_NAME = "demo_model"
 DEMO_PROMPT = "Once there was a fox named Zolimar. One day Zolimar met a bear by the river."
@@ -44,8 +46,9 @@ class OpenedModel:
 
     `processor` makes inputs of an image or audio; None where a tokenizer does it all.
     `tokenizer_name` is set where it is not the checkpoint's own. `request`
-    and `encoded` are what is read and what tokenizer or processor made of it, `lengths` how many
-    tokens that is; a model that is only listed has neither.
+    and `encoded` are what is read and what tokenizer or processor made of it, `source` the same of
+    another text whose activations are put into this one's pass, `lengths` how many tokens that is;
+    a model that is only listed has none of them.
     """
 
     name: str
@@ -57,6 +60,7 @@ class OpenedModel:
     tokenizer_name: str | None = None
     processor: Any = None
     encoded: Encoded | None = None
+    source: Encoded | None = None
     lengths: Lengths = field(default_factory=Lengths)
     warnings: list[str] = field(default_factory=list)
 
@@ -254,10 +258,37 @@ def with_request(opened: OpenedModel, request: Request, skeleton: Any = None) ->
         if not request.has_text:
             request = replace(request, prompt=DEMO_PROMPT)
         encoded = encode_text(model, opened.tokenizer, request)
+    source = _encoded_source(opened, model, request, encoded)
     assert encoded is not None, "an image or audio is encoded when the model is opened"
     with forward_errors():
         counted = lengths(model, request, encoded)
-    return replace(opened, request=request, encoded=encoded, lengths=counted)
+    return replace(opened, request=request, encoded=encoded, source=source, lengths=counted)
+
+
+def _encoded_source(
+    opened: OpenedModel, model: Any, request: Request, encoded: Encoded | None
+) -> Encoded | None:
+    """The text of `--source`. Raises `UsageError` where it has another number of tokens."""
+    if request.source is None:
+        return None
+    if opened.processor is not None or opened.tokenizer is None:
+        raise UsageError("--source is a text, and this capture reads no text. Leave out --patch.")
+    other = replace(
+        request, prompt=request.source, source=None, ids=None, diagnostic=None, conversation=None
+    )
+    found = encode_text(model, opened.tokenizer, other)
+    if encoded is not None and found.tokens != encoded.tokens:
+        raise UsageError(
+            f"--source has {counted(found.tokens or 0, 'token')} and the prompt "
+            f"{encoded.tokens}: {_spelled(opened, found)} and {_spelled(opened, encoded)}. "
+            "Patching needs as many: reword one of them."
+        )
+    return found
+
+
+def _spelled(opened: OpenedModel, encoded: Encoded) -> str:
+    """The tokens of a text, with a line between them."""
+    return "|".join(spell(opened.tokenizer, encoded.tensors["input_ids"][0].tolist()))
 
 
 def _with_own_tokenizer(

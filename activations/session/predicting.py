@@ -15,17 +15,18 @@ import numpy as np
 from activations.document.predictions import Lens, Predictions
 from activations.errors import ToolkitError, UsageError, first_few
 from activations.forward.hooks import hooked
+from activations.forward.predicted_row import PredictedRow
 from activations.forward.predictions import Wanted, is_prediction, predict, read_layers
 from activations.forward.residual_stream import NO_LENS, find_stream
-from activations.forward.short_texts import two_texts
 from activations.forward.tail import Tail
 from activations.inputs.request import Inputs
 from activations.model.head import Head, head_of, logits_of
-from activations.model.signature import accepts, arguments
+from activations.model.signature import accepts
 from activations.model.vocabulary import spell
 from activations.session.estimate import positions_at
 from activations.session.opening import OpenedModel
 from activations.session.options import NO_PREDICTIONS, Options
+from activations.session.trials import short_calls
 from activations.system.memory import LOGITS_AT_ONCE
 from activations.text import counted
 
@@ -59,26 +60,23 @@ class Predicting:
         Raises `ToolkitError` where a lens is wanted and the layers cannot be told.
         """
         self.call = dict(call)
-        self._opened, self._options, self._most, self._inputs = opened, options, most, inputs
-        self._head = _head(opened, options) if most else None
+        self.most = most
+        self._opened, self._options, self._inputs = opened, options, inputs
+        self.head = _head(opened, options) if most else None
         self._logits: Any = None
         self._tail: Tail | None = None
         large = not sees_logits and _are_large(opened)
-        if self._head is not None and (options.lens or large):
+        if self.head is not None and (options.lens or large):
             self._tail = self._find_tail()
         self._in_parts = large and self._tail is not None and self._tail.chooses
-        needs_all = sees_logits or (self._head is not None and not self._in_parts)
+        needs_all = sees_logits or (self.head is not None and not self._in_parts)
         if not needs_all and accepts(opened.model, "logits_to_keep"):
             self.call["logits_to_keep"] = 1
 
     def _find_tail(self) -> Tail | None:
         opened, inputs = self._opened, self._inputs
         model, observation = opened.model, opened.catalog.observation
-        others = {k: v for k, v in self.call.items() if k == "use_cache"}
-        text, other = (
-            {**arguments(model, tensors, observation.call_form), **others}
-            for tensors in two_texts(model, inputs.tensors)
-        )
+        text, other = short_calls(opened, inputs, self.call)
         vocabulary = observation.logits.sizes[-1] if observation.logits else 0
         assert isinstance(vocabulary, int), "it follows no text"
         lens = self._options.lens is not None
@@ -96,7 +94,7 @@ class Predicting:
         with ExitStack() as stack:
             if self._tail is not None:
                 stack.enter_context(self._tail.watching())
-            if self._head is not None:
+            if self.head is not None:
                 stack.enter_context(hooked(self._opened.model, [""], self._keep))
             yield
 
@@ -109,14 +107,14 @@ class Predicting:
         Raises `UsageError` where `--at` names no position of the text, `ToolkitError` where the
         last layer's lens is not what the model predicts.
         """
-        if self._head is None:
+        if self.head is None:
             return Predicted()
         if self._logits is None or head_of(self._opened.model, self._logits.shape) is None:
             if self._options.predict or self._options.lens:
                 raise UsageError(NO_PREDICTIONS)
             return Predicted()  # other than in the trial run
         rows = self._rows()
-        wanted = self._wanted(self._head, rows)
+        wanted = self._wanted(self.head, rows)
         at = range(rows) if self._options.at is None else positions_at(self._options.at, rows)
         if self._in_parts:
             assert self._tail is not None
@@ -164,16 +162,32 @@ class Predicting:
             actual = np.append(read[1:], -1)
             if head.of == "masked_token":
                 actual = np.where(read == getattr(tokenizer, "mask_token_id", None), -1, read)
-        return Wanted(head, self._most, partial(spell, tokenizer), text, actual)
+        return Wanted(head, self.most, partial(spell, tokenizer), text, actual)
 
 
 def _head(opened: OpenedModel, options: Options) -> Head | None:
     """Raises `UsageError` where predictions were asked for and there are none."""
-    logits = opened.catalog.observation.logits
-    found = None if logits is None else head_of(opened.model, logits.sizes)
+    found = head_of_model(opened)
     if found is None and (options.predict or options.lens):
         raise UsageError(NO_PREDICTIONS)
     return found
+
+
+def head_of_model(opened: OpenedModel) -> Head | None:
+    """What the model predicts; None where it is no prediction."""
+    logits = opened.catalog.observation.logits
+    return None if logits is None else head_of(opened.model, logits.sizes)
+
+
+def predicted_row(opened: OpenedModel, head: Head, inputs: Inputs) -> PredictedRow:
+    """The prediction that effects are measured on."""
+    mask = getattr(opened.tokenizer, "mask_token_id", None)
+    return PredictedRow(opened.model, head, inputs.tensors, mask)
+
+
+def spelled(opened: OpenedModel, head: Head, ids: np.ndarray) -> np.ndarray:
+    """What is predicted, by its ids, in words."""
+    return Wanted(head, len(ids), partial(spell, opened.tokenizer)).tokens(ids)
 
 
 def _are_large(opened: OpenedModel) -> bool:

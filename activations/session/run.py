@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from activations.document.interventions import sweep_entry
 from activations.document.writer import count_non_finite, write_document
-from activations.errors import ToolkitError
-from activations.forward import hooks, pyvene_backend
-from activations.forward.hooks import Recording
+from activations.errors import ToolkitError, ignore
+from activations.forward import pyvene_backend, recording
 from activations.forward.keeping import Keeper
 from activations.forward.output_attentions import attentions_asked
 from activations.forward.probe import probe_inputs
+from activations.forward.recording import Recording, Wanted
 from activations.forward.sdpa_trial import agrees_with_eager
 from activations.forward.sdpa_weights import sdpa_weights
 from activations.inputs.positions import name_positions
@@ -29,15 +30,18 @@ from activations.model.state import fixed_seed, restored
 from activations.selection.answers import Selection
 from activations.selection.catalog import CATEGORIES
 from activations.selection.observation import Observation, WeightsSource
-from activations.session.header import build_header, capture_warnings, describe_environment
+from activations.session.changing import Changed, Changing
+from activations.session.header import Pass, build_header, capture_warnings, describe_environment
+from activations.session.heads import proven_heads
 from activations.session.opening import OpenedModel, with_request
 from activations.session.options import Options
-from activations.session.predicting import Predicted, Predicting
+from activations.session.predicting import Predicting, predicted_row
 from activations.session.scoring import scorer
+from activations.session.sweeping import Sweeping
 
 _ONLY_SCORES = 0.999  # a threshold above which hardly any weight is
 _KINDS_OF_ONE = ("self", "encoder", "decoder", "cross")  # of attention, in one model
-BACKENDS = {"hooks": hooks.record, "pyvene": pyvene_backend.record}
+BACKENDS = {"hooks": recording.record, "pyvene": pyvene_backend.record}
 
 
 @dataclass
@@ -46,12 +50,15 @@ class Capture:
 
     `header` is everything the document says besides the outputs. `captured` maps a category to
     {module name: output}, an output being `activations.outputs.tensor.Tensor`s, and
-    `activations.outputs.sparse.Sparse`s, nested in lists and dicts. `warnings` are lines for the
-    user.
+    `activations.outputs.sparse.Sparse`s, nested in lists and dicts. `given` maps a module's name
+    to what it was given, where that was asked for; `inputs` is what the model read. `warnings` are
+    lines for the user.
     """
 
     header: dict[str, Any]
     captured: dict[str, dict[str, Any]]
+    given: dict[str, Any] = field(default_factory=dict)
+    inputs: Inputs | None = None
     warnings: list[str] = field(default_factory=list)
 
     def save(
@@ -65,7 +72,7 @@ class Capture:
 
         Raises `ToolkitError` where that fails.
         """
-        write_document(path, self.header, self.captured, progress, format, release)
+        write_document(path, self.header, self.captured, progress, format, release, self.given)
 
 
 def load_weights(opened: OpenedModel, selection: Selection, options: Options) -> None:
@@ -105,21 +112,25 @@ def run(
     """
     options = options or Options()
     load_weights(opened, selection, options)
-    inputs, recorded, environment, keeper, predicted = _pass(opened, selection, options, progress)
-    if not recorded.outputs:
+    made = _pass(opened, selection, options, progress)
+    if not made.recorded.outputs:
         raise ToolkitError(
             "No data captured: none of the selected modules was called in the forward pass. "
             "Choose others; --list shows what each returns."
         )
-    control = _control(opened, selection, options, inputs)
-    captured = _by_category(recorded, selection)
+    control = _control(opened, selection, options, made.inputs)
+    captured = _by_category(made.recorded, selection)
     non_finite = count_non_finite(captured)
-    header = build_header(
-        opened, selection, inputs, recorded, environment, non_finite, predicted, keeper, control
+    header = build_header(opened, selection, made, non_finite, control)
+    warnings = capture_warnings(opened, selection, made.recorded, non_finite, made.keeper)
+    warnings += [*made.predicted.warnings, *made.changed.warnings]
+    return Capture(
+        header,
+        captured,
+        made.recorded.inputs,
+        made.inputs,
+        [*opened.warnings, *made.inputs.warnings, *warnings],
     )
-    warnings = capture_warnings(opened, selection, recorded, non_finite, keeper)
-    warnings += predicted.warnings
-    return Capture(header, captured, [*opened.warnings, *inputs.warnings, *warnings])
 
 
 def _pass(
@@ -128,11 +139,10 @@ def _pass(
     options: Options,
     progress: Callable[[str], None] | None,
     named: Inputs | None = None,
-) -> tuple[Inputs, Recording, dict[str, Any], Keeper | None, Predicted]:
-    """The forward pass: its inputs, what was recorded, the environment, and what it predicts.
+) -> Pass:
+    """The forward pass. Scores are of its own tokens, or of those that it stands for: `named`.
 
-    Scores are of its own tokens, or of those that it stands for: `named`. The model is left as it
-    was.
+    The model is left as it was.
     """
     model, observation = opened.model, opened.catalog.observation
     implementation = _implementation(selection, options)
@@ -158,24 +168,42 @@ def _pass(
         most = options.predictions(selection, observation)
         with attention_implementation(model, implementation):
             if observation.warm_up:
-                hooks.record(model, given, [])
+                recording.record(model, given, Wanted([]))
+            heads = proven_heads(opened, inputs, call, selection) if options.with_inputs else ()
             with asked(model):
                 predicting = Predicting(opened, options, most, inputs, call, sees_logits)
-                with (
-                    sdpa_weights(model, implementation, _with_inner(sources, observation), keeper),
-                    predicting.watching(),
-                ):
+                changing = None
+                if options.changes:
+                    head = predicting.head
+                    row = None if head is None else predicted_row(opened, head, inputs)
+                    changing = Changing(opened, options, inputs, call, row)
+                wanted = Wanted(
+                    selection.names,
+                    progress or ignore,
+                    None if most or options.changes else observation.first_after(selection.names),
+                    selection.calls,
+                    keeper,
+                    options.with_inputs,
+                )
+                with sdpa_weights(model, implementation, _with_inner(sources, observation), keeper):
                     recorded = BACKENDS[options.backend](
                         model,
                         predicting.call,
-                        selection.names,
-                        progress,
-                        None if most else observation.first_after(selection.names),
-                        selection.calls,
-                        keeper,
+                        wanted,
+                        None if changing is None else changing.edits,
+                        _both(predicting, changing),
                     )
                 predicted = predicting.result()
-            return inputs, recorded, describe_environment(model, options), keeper, predicted
+                changed = changing.result(most) if changing else Changed()
+            environment = describe_environment(model, options)
+    return Pass(inputs, recorded, environment, keeper, predicted, changed, heads)
+
+
+@contextmanager
+def _both(predicting: Predicting, changing: Changing | None) -> Iterator[None]:
+    """Watch the pass in the block for what is predicted and for what the changes do."""
+    with predicting.watching(), changing.watching() if changing else nullcontext():
+        yield
 
 
 def _control(
@@ -199,8 +227,13 @@ def _control(
         predict=0,
         lens=None,
         at=None,
+        ablate=(),
+        ablate_with=None,
+        patch=(),
+        sweep=None,
+        with_inputs=False,
     )
-    return _pass(other, selection, scored, None, inputs)[3]
+    return _pass(other, selection, scored, None, inputs).keeper
 
 
 def _with_inner(sources: Sequence[WeightsSource], observation: Observation) -> list[WeightsSource]:
@@ -234,6 +267,28 @@ def _inputs(opened: OpenedModel) -> Inputs:
         towers = {source.kind for source in observation.weights} - set(_KINDS_OF_ONE)
         inputs.tower_tokens |= {f"{kind}_tokens": inputs.tokens for kind in sorted(towers)}
     return inputs
+
+
+def sweep(
+    opened: OpenedModel,
+    options: Options,
+    made: Capture,
+    watching: Callable[[str, int], AbstractContextManager[Callable[[str], None]]],
+) -> None:
+    """Add the sweep that is wanted to what a pass returned.
+
+    `watching(what, how many)` is entered meanwhile; what it gives is called with each name that is
+    done. Raises `ToolkitError` where nothing can be cut alone.
+    """
+    if options.sweep is None:
+        return
+    assert made.inputs is not None, "it has been run"
+    sweeping = Sweeping(opened, options, made.inputs)
+    implementation = made.header["environment"]["attn_implementation"]
+    with watching(f"Without each of the {options.sweep}", sweeping.total) as update:
+        table, warnings = sweeping.run(implementation, update)
+    made.header["sweep"] = sweep_entry(table)
+    made.warnings += warnings
 
 
 def _by_category(recorded: Recording, selection: Selection) -> dict[str, dict[str, Any]]:

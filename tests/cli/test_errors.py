@@ -93,7 +93,7 @@ def out_of_memory(*args: Any, **kwargs: Any) -> None:
 LLAMA = "transformers.models.llama.modeling_llama.LlamaForCausalLM"
 # A row's circumstance -> what it puts in place of what.
 UNDER: dict[str, tuple[str, Any]] = {
-    "no memory in the forward pass": ("activations.forward.hooks._copy", out_of_memory),
+    "no memory in the forward pass": ("activations.forward.snapshots._copy", out_of_memory),
     "no memory while loading": (f"{LLAMA}.from_pretrained", out_of_memory),
     "no memory while writing": ("activations.document.writer._tensor_text", out_of_memory),
     "a full disk": ("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 1000)),

@@ -24,7 +24,7 @@ from activations import load
 from activations.attention.scores import SCORES
 from activations.document.format import FORMAT
 from activations.document.writer import count_non_finite, write_document
-from activations.forward.hooks import snapshot
+from activations.forward.snapshots import snapshot
 from activations.model.vocabulary import tokens_of
 from activations.views.content import read_content
 from activations.views.packing import pack

@@ -20,7 +20,8 @@ from transformers.models.llama import modeling_llama
 
 import activations
 from activations import ToolkitError
-from activations.forward import hooks, pyvene_backend
+from activations.forward import pyvene_backend, recording, snapshots
+from activations.forward.recording import Wanted
 from activations.system.atomic import replacing_together
 
 Checkpoints = Callable[[str], Path]
@@ -74,7 +75,7 @@ def in_the_model(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None
 
 def in_the_copy(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
     """Of the second module's output, in its hook."""
-    real = hooks._copy
+    real = snapshots._copy
     copies = []
 
     def copy(tensor: torch.Tensor, *rest: Any) -> Any:
@@ -83,7 +84,7 @@ def in_the_copy(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
             raise raised
         return real(tensor, *rest)
 
-    monkeypatch.setattr(hooks, "_copy", copy)
+    monkeypatch.setattr(snapshots, "_copy", copy)
 
 
 def in_the_writing_of_text(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
@@ -230,7 +231,7 @@ def test_modules_that_are_replaced_in_the_pass_come_back(
 
 def record(room: Any) -> None:
     """So that what it imports is there before a child is forked."""
-    room.record(tiny.model("llama"), {"input_ids": torch.tensor([[5, 9]])}, ["model.norm"])
+    room.record(tiny.model("llama"), {"input_ids": torch.tensor([[5, 9]])}, Wanted(["model.norm"]))
 
 
 def timed(folder: Path, work: Callable[[], Any]) -> float:
@@ -247,7 +248,7 @@ MOMENTS = 20
 @pytest.mark.parametrize(("backend", "implementation"), MANNERS)
 def test_interrupted_at_any_time(backend: str, implementation: str | None, tmp_path: Path) -> None:
     """By the clock, from the start of a capture to its end: a model that is as it was."""
-    record({"hooks": hooks, "pyvene": pyvene_backend}[backend])
+    record({"hooks": recording, "pyvene": pyvene_backend}[backend])
     model, tokenizer = own_model(), tiny.tokenizer()
     before = state(model)
 
@@ -307,7 +308,7 @@ def test_a_second_interrupt_waits_until_all_is_tidied_up(
 
     monkeypatch.setattr(torch.utils.hooks.RemovableHandle, "remove", remove)
     inputs = {"input_ids": torch.tensor([[5, 9]])}
-    for record in (hooks.record, pyvene_backend.record):
+    for record in (recording.record, pyvene_backend.record):
         with pytest.raises(KeyboardInterrupt):
-            record(model, inputs, ["model.norm", "model.layers.0.mlp", "lm_head"])
+            record(model, inputs, Wanted(["model.norm", "model.layers.0.mlp", "lm_head"]))
         assert sum(state(model)[1]) == 0

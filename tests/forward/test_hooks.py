@@ -23,10 +23,11 @@ import activations
 from activations.document.format import FORMAT
 from activations.document.writer import count_non_finite, write_document
 from activations.errors import ToolkitError
-from activations.forward import hooks, pyvene_backend
+from activations.forward import pyvene_backend, recording
 from activations.forward.probe import observe
+from activations.forward.recording import Wanted
 
-BACKENDS = [hooks.record, pyvene_backend.record]
+BACKENDS = [recording.record, pyvene_backend.record]
 
 
 def inputs_for(model: Any) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def test_every_module_whole(family: str, record: Any) -> None:
     expected = raw_hooks(model, inputs, names)
     with torch.no_grad():
         logits = model(**inputs).logits
-    found = record(model, inputs, names)
+    found = record(model, inputs, Wanted(names))
     assert found.not_called == [name for name in names if not expected[name]]
     keys = [f"{n}@{k}" if k else n for n in names for k in range(len(expected[n]))]
     assert list(found.outputs) == keys
@@ -108,7 +109,7 @@ class Holder(nn.Module):
     ids=str,
 )
 def test_every_structure(output: Any) -> None:
-    found = hooks.record(Holder(Odd(output)), {}, ["part"])
+    found = recording.record(Holder(Odd(output)), {}, Wanted(["part"]))
     assert_same(found.outputs["part"], output)
 
 
@@ -179,7 +180,7 @@ def test_plain_values_that_json_has_not(tmp_path: Path) -> None:
 
     integers = [-(2**63), 2**64 - 1, 2**64, -(2**63) - 1]
     values = [*integers, True, "a\ud800", Own(1.5), math.nan, -math.inf]
-    found = hooks.record(Holder(Odd(values)), {}, ["part"])
+    found = recording.record(Holder(Odd(values)), {}, Wanted(["part"]))
     captured = {"mlp": dict(found.outputs)}
     assert count_non_finite(captured) == {
         "part": {
@@ -196,7 +197,7 @@ def test_plain_values_that_json_has_not(tmp_path: Path) -> None:
 
 
 def test_modules_called_again_and_never() -> None:
-    found = hooks.record(Holder(Odd(torch.ones(1)), times=3), {}, ["part", "unused"])
+    found = recording.record(Holder(Odd(torch.ones(1)), times=3), {}, Wanted(["part", "unused"]))
     assert list(found.outputs) == ["part", "part@1", "part@2"]
     assert found.not_called == ["unused"]
 
@@ -213,7 +214,7 @@ def test_in_place_changes_after_the_call_do_not_show() -> None:
             return made
 
     model = Changes()
-    assert_same(hooks.record(model, {}, ["part"]).outputs["part"], torch.ones(3))
+    assert_same(recording.record(model, {}, Wanted(["part"])).outputs["part"], torch.ones(3))
     assert model.part.output.tolist() == [42.0] * 3  # the change did happen
 
 
@@ -229,10 +230,10 @@ def test_hooks_are_removed_and_others_stay(record: Any) -> None:
     model.lm_head.weight.requires_grad_(False)
     gradients = [p.requires_grad for p in model.parameters()]
     before = hook_count(model)
-    record(model, inputs_for(model), ["model.norm"])
+    record(model, inputs_for(model), Wanted(["model.norm"]))
     assert hook_count(model) == before
     with pytest.raises((TypeError, ValueError, RuntimeError, IndexError)):
-        record(model, {"input_ids": torch.tensor([[10**6]])}, ["model.norm"])
+        record(model, {"input_ids": torch.tensor([[10**6]])}, Wanted(["model.norm"]))
     assert hook_count(model) == before
     assert [p.requires_grad for p in model.parameters()] == gradients
     assert len(mine) == 1  # the user's own hook ran, and is still there
@@ -240,9 +241,9 @@ def test_hooks_are_removed_and_others_stay(record: Any) -> None:
 
 def test_hooks_are_removed_when_the_copy_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.model("llama")
-    monkeypatch.setattr(hooks, "snapshot", lambda output: 1 / 0)
+    monkeypatch.setattr(recording, "snapshot", lambda output: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        hooks.record(model, inputs_for(model), ["model.norm"])
+        recording.record(model, inputs_for(model), Wanted(["model.norm"]))
     assert hook_count(model) == 0
 
 
@@ -256,7 +257,9 @@ def test_a_pass_that_stops_early_keeps_what_a_longer_text_calls_again() -> None:
     observation = observe(model)
     name = "initial_char_encoder.layer.0.attention.self.query"
     inputs = {"input_ids": torch.arange(97, 122).repeat(13)[None]}
-    stopped = hooks.record(model, inputs, [name], None, observation.first_after([name]))
+    stopped = recording.record(
+        model, inputs, Wanted([name], stop_before=observation.first_after([name]))
+    )
     assert list(stopped.outputs) == [name, f"{name}@1", f"{name}@2"]
     assert observation.calls[name] == 1
 
@@ -265,7 +268,7 @@ def test_a_pass_that_stops_early_keeps_what_a_longer_text_calls_again() -> None:
 def test_unknown_module(record: Any) -> None:
     model = tiny.model("llama")
     with pytest.raises(ToolkitError) as caught:
-        record(model, inputs_for(model), ["model.norm", "model.layers.0.self_atn"])
+        record(model, inputs_for(model), Wanted(["model.norm", "model.layers.0.self_atn"]))
     assert str(caught.value).startswith(
         "Module not found: the model has no module 'model.layers.0.self_atn'. Did you mean "
         "'model.layers.0.self_attn'"
@@ -276,7 +279,7 @@ def test_unknown_module(record: Any) -> None:
 def test_modules_shared_under_two_names_are_found_by_both() -> None:
     model = Holder(Odd(torch.ones(1)))
     model.again = model.part
-    found = hooks.record(model, {}, ["again", "part"])
+    found = recording.record(model, {}, Wanted(["again", "part"]))
     assert list(found.outputs) == ["again", "part"]
 
 

@@ -11,8 +11,8 @@ import pytest
 import tiny
 import torch
 
-from activations.forward.hooks import record
 from activations.forward.probe import observe, probe_inputs
+from activations.forward.recording import Wanted, record
 from activations.model.checkpoint import Checkpoint, open_checkpoint
 from activations.model.loading import load_model, skeleton
 from activations.outputs.shapes import in_words
@@ -69,7 +69,9 @@ def test_skeleton_and_model_show_the_same(family: str, checkpoints: Callable[[st
 
 def test_the_probe_leaves_no_hooks() -> None:
     model = tiny.model("bart")
-    record(model, {"input_ids": torch.tensor([[1, 2]])}, [])  # transformers adds its own once
+    record(
+        model, {"input_ids": torch.tensor([[1, 2]])}, Wanted([])
+    )  # transformers adds its own once
     observe(model)
     hooks = [
         hook
@@ -111,7 +113,7 @@ def test_attentions_that_a_model_returns_with_other_axes() -> None:
     sources = weights_sources(catalog.observation.weights, first.names)
     assert [(s.module, s.element) for s in sources] == [(name, (2,)) for name in first.names]
     inputs = probe_inputs(model, {}) | {"output_attentions": True}
-    recorded = record(model, inputs, [source.module for source in sources]).outputs
+    recorded = record(model, inputs, Wanted([source.module for source in sources])).outputs
     with torch.no_grad():
         own = model(**inputs).attentions
     for source, returned in zip(sources, own, strict=True):

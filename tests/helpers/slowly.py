@@ -14,13 +14,13 @@ import torch
 
 import agnostic_capture
 from activations.document import writer
-from activations.forward import hooks
+from activations.forward import recording
 from activations.session import opening
 
 PHASES: dict[str, tuple[Any, str]] = {
     "Trying": (opening, "build_catalog"),
     "Loading": (torch.nn.Module, "to"),  # the last step, below a full bar
-    "Running": (hooks, "snapshot"),
+    "Running": (recording, "snapshot"),
     "Writing": (writer, "_json_pieces"),
 }
 

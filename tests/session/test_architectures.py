@@ -23,7 +23,8 @@ from activations import load
 from activations.attention.weights import read_attention
 from activations.document.reader import Document
 from activations.errors import ToolkitError, UsageError
-from activations.forward import hooks
+from activations.forward import recording
+from activations.forward.recording import Wanted
 from activations.inputs.request import Request
 from activations.model import checkpoint, loading
 from activations.outputs.tensor import Tensor
@@ -203,9 +204,10 @@ def test_a_pass_that_stops_early_captures_the_same(case: Case, backend: str) -> 
     model, record = case.model, BACKENDS[backend]
     with torch.no_grad():
         logits = model(**case.inputs).logits
-    whole = record(model, case.inputs, names)
+    whole = record(model, case.inputs, Wanted(names))
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
-    stopped = record(model, case.inputs, names, stop_before=catalog.observation.first_after(names))
+    after = catalog.observation.first_after(names)
+    stopped = record(model, case.inputs, Wanted(names, stop_before=after))
     assert [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()] == hooks
     assert str(stopped) == str(whole)  # names and order
     for name, output in whole.outputs.items():
@@ -222,7 +224,7 @@ def test_most_passes_for_the_first_layer_stop_early(case: Case) -> None:
     assert (after is None) == (case.family in NO_WEIGHTS)
     if after is not None:
         called: list[str] = []
-        hooks.record(case.model, case.inputs, first, called.append, after)
+        recording.record(case.model, case.inputs, Wanted(first, called.append, after))
         assert called == first * observation.calls[first[0]]
 
 

@@ -1,0 +1,79 @@
+"""What changes in a pass did, and what a sweep found, in a few lines: for both commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from activations.document.interventions import (
+    Intervention,
+    Sweep,
+    Top,
+    read_effect,
+    read_interventions,
+    read_sweep,
+)
+from activations.text import counted, printable
+
+_MOST = 5  # heads or blocks that a line names
+_WAYS = {"zero": "zeros", "mean": "its mean", "source": "its value on the source"}
+
+
+def effect_lines(header: Mapping[str, Any]) -> list[str]:
+    """The lines of a document's header; none where nothing was changed or swept."""
+    return [*_of_effect(header), *_of_sweep(header)]
+
+
+def change_lines(header: Mapping[str, Any]) -> list[str]:
+    """`2.5 replaced by zeros`, for each change."""
+    return [
+        f"{printable(one.what)} was replaced by {_WAYS[one.way]}{_positions(one)}."
+        for one in read_interventions(header)
+    ]
+
+
+def _positions(made: Intervention) -> str:
+    if made.positions is None:
+        return ""
+    if len(made.positions) == 1:
+        return f" at position {made.positions[0]:,}"
+    return f" at {counted(len(made.positions), 'position')}"
+
+
+def _of_effect(header: Mapping[str, Any]) -> Iterator[str]:
+    effect = read_effect(header)
+    if effect is not None:
+        yield f"Effect: the prediction at position {effect.position:,} moved by {_kl(effect.kl)}."
+        yield f"  before: {_top(effect.before)}"
+        yield f"  after:  {_top(effect.after)}"
+
+
+def _kl(nats: float) -> str:
+    return f"{nats:.3g} nats (KL divergence)"
+
+
+def _top(top: Top) -> str:
+    pairs = zip(top.tokens, top.probabilities, strict=True)
+    return ", ".join(f"{printable(token)} {likely:.2f}" for token, likely in pairs)
+
+
+def _of_sweep(header: Mapping[str, Any]) -> Iterator[str]:
+    sweep = read_sweep(header)
+    if sweep is None:
+        return
+    order = sweep.strongest
+    what = "head" if sweep.of == "heads" else "feed-forward block"
+    yield (
+        f"Without each of {counted(len(order), what)}, the prediction "
+        f"{printable(sweep.top)} ({sweep.probability:.2f}) moves most without:"
+    )
+    for row, column in order[:_MOST]:
+        yield f"  {_cell(sweep, row, column)}"
+
+
+def _cell(sweep: Sweep, row: int, column: int) -> str:
+    likely = sweep.probability_of_top[row, column]
+    return (
+        f"{sweep.name(row, column)}: {sweep.kl[row, column]:.3g} nats, its probability then is "
+        f"{likely:.2f}"
+    )
