@@ -128,6 +128,7 @@ def show_attention(args: argparse.Namespace, console: Console) -> None:
     # Not at the top, as these import numpy: --help and wrong options are answered without it.
     from activations.document.reader import Document
     from activations.views.content import read_content
+    from activations.views.effects_summary import effect_lines
     from activations.views.predictions_summary import summary_lines
 
     if wanted.files:
@@ -149,7 +150,9 @@ def show_attention(args: argparse.Namespace, console: Console) -> None:
             stacks = content.stacks
             # The weights are read as they are needed, a layer at a time.
             files |= {**make_pages(wanted, content), **make_figures(wanted, content, console)}
-        lines = summary_lines(document) if wanted.summary == "table" else []
+        lines = []
+        if wanted.summary == "table":
+            lines = [*summary_lines(document), *effect_lines(document.header)]
     paths = write_together(Path(args.output_dir), files) if files else []
     if wanted.summary:
         from activations.views.score_table import show_summary
@@ -189,6 +192,8 @@ def make_pages(wanted: Wanted, content: Content) -> dict[str, Pieces]:
         first=content.first,
         words=wanted.words,
         predictions=content.predictions,
+        effect=content.effect,
+        sweep=content.sweep,
     )
     return {page_name(v, caption.model, caption.document): page for v, page in pages.items()}
 

@@ -24,7 +24,8 @@ from activations.model.vocabulary import tokens_of
 from activations.model.weight_files import check_weights
 from activations.selection.answers import parse_spec
 from activations.selection.answers import select as choose
-from activations.session.options import Options, checkpoint_of
+from activations.session.options import Options, check_source, checkpoint_of
+from activations.session.targets import Target, parse_targets
 from activations.system.files import check_room
 from activations.views.content import read_content
 from activations.views.notebook import View, document_html, make_view
@@ -113,6 +114,12 @@ def capture(
     predict: int | None = None,
     lens: str | os.PathLike[str] | None = None,
     at: int | Iterable[int] | None = None,
+    ablate: str | Iterable[str] = (),
+    ablate_with: str | None = None,
+    patch: str | Iterable[str] = (),
+    source: str | None = None,
+    sweep: str | None = None,
+    with_inputs: bool = False,
     attn_implementation: str | None = None,
     backend: str = "hooks",
     revision: str | None = None,
@@ -131,8 +138,18 @@ def capture(
     masked model, labels of a classifier) to keep at every position (5; 0 for none); where `layers`
     leave out the last one, there are none unless it is given. `lens` is "logit", for what each
     layer would predict, or a safetensors file of a matrix a layer (`layers.{layer}`, (hidden,
-    hidden)) to apply first; `at` are the positions of the text to look at (-1 is the last; None:
-    all). `format` is "json", or "safetensors" for the numbers in
+    hidden)) to apply first; `at` are the positions of the text to look at, or to change (-1 is the
+    last; None: all).
+
+    `ablate` names what is replaced by zeros in the pass, or with `ablate_with="mean"` by its mean
+    over the positions: heads ("2.5", "cross:0.1"), feed-forward blocks ("mlp:3"), attention blocks
+    ("attn:3") and modules by their full names, as one text with commas or several. `patch` names
+    what is replaced by what it is when the model reads the text `source`, of the same number of
+    tokens. `sweep` is "heads" or "mlps": each is ablated in turn, for a table of what the
+    prediction would be. What is captured is the changed pass (of a sweep the unchanged one), and
+    with `with_inputs` also what each module was given.
+
+    `format` is "json", or "safetensors" for the numbers in
     a second file next to the document. `dtype` and `device` may be torch's own. `target` is the
     decoder's text of an encoder-decoder model; without it the model generates up to
     `max_new_tokens` (16) tokens, greedily. A decoder-only model first generates `max_new_tokens`,
@@ -152,7 +169,9 @@ def capture(
     check("the name of a file", str, os.PathLike, output=output)
     check("the name of a file", str, os.PathLike, NoneType, image=image, audio=audio)
     check('"logit" or the name of a file', str, os.PathLike, NoneType, lens=lens)
+    check("a text", str, NoneType, ablate_with=ablate_with, source=source, sweep=sweep)
     check("True or False", bool, chat=chat, trust_remote_code=trust_remote_code)
+    check("True or False", bool, with_inputs=with_inputs)
     if max_new_tokens is not None:
         max_new_tokens = number(max_new_tokens, "max_new_tokens", operator.index, "12")
     check_new_tokens(max_new_tokens)
@@ -182,7 +201,13 @@ def capture(
         None if predict is None else number(predict, "predict", operator.index, "5"),
         None if lens is None else checked_lens(lens),
         None if at is None else tuple(numbers(at, "at") or ()),
+        _targets(ablate, "ablate"),
+        ablate_with,
+        _targets(patch, "patch"),
+        sweep,
+        with_inputs,
     )
+    check_source(options, source)
     conversation = _conversation(prompt)
     given = {"prompt": prompt, "ids": ids, "diagnostic": diagnostic}
     names = [name for name, value in given.items() if value is not None]
@@ -198,6 +223,7 @@ def capture(
         audio=None if audio is None else read_audio(os.fspath(audio)),
         ids=None if ids is None else _token_ids(ids),
         diagnostic=diagnostic,
+        source=source,
         conversation=conversation,
         source_language=source_language,
         target_language=target_language,
@@ -206,6 +232,7 @@ def capture(
     from activations.session.estimate import forecast
     from activations.session.opening import open_loaded, open_model
     from activations.session.run import run
+    from activations.session.run import sweep as run_sweep
 
     if named:
         opened = open_model(model, options, request, tokenizer=tokenizer)
@@ -217,6 +244,11 @@ def capture(
             predict=options.predict,
             lens=options.lens,
             at=options.at,
+            ablate=options.ablate,
+            ablate_with=ablate_with,
+            patch=options.patch,
+            sweep=sweep,
+            with_inputs=with_inputs,
         )
         if options != own:
             raise UsageError(
@@ -232,10 +264,23 @@ def capture(
     )
     check_room(output, size.bytes)
     made = run(opened, selection, options)
+    run_sweep(opened, options, made)
     for line in made.warnings:
         warnings.warn(line, stacklevel=2)
     made.save(output, format=format, release=True)
     return load(output)
+
+
+def _targets(asked: Any, name: str) -> tuple[Target, ...]:
+    """What is to be changed, as one text or several."""
+    texts = [asked] if isinstance(asked, str) else asked
+    check("a text, or several, as in ablate=['2.5', 'mlp:3']", list, tuple, **{name: texts})
+    check(
+        "texts, as in ablate=['2.5', 'mlp:3']",
+        str,
+        **{f"{name}[{i}]": t for i, t in enumerate(texts)},
+    )
+    return parse_targets(",".join(texts), f"--{name}") if texts else ()
 
 
 def _token_ids(ids: Any) -> tuple[int, ...]:

@@ -6,11 +6,13 @@ Results go to stdout; everything else, progress and questions too, to stderr.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ from activations.version import __version__
 
 INTERRUPTED = 130
 _LONGEST_LINE = 2000  # characters; of a longer one the start and the end are shown
+_SECONDS_TO_TELL = 5.0  # of work, after which it is told how long the rest takes
 _SECONDS_TO_LEAVE = 1.0  # for libraries, after Ctrl-C
 
 
@@ -77,10 +80,14 @@ class Console:
 
         status = RichConsole(stderr=True).status(Text(f"{what} {first}".rstrip()))
         seen: set[str] = set()
+        began = time.monotonic()
 
         def update(name: str) -> None:
             seen.add(name)
             so_far = f"{what} {len(seen)}/{total} " if total else f"{what} "
+            spent = time.monotonic() - began
+            if spent > _SECONDS_TO_TELL and total > len(seen):
+                so_far += f"({_time_left(spent * (total / len(seen) - 1))} left) "
             line = Text(so_far + name)
             line.truncate(status.console.width - 3, overflow="ellipsis")  # after the spinner
             status.update(line)
@@ -96,6 +103,14 @@ class Console:
             print(printable(line), file=sys.stderr, flush=True)
         except OSError:  # nobody reads it; the work goes on
             send_nowhere(sys.stderr)
+
+
+def _time_left(seconds: float) -> str:
+    """`40 s`, `3 min`, `2 h`: rounded up."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{math.ceil(seconds / size)} {unit}"
+    return f"{math.ceil(seconds)} s"
 
 
 class Parser(argparse.ArgumentParser):

@@ -79,13 +79,14 @@ class Effect:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What the prediction at the last position would be without each head, or each block, in turn.
+    """What the prediction would be without each head, or each block, in turn.
 
-    `of` is "heads" or "mlps", `way` what was put in their place. `layers` and `kinds` say what each
-    row is: its layer, and its kind of attention. `kl` and `probability_of_top` (float64) are arrays
-    of the shape (rows, heads), NaN where a row has no such head, or its place could not be proven:
-    the divergence in nats, and the probability of `top`, the unchanged pass's likeliest, which was
-    `probability`.
+    It is the one whose effect is measured: at the last position, or the first mask. `of` is "heads"
+    or "mlps", `way` what was put in their place. `layers` and `kinds` say what each row is: its
+    layer, and its kind of attention, or of blocks in several lists of layers the list. `kl` and
+    `probability_of_top` (float64) are arrays of the shape (rows, heads), NaN where a row has no
+    such head, or its place could not be proven: the divergence in nats, and the probability of
+    `top`, the unchanged pass's likeliest, which was `probability`.
     """
 
     of: str
@@ -105,11 +106,14 @@ class Sweep:
         return [(int(rows[i]), int(columns[i])) for i in order]
 
     def name(self, row: int, column: int) -> str:
-        """`2.5`, `cross:0.1`, `mlp:3`: as `--ablate` takes it."""
+        """`2.5`, `cross:0.1`, `mlp:3`, as `--ablate` takes it; of blocks in several lists of layers
+        `decoder.block.3`.
+        """
         layer, kind = self.layers[row], self.kinds[row]
+        several = len(set(self.kinds)) > 1
         if self.of == "mlps":
-            return f"mlp:{layer}"
-        return f"{layer}.{column}" if len(set(self.kinds)) == 1 else f"{kind}:{layer}.{column}"
+            return f"{kind}.{layer}" if several else f"mlp:{layer}"
+        return f"{kind}:{layer}.{column}" if several else f"{layer}.{column}"
 
 
 def read_interventions(header: Mapping[str, Any]) -> tuple[Intervention, ...]:

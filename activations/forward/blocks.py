@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -24,14 +24,15 @@ from activations.selection.observation import Called
 _PASSING_ON = (nn.Dropout, nn.Identity)  # in a pass without training they return what they get
 
 
+Key = TypeVar("Key")  # what names a layer
 Run = Callable[[bool], torch.Tensor]  # one of two texts -> logits, or what the model returns
 
 
 def find_blocks(
     model: nn.Module,
     texts: tuple[Mapping[str, Any], Mapping[str, Any]],
-    calls: Mapping[int, Sequence[Called]],
-) -> dict[int, Called]:
+    calls: Mapping[Key, Sequence[Called]],
+) -> dict[Key, Called]:
     """The block of each layer that has one, out of the calls of one category in the layer.
 
     `texts` are the arguments of two passes of the same length.
@@ -46,14 +47,14 @@ def find_blocks(
         found: torch.Tensor = at(returned, first_tensor(returned) or ())
         return found
 
-    alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    alike: dict[tuple[str, ...], list[Key]] = defaultdict(list)
     parts = dict(model.named_modules(remove_duplicate=False))
-    ordered: dict[int, list[Called]] = {}
+    ordered: dict[Key, list[Called]] = {}
     for layer, of_layer in calls.items():
         active = [c for c in of_layer if not isinstance(parts[c.module], _PASSING_ON)]
         ordered[layer] = sorted(active, key=lambda called: (-called.ended, called.began))
         alike[tuple(re.sub(r"\d+", "*", c.module) for c in ordered[layer])].append(layer)
-    found: dict[int, Called] = {}
+    found: dict[Key, Called] = {}
     for names, layers in alike.items():
         for number in range(len(names)):
             blocks = {layer: ordered[layer][number] for layer in layers}

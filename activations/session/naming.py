@@ -15,6 +15,8 @@ from activations.selection.observation import Called, WeightsSource, weights_sou
 from activations.session.options import Options
 from activations.session.targets import CATEGORY_OF, Target
 
+Layer = tuple[str, int]  # of a list of layers, by its name: an encoder's, a decoder's
+
 
 @dataclass(frozen=True)
 class AttentionLayer:
@@ -93,36 +95,36 @@ def attention_of(catalog: Catalog, name: HeadName, flag: str) -> AttentionLayer:
     return found[0]
 
 
-def block_calls(catalog: Catalog, block: str) -> dict[int, list[Called]]:
-    """The calls of a category by layer, those of several lists (an encoder, a decoder) together."""
+def block_calls(catalog: Catalog, block: str) -> dict[Layer, list[Called]]:
+    """The calls of a category in each layer of each list of layers."""
     spans = catalog.observation.spans
-    found: dict[int, list[Called]] = {}
+    found: dict[Layer, list[Called]] = {}
     for pattern in catalog.of(CATEGORY_OF[block]):
+        of_list = pattern.text.partition("{")[0].rstrip(".")
         for name in pattern.names if pattern.depth else ():
             for number, (began, ended) in enumerate(spans.get(name, ())):
                 layer = catalog.layer_of_call(name, number)
                 if layer is not None:
-                    found.setdefault(layer, []).append(Called(name, number, began, ended))
+                    called = Called(name, number, began, ended)
+                    found.setdefault((of_list, layer), []).append(called)
     return found
 
 
 def calls_of(catalog: Catalog, block: str, layer: int, flag: str) -> list[Called]:
     """The calls of a category in a layer. Raises `UsageError` where there are none, or two such."""
     calls = block_calls(catalog, block)
-    if layer not in calls:
-        there = f"Choose from {numbered('layer', calls)}." if calls else "It has none."
+    lists = [of_list for of_list, number in calls if number == layer]
+    if not lists:
+        numbers = {number for _, number in calls}
+        there = f"Choose from {numbered('layer', numbers)}." if calls else "It has none."
         raise UsageError(f"{flag} {block}:{layer}: the model has no such layer. {there}")
-    lists = {
-        pattern.text.partition("{")[0]: pattern
-        for pattern in catalog.of(CATEGORY_OF[block])
-        if any(called.module in pattern.names for called in calls[layer])
-    }
     if len(lists) > 1:
+        last = max(calls[lists[-1], layer], key=lambda called: called.ended)
         raise UsageError(
             f"{flag} {block}:{layer}: there is a layer {layer} in {quoted_list(lists)}. Name the "
-            f"module, as in {outermost(calls[layer])[0]}."
+            f"module, as in {last.module}."
         )
-    return calls[layer]
+    return calls[lists[0], layer]
 
 
 def outermost(calls: Sequence[Called]) -> list[str]:

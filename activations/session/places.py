@@ -38,10 +38,11 @@ def find_places(
                 raise ToolkitError(no_heads(f"{flag} {target.text}", sources[target.text]))
             found.append(there.of(target.head.head))
         elif target.block is not None and target.layer is not None:
-            calls = {target.layer: calls_of(catalog, target.block, target.layer, flag)}
-            block = blocks(opened, inputs, call, calls).get(target.layer)
+            calls = calls_of(catalog, target.block, target.layer, flag)
+            one = "", target.layer
+            block = blocks(opened, inputs, call, {one: calls}).get(one)
             if block is None:
-                raise ToolkitError(_no_block(target, calls[target.layer], flag))
+                raise ToolkitError(_no_block(target, calls, flag))
             found.append(place_of(opened, block.module, block.call))
         elif target.module is not None:
             found.append(place_of(opened, target.module, target.call))

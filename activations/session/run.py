@@ -273,19 +273,20 @@ def sweep(
     opened: OpenedModel,
     options: Options,
     made: Capture,
-    watching: Callable[[str, int], AbstractContextManager[Callable[[str], None]]],
+    watching: Callable[[str, int], AbstractContextManager[Callable[[str], None]]] | None = None,
 ) -> None:
     """Add the sweep that is wanted to what a pass returned.
 
-    `watching(what, how many)` is entered meanwhile; what it gives is called with each name that is
-    done. Raises `ToolkitError` where nothing can be cut alone.
+    `watching(what, how many)` is entered meanwhile; what it gives is called with each name that
+    is done. Raises `ToolkitError` where nothing can be cut alone.
     """
     if options.sweep is None:
         return
     assert made.inputs is not None, "it has been run"
     sweeping = Sweeping(opened, options, made.inputs)
     implementation = made.header["environment"]["attn_implementation"]
-    with watching(f"Without each of the {options.sweep}", sweeping.total) as update:
+    what = f"Without each of the {options.sweep}"
+    with watching(what, sweeping.total) if watching else nullcontext(ignore) as update:
         table, warnings = sweeping.run(implementation, update)
     made.header["sweep"] = sweep_entry(table)
     made.warnings += warnings

@@ -100,17 +100,15 @@ class Sweeping:
             ]
         calls = block_calls(opened.catalog, "mlp")
         found = blocks(opened, inputs, call, calls)
-        return [
-            _Row(
-                layer,
-                "mlp",
-                f"layer {layer}",
-                (place_of(opened, found[layer].module, found[layer].call),)
-                if layer in found
-                else (),
-            )
-            for layer in sorted(calls)
-        ]
+        several = len({of_list for of_list, _ in calls}) > 1
+        rows = []
+        for key in sorted(calls):
+            of_list, layer = key
+            block = found.get(key)
+            places = () if block is None else (place_of(opened, block.module, block.call),)
+            name = f"{of_list}.{layer}"
+            rows.append(_Row(layer, of_list if several else "mlp", name, places))
+        return rows
 
     def _sweep(
         self,

@@ -15,6 +15,7 @@ from activations.model.attn_implementation import attention_implementation
 from activations.model.signature import arguments
 from activations.model.state import fixed_seed
 from activations.selection.observation import Called
+from activations.session.naming import Layer
 from activations.session.opening import OpenedModel
 
 Arguments = dict[str, Any]
@@ -54,8 +55,8 @@ def blocks(
     opened: OpenedModel,
     inputs: Inputs,
     call: Mapping[str, Any],
-    calls: Mapping[int, list[Called]],
-) -> dict[int, Called]:
+    calls: Mapping[Layer, list[Called]],
+) -> dict[Layer, Called]:
     """The block of each layer that has one, of these calls of one category, by layer."""
     texts = short_calls(opened, inputs, call)
     return find_blocks(opened.model, texts, calls)

@@ -49,7 +49,7 @@ SCRIPTS = (  # each uses only those before it
     "main.js",
 )
 
-STYLES = ("page.css", "picture.css", "predictions.css")
+STYLES = ("page.css", "picture.css", "predictions.css", "effect.css")
 
 
 # -------------------------------------------------------------------------- this toolkit's files

@@ -19,9 +19,11 @@ from activations.attention.scores import with_scores
 from activations.attention.stack import Stack, take
 from activations.attention.weights import read_attention
 from activations.attention.words import why_not_merged
+from activations.document.interventions import Sweep
 from activations.document.reader import Document
 from activations.errors import ToolkitError, UsageError, Warn, ignore
 from activations.text import printable
+from activations.views.effect_section import effect_section
 from activations.views.forecast import forecast
 from activations.views.names import short_model
 from activations.views.packing import FirstReading
@@ -65,13 +67,15 @@ class Content:
     """What a page, a figure or a table shows, and the words around it.
 
     `first` has heads that were packed for pages while they were read, `predictions` what pages show
-    of what the model predicted.
+    of what the model predicted, `effect` the HTML of what was changed, `sweep` what each head does.
     """
 
     caption: Caption
     stacks: tuple[Stack, ...]
     first: FirstReading | None = None
     predictions: dict[str, Any] | None = None
+    effect: str = ""
+    sweep: Sweep | None = None
 
 
 def read_content(
@@ -138,7 +142,8 @@ def read_content(
         predictions = page_predictions(
             document.header, document.predictions, document.lens, stacks, found, tokens
         )
-    return Content(caption, tuple(stacks), first, predictions)
+    effect = effect_section(document.header)
+    return Content(caption, tuple(stacks), first, predictions, effect, document.sweep)
 
 
 def about_weights(stacks: Sequence[Stack]) -> Iterator[str]:

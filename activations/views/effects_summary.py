@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from activations.attention.spelling import readable
 from activations.document.interventions import (
     Intervention,
     Sweep,
@@ -43,17 +44,22 @@ def _positions(made: Intervention) -> str:
 def _of_effect(header: Mapping[str, Any]) -> Iterator[str]:
     effect = read_effect(header)
     if effect is not None:
-        yield f"Effect: the prediction at position {effect.position:,} moved by {_kl(effect.kl)}."
-        yield f"  before: {_top(effect.before)}"
-        yield f"  after:  {_top(effect.after)}"
+        yield f"Effect: the prediction at position {effect.position:,} moved by {nats(effect.kl)}."
+        yield f"  before: {_top(effect.before, header)}"
+        yield f"  after:  {_top(effect.after, header)}"
 
 
-def _kl(nats: float) -> str:
-    return f"{nats:.3g} nats (KL divergence)"
+def nats(kl: float) -> str:
+    return f"{kl:.3g} nats (KL divergence)"
 
 
-def _top(top: Top) -> str:
-    pairs = zip(top.tokens, top.probabilities, strict=True)
+def read_tokens(header: Mapping[str, Any]) -> Sequence[str] | None:
+    """The tokens of the text whose continuation is predicted."""
+    return header.get("decoder_tokens") or header.get("tokens")
+
+
+def _top(top: Top, header: Mapping[str, Any]) -> str:
+    pairs = zip(readable(top.tokens, read_tokens(header)), top.probabilities, strict=True)
     return ", ".join(f"{printable(token)} {likely:.2f}" for token, likely in pairs)
 
 
@@ -65,7 +71,8 @@ def _of_sweep(header: Mapping[str, Any]) -> Iterator[str]:
     what = "head" if sweep.of == "heads" else "feed-forward block"
     yield (
         f"Without each of {counted(len(order), what)}, the prediction "
-        f"{printable(sweep.top)} ({sweep.probability:.2f}) moves most without:"
+        f"{printable(*readable([sweep.top], read_tokens(header)))} ({sweep.probability:.2f}) moves "
+        "most without:"
     )
     for row, column in order[:_MOST]:
         yield f"  {_cell(sweep, row, column)}"

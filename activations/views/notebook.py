@@ -125,6 +125,8 @@ def make_view(
         content.first,
         words,
         content.predictions,
+        content.effect,
+        content.sweep,
     )
     return View(f"{heading(view)}: {content.caption.title}", b"".join(pages[view]), pixels)
 

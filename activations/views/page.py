@@ -20,6 +20,7 @@ import orjson
 from activations.arguments import numbered
 from activations.attention.scores import SCORES
 from activations.attention.stack import Stack
+from activations.document.interventions import Sweep
 from activations.text import html_text, printable
 from activations.views import assets
 from activations.views.choices import VIEWS
@@ -28,6 +29,7 @@ from activations.views.content import Caption
 from activations.views.names import capture_name
 from activations.views.packing import BUDGET, NOT_A_NUMBER, SHADES, FirstReading, pack
 from activations.views.pictures import page_pictures
+from activations.views.sweep_scores import EFFECT, with_effect
 
 _TITLE_TEXT = 40  # characters
 _SUMMARY = 160  # characters; the page cuts them where the line ends
@@ -52,6 +54,8 @@ def build_pages(
     first: FirstReading | None = None,
     words: bool = False,
     predictions: Mapping[str, Any] | None = None,
+    effect: str = "",
+    sweep: Sweep | None = None,
 ) -> dict[str, list[bytes]]:
     """The HTML page, as pieces of UTF-8, for each of `views` (see `choices.VIEWS`).
 
@@ -60,7 +64,8 @@ def build_pages(
     heads to each other, so they belong in one folder, and share the pieces that hold the weights.
     Small weights are left out where they would take more than `budget` bytes; the page says which.
     `first` has heads that were packed while they were read, if any were. `words`: whether the page
-    opens with tokens merged to words. `predictions` is what `views.predictions` makes of them.
+    opens with tokens merged to words. `predictions` is what `views.predictions` makes of them,
+    `effect` the HTML of `views.effect_section`, `sweep` what each head does to the prediction.
     Raises `ToolkitError` when a page would be too large for a browser.
     """
     packed = pack(stacks, budget, first)
@@ -71,15 +76,19 @@ def build_pages(
         "words": words,
         "notANumber": NOT_A_NUMBER,
         "shades": SHADES,
-        "scores": SCORES,
+        "scores": [*SCORES, EFFECT] if sweep and sweep.of == "heads" else SCORES,
         "colours": {"light": LIGHT, "dark": DARK, "strong": [STRONG, STRONG_DARK]},
         "headColours": {"light": HEADS_LIGHT, "dark": HEADS_DARK},
         "pictures": pictures,
-        "stacks": [{**entry, "picture": places[entry["id"]]} for entry in packed.stacks],
+        "stacks": [
+            {**entry, "picture": places[entry["id"]], "scores": with_effect(entry, stack, sweep)}
+            for entry, stack in zip(packed.stacks, stacks, strict=True)
+        ],
     }
     if predictions is not None:
         data["predictions"] = predictions
     fields = _caption_fields(caption, stacks)
+    fields["effect"] = effect
     fields["how_predictions"] = assets.static_file("how_predictions.html") if predictions else ""
     overviews, heads = _blobs(packed.overviews), _blobs(packed.heads)
     names = {view: page_name(view, caption.model, caption.document) for view in VIEWS}

@@ -11,6 +11,7 @@ const ScoreList = (() => {
     special_tokens: "of the attention goes to special tokens such as [SEP], but the first",
     punctuation: "of the attention goes to punctuation",
     alignment: "how far the strongest weights follow the order of the other text: 1 from start to end",
+    effect: "how far the prediction moves without the head, in nats (KL divergence)",
     entropy: "of the weights, in nats: 0 is all attention on one token",
   };
 
@@ -29,7 +30,7 @@ const ScoreList = (() => {
   function row(stack, place, k, leads, openHead) {
     const score = stack.scores[place.layer][place.head][k];
     const best = ScoreTable.strongest(stack, k);
-    const most = Page.scores[k] === "entropy" ? best.score * 1.1 || 1 : 1;
+    const most = ["entropy", "effect"].includes(Page.scores[k]) ? best.score * 1.1 || 1 : 1;
     const share = (value) => `${100 * Math.min(Math.max(value / most, 0), 1)}%`;
     const isBest = best.layer === place.layer && best.head === place.head;
     const name = ScoreTable.nameOf(k);

@@ -9,6 +9,7 @@ const ScoreTable = (() => {
   });
   const SHORT = {
     previous_token: "Previous", next_token: "Next", duplicate_token: "Duplicate", first_token: "First", special_tokens: "Special",
+    effect: "Effect if removed",
   };
   const shown = (score) => (score === null ? "–" : score.toFixed(3));
   let rows = []; // {layer, head, scores}: positions in the stack's lists
@@ -59,6 +60,8 @@ const ScoreTable = (() => {
   // The score that separates the heads best: whose highest is farthest above the mean.
   function mostTelling(looked) {
     const found = knownIn(looked);
+    const effect = Page.scores.indexOf("effect");
+    if (found.includes(effect)) return effect; // somebody asked for it
     const telling = found.filter(saysMuch);
     const above = (k) => d3.max(valuesOf(looked, k)) - d3.mean(valuesOf(looked, k));
     return telling.length ? telling.reduce((a, b) => (above(b) > above(a) ? b : a)) : found[0];
