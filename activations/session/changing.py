@@ -31,8 +31,6 @@ from activations.session.places import find_places
 from activations.session.predicting import spelled
 from activations.session.targets import Target
 
-_LEAST = 1e-12  # nats
-
 
 @dataclass(frozen=True)
 class Changed:
@@ -96,8 +94,7 @@ class Changing:
             tokens = self._places[number].tokens
             counts[number] = None if tokens is None else part.shape[tokens]
 
-        given = dict(call) if self._row is None else self._row.asked(call)
-        returned = run_watched(self._opened.model, given, self._places, see)
+        returned = run_watched(self._opened.model, call, self._places, see)
         if self._row is not None:
             self._before = self._row.of(returned)
         unseen = [t.text for i, t in enumerate(self._targets) if i not in counts]
@@ -155,7 +152,7 @@ class Changing:
             effect = self._row.effect(self._before, self._after, most, spell)
         if not self.edits.moved:
             warnings.append("what was written is what stood there before: nothing was changed.")
-        elif effect is not None and effect.kl < _LEAST:
+        elif effect is not None and effect.kl == 0:
             warnings.append("the changes did not move the prediction.")
         elif effect is None:
             warnings.append("this model predicts nothing, so the effect was not measured.")

@@ -176,7 +176,7 @@ def _pass(
                 if options.changes:
                     head = predicting.head
                     row = None if head is None else predicted_row(opened, head, inputs)
-                    changing = Changing(opened, options, inputs, call, row)
+                    changing = Changing(opened, options, inputs, predicting.call, row)
                 wanted = Wanted(
                     selection.names,
                     progress or ignore,
