@@ -7,6 +7,7 @@ single heads as figures, the scores of all heads as a table.
   python bertviz_head_model_view.py --layers 0,4-7 --heads 0-3 --tokens 0:64
   python bertviz_head_model_view.py --summary
   python bertviz_head_model_view.py --figure 1.2,3.1 --output-format pdf
+  python bertviz_head_model_view.py before.json --compare after.json
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from activations.views.choices import FIGURE_FORMATS, LENS, SUMMARY_FORMATS, VIE
 if TYPE_CHECKING:
     from activations.attention.stack import Stack
     from activations.document.reader import Document
+    from activations.views.compared import Compared
     from activations.views.content import Content
 
 _VIEW_CHOICES = f"{', '.join(VIEWS)} or {','.join(VIEWS)}"
@@ -76,6 +78,13 @@ def build_parser() -> Parser:
         const="table",
         help="print the scores of every head over the whole text; without a format: table",
     )
+    add("--compare", metavar="FILE", help="another document: A, B and A - B on the pages")
+    add(
+        "--fail-above",
+        metavar="X",
+        type=float,
+        help="exit 1 where the most changed head of --compare changed by more than X (0 to 1)",
+    )
     add("--layers", metavar="LIST", help="only these layers, as in 0,4-7,-1; -1 is the last")
     add("--heads", metavar="LIST", help="only these heads, as in 0-3")
     add("--tokens", metavar="FROM:TO", help="only these token positions, as in 0:64")
@@ -107,6 +116,8 @@ class Wanted:
     heads: list[int] | None
     tokens: tuple[int, int] | None
     words: bool
+    compare: str | None
+    fail_above: float | None
 
     @property
     def files(self) -> bool:
@@ -124,6 +135,9 @@ class Wanted:
 def show_attention(args: argparse.Namespace, console: Console) -> None:
     """Read the document, write pages and figures, print the summary and the paths."""
     wanted = read_wanted(args)
+    if wanted.compare is not None:
+        compare_captures(args, wanted, console)
+        return
 
     # Not at the top, as these import numpy: --help and wrong options are answered without it.
     from activations.document.reader import Document
@@ -163,6 +177,52 @@ def show_attention(args: argparse.Namespace, console: Console) -> None:
         console.result(str(path))
         if args.open:
             _open(path, console)
+
+
+def compare_captures(args: argparse.Namespace, wanted: Wanted, console: Console) -> None:
+    """Write the pages of two documents, print how they differ. Raises `ToolkitError` where the most
+    changed head is above `--fail-above`.
+    """
+    from activations.document.reader import Document
+    from activations.views.compare_summary import show_comparison, too_far
+    from activations.views.compared import compared
+
+    if wanted.files:
+        check_output_folder(args.output_dir)
+    assert wanted.compare is not None, "was asked for"
+    with Document(wanted.document) as first, Document(wanted.compare) as second:
+        found = compared(
+            (first, second),
+            tokens_of,
+            wanted.layers,
+            wanted.heads,
+            console.warn,
+            pages=bool(wanted.views),
+        )
+        for line in found.about():
+            console.note(line)
+        files = make_comparison(wanted, found)
+    paths = write_together(Path(args.output_dir), files) if files else []
+    if wanted.summary:
+        with standard_output() as file:
+            show_comparison(found.comparison, wanted.summary, file)
+    for path in paths:
+        console.result(str(path))
+        if args.open:
+            _open(path, console)
+    if wanted.fail_above is not None:
+        too_far(found.comparison, wanted.fail_above)
+
+
+def make_comparison(wanted: Wanted, found: Compared) -> dict[str, Pieces]:
+    """{file name: its content} of the pages of two documents."""
+    if not wanted.views:
+        return {}
+    from activations.views.compare_page import build_comparison, comparison_name
+
+    pages = build_comparison(wanted.views, found.a, found.b, found.comparison, wanted.min_weight)
+    captions = found.a.caption, found.b.caption
+    return {comparison_name(view, *captions): page for view, page in pages.items()}
 
 
 def make_lens_figure(wanted: Wanted, document: Document, console: Console) -> dict[str, Pieces]:
@@ -235,14 +295,22 @@ def read_wanted(args: argparse.Namespace) -> Wanted:
         heads=None if args.heads is None else parse_numbers(args.heads, "--heads"),
         tokens=None if args.tokens is None else _token_range(args.tokens),
         words=args.words,
+        compare=args.compare,
+        fail_above=args.fail_above,
     )
-    named = (("FILE", args.file), ("--input", args.input), ("--output-dir", args.output_dir))
-    for flag, name in named:
+    named = {
+        "FILE": args.file,
+        "--input": args.input,
+        "--compare": args.compare,
+        "--output-dir": args.output_dir,
+    }
+    for flag, name in named.items():
         if name == "":
             raise UsageError(f"{flag} is empty. Leave it out, or name one.")
     if not 0 <= wanted.min_weight < 1:
         raise UsageError("--min-weight takes a number of at least 0 and less than 1.")
     _refuse_unused_options(args, wanted)
+    _check_comparison(args, wanted)
     return wanted
 
 
@@ -286,6 +354,16 @@ def _refuse_unused_options(args: argparse.Namespace, wanted: Wanted) -> None:
         raise UsageError(
             "--summary csv cannot be combined with --view or --figure. Run them as two commands."
         )
+
+
+def _check_comparison(args: argparse.Namespace, wanted: Wanted) -> None:
+    if wanted.fail_above is not None and wanted.compare is None:
+        raise UsageError("--fail-above is for --compare. Leave it out, or add --compare FILE.")
+    if wanted.fail_above is not None and not 0 <= wanted.fail_above <= 1:
+        raise UsageError("--fail-above takes a number of at least 0 and at most 1, as in 0.1.")
+    for flag in ("figure", "tokens", "words"):
+        if wanted.compare is not None and getattr(args, flag):
+            raise UsageError(f"--{flag} cannot be combined with --compare. Leave it out.")
 
 
 def _figures(text: str | None) -> tuple[list[HeadName], bool]:

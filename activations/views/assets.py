@@ -33,6 +33,7 @@ SCRIPTS = (  # each uses only those before it
     "row_bars.js",
     "score_table.js",
     "score_list.js",
+    "compare.js",
     "head_map.js",
     "jumps.js",
     "head_detail.js",
@@ -49,7 +50,7 @@ SCRIPTS = (  # each uses only those before it
     "main.js",
 )
 
-STYLES = ("page.css", "picture.css", "predictions.css", "effect.css")
+STYLES = ("page.css", "picture.css", "predictions.css", "effect.css", "compare.css")
 
 
 # -------------------------------------------------------------------------- this toolkit's files

@@ -30,3 +30,13 @@ HEADS_DARK = [
 ]
 # Of the colours; beyond, a number is read better in the paper's colour than in ink.
 STRONG, STRONG_DARK = 0.638, 0.53
+# Of a difference, from -1 through 0, the paper, to 1: by the root of its size. Protan, deutan and
+# tritan readers can tell equal steps of the two signs apart.
+DIFFERENCE_LIGHT = [
+    *("#8a2a08", "#be552b", "#e48960", "#f7c4a6", "#ffffff"),
+    *("#abcfe7", "#689ccb", "#2b6ba7", "#0c3a78"),
+]
+DIFFERENCE_DARK = [
+    *("#fbd3bd", "#e68f65", "#ae5b34", "#6b3219", "#16181c"),
+    *("#214368", "#3674ab", "#67a7e1", "#b9dcf7"),
+]

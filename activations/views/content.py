@@ -16,6 +16,7 @@ import numpy as np
 from activations.arguments import numbered
 from activations.attention.layer import Facts
 from activations.attention.scores import with_scores
+from activations.attention.spelling import readable
 from activations.attention.stack import Stack, take
 from activations.attention.weights import read_attention
 from activations.attention.words import why_not_merged
@@ -67,7 +68,8 @@ class Content:
     """What a page, a figure or a table shows, and the words around it.
 
     `first` has heads that were packed for pages while they were read, `predictions` what pages show
-    of what the model predicted, `effect` the HTML of what was changed, `sweep` what each head does.
+    of what the model predicted, `effect` the HTML of what was changed, `sweep` what each head does,
+    `tokens` those of the text that the predictions are of.
     """
 
     caption: Caption
@@ -76,6 +78,7 @@ class Content:
     predictions: dict[str, Any] | None = None
     effect: str = ""
     sweep: Sweep | None = None
+    tokens: list[str] | None = None
 
 
 def read_content(
@@ -143,7 +146,11 @@ def read_content(
             document.header, document.predictions, document.lens, stacks, found, tokens
         )
     effect = effect_section(document.header)
-    return Content(caption, tuple(stacks), first, predictions, effect, document.sweep)
+    read = None
+    if document.predictions is not None and document.predictions.text is not None:
+        key = document.predictions.text
+        read = readable(document.header.get(key) or found.get(key) or [])
+    return Content(caption, tuple(stacks), first, predictions, effect, document.sweep, read)
 
 
 def about_weights(stacks: Sequence[Stack]) -> Iterator[str]:

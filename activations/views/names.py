@@ -36,10 +36,10 @@ def capture_name(model: str, document: str) -> str:
     name = safe_name(short_model(model))
     if document in ("", _DEFAULT) or safe_name(document) == name:
         return name
-    return f"{name[:_LONGEST]}_{_distinct(document)}"
+    return f"{name[:_LONGEST]}_{distinct(document)}"
 
 
-def _distinct(name: str) -> str:
+def distinct(name: str) -> str:
     """A safe name, with a hash where letters are lost: other names would become the same."""
     safe = safe_name(name)
     if name.isascii() and len(safe) <= _LONGEST:

@@ -24,10 +24,19 @@ from activations.document.interventions import Sweep
 from activations.text import html_text, printable
 from activations.views import assets
 from activations.views.choices import VIEWS
-from activations.views.colours import DARK, HEADS_DARK, HEADS_LIGHT, LIGHT, STRONG, STRONG_DARK
+from activations.views.colours import (
+    DARK,
+    DIFFERENCE_DARK,
+    DIFFERENCE_LIGHT,
+    HEADS_DARK,
+    HEADS_LIGHT,
+    LIGHT,
+    STRONG,
+    STRONG_DARK,
+)
 from activations.views.content import Caption
 from activations.views.names import capture_name
-from activations.views.packing import BUDGET, NOT_A_NUMBER, SHADES, FirstReading, pack
+from activations.views.packing import BUDGET, NOT_A_NUMBER, SHADES, FirstReading, Packed, pack
 from activations.views.pictures import page_pictures
 from activations.views.sweep_scores import EFFECT, with_effect
 
@@ -70,36 +79,66 @@ def build_pages(
     """
     packed = pack(stacks, budget, first)
     pictures, places = page_pictures(stacks)
-    data: dict[str, Any] = {
-        "capture": caption.capture,
-        "minWeight": min_weight,
-        "words": words,
-        "notANumber": NOT_A_NUMBER,
-        "shades": SHADES,
-        "scores": [*SCORES, EFFECT] if sweep and sweep.of == "heads" else SCORES,
-        "colours": {"light": LIGHT, "dark": DARK, "strong": [STRONG, STRONG_DARK]},
-        "headColours": {"light": HEADS_LIGHT, "dark": HEADS_DARK},
-        "pictures": pictures,
-        "stacks": [
-            {**entry, "picture": places[entry["id"]], "scores": with_effect(entry, stack, sweep)}
-            for entry, stack in zip(packed.stacks, stacks, strict=True)
-        ],
-    }
+    data = base_data(caption.capture, min_weight, words)
+    data["scores"] = [*SCORES, EFFECT] if sweep and sweep.of == "heads" else SCORES
+    data["pictures"] = pictures
+    data["stacks"] = [
+        {
+            **entry,
+            "picture": places[entry["id"]],
+            "scores": with_effect(entry, stacks[entry["id"]], sweep),
+        }
+        for entry in packed.stacks
+    ]
     if predictions is not None:
         data["predictions"] = predictions
     fields = _caption_fields(caption, stacks)
     fields["effect"] = effect
     fields["how_predictions"] = assets.static_file("how_predictions.html") if predictions else ""
-    overviews, heads = _blobs(packed.overviews), _blobs(packed.heads)
     names = {view: page_name(view, caption.model, caption.document) for view in VIEWS}
+    titles = {view: _title(view, caption) for view in views}
+    return filled_pages(names, titles, data, fields, packed)
+
+
+def base_data(capture: str, min_weight: float, words: bool) -> dict[str, Any]:
+    """What the page's script knows of every page: colours, and how weights are packed."""
+    return {
+        "capture": capture,
+        "minWeight": min_weight,
+        "words": words,
+        "notANumber": NOT_A_NUMBER,
+        "shades": SHADES,
+        "scores": SCORES,
+        "colours": {
+            "light": LIGHT,
+            "dark": DARK,
+            "strong": [STRONG, STRONG_DARK],
+            "difference": [DIFFERENCE_LIGHT, DIFFERENCE_DARK],
+        },
+        "headColours": {"light": HEADS_LIGHT, "dark": HEADS_DARK},
+        "pictures": [],
+    }
+
+
+def filled_pages(
+    names: Mapping[str, str],
+    titles: Mapping[str, str],
+    data: dict[str, Any],
+    fields: Mapping[str, str],
+    packed: Packed,
+) -> dict[str, list[bytes]]:
+    """The page of each view that has a title. `names` are those of the files of all views, `fields`
+    are escaped.
+    """
+    overviews, heads = _blobs(packed.overviews), _blobs(packed.heads)
     pages = {}
-    for view in views:
+    for view, title in titles.items():
         (other,) = set(VIEWS) - {view}
         data["view"] = view
         data["name"] = names[view].removesuffix(".html")
-        data["otherPage"] = names[other] if len(views) > 1 else None
-        fields["title"] = html_text(_title(view, caption))
-        start, scripts, end = _filled_template(view, {**fields, "data": _json_in_html(data)})
+        data["otherPage"] = names[other] if len(titles) > 1 else None
+        filled = {**fields, "title": html_text(title), "data": _json_in_html(data)}
+        start, scripts, end = _filled_template(view, filled)
         pages[view] = [start, *overviews, scripts, *heads, end]
     return pages
 
@@ -145,8 +184,8 @@ def _caption_fields(caption: Caption, stacks: Sequence[Stack]) -> dict[str, str]
     return {
         "model": html_text(caption.model),
         "start": html_text(" ⟩ ".join(filter(None, _starts(caption, _SUMMARY))) or "Shown"),
-        "facts": html_text(_facts(stacks)),
-        "texts": "".join(_text_row(name, text) for name, text in caption.read),
+        "facts": html_text(facts_of(stacks)),
+        "texts": "".join(text_row(name, text) for name, text in caption.read),
         "notes": "".join(f"<li>{html_text(note)}</li>" for note in caption.notes),
     }
 
@@ -164,7 +203,7 @@ def _starts(caption: Caption, length: int) -> Iterator[str]:
         yield start if len(start) <= length else start[:length].rstrip() + "…"
 
 
-def _text_row(name: str, text: str) -> str:
+def text_row(name: str, text: str) -> str:
     whole = (
         f'<div id="{html_text(name.lower())}" class="text" dir="auto" tabindex="0" '
         f'role="region" aria-label="{html_text(name)}">{html_text(text)}</div>'
@@ -176,7 +215,7 @@ def _text_row(name: str, text: str) -> str:
     return f"<div><dt>{html_text(name)}</dt><dd>{whole}</dd></div>\n"
 
 
-def _facts(stacks: Sequence[Stack]) -> str:
+def facts_of(stacks: Sequence[Stack]) -> str:
     """`Self: layers 0-3, 4 heads, 24 tokens`, for each kind of attention."""
     parts = []
     for stack in stacks:

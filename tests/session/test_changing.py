@@ -144,7 +144,8 @@ def test_what_a_cut_head_leaves_is_the_sum_of_the_others(tmp_path: Path) -> None
 
 def same(a: Document, b: Document) -> bool:
     """Whether everything captured and predicted is the same, to the bit."""
-    assert a.predictions and b.predictions
+    assert a.predictions
+    assert b.predictions
     outputs = all(np.array_equal(a.tensor(n, 0), b.tensor(n, 0)) for n in a.names)
     return outputs and np.array_equal(a.predictions.probabilities, b.predictions.probabilities)
 
@@ -162,7 +163,8 @@ def test_cut_twice_is_cut_once_and_all_heads_are_the_block_but_for_its_bias(tmp_
     assert same(cut("1.2"), cut("1.2,1.2"))
     assert same(cut("mlp:1"), cut("mlp:1,model.layers.1.mlp"))
     block, heads = cut("attn:1"), cut("1.0,1.1,1.2,1.3")
-    assert block.predictions and heads.predictions
+    assert block.predictions
+    assert heads.predictions
     np.testing.assert_array_equal(block.predictions.probabilities, heads.predictions.probabilities)
     assert not same(block, cut("1.0,1.1,1.2"))
 

@@ -16,7 +16,7 @@ const HeadDetail = (() => {
 
   // What else to name of it, so that it is not taken for another.
   const way = (stack) =>
-    (Page.stacks.length > 1 && stack.name !== "All" ? `, ${stack.name}` : "") + (stack.withoutFirst ? ", without the first token" : "") + (stack.words ? ", words" : "");
+    (Compare.kinds().length > 1 && stack.name !== "All" ? `, ${stack.name}` : "") + (Compare.exists() ? `, ${stack.side.replace("-", " − ")}` : "") + (stack.withoutFirst ? ", without the first token" : "") + (stack.words ? ", words" : "");
 
   function pictureOf(stack, layer, head) {
     const isLong = TextWindow.isLong(stack);
@@ -31,6 +31,7 @@ const HeadDetail = (() => {
       rowStart: Weights.positionOf(stack, "row", stack.rows[0]),
       columnStart: Weights.positionOf(stack, "column", stack.columns[0]),
       probabilities: stack.probabilities,
+      isDifference: Boolean(stack.difference),
       fileName: Page.name + Save.nameOf(stack, stack.layers[layer], head),
     };
   }

@@ -10,10 +10,13 @@ const HeatMap = (() => {
   // Both schemes' colours at once, so that the page's switch, the system's and print change them.
   const ramps = [Page.colours.light, Page.colours.dark].map((colours) => d3.piecewise(d3.interpolateRgb, colours));
   const shade = (t) => `light-dark(${ramps.map((ramp) => ramp(t))})`;
+  const differences = Page.colours.difference.map((colours) => d3.piecewise(d3.interpolateRgb, colours));
+  const shadeOfDifference = (t) => `light-dark(${differences.map((ramp) => ramp((t + 1) / 2))})`;
 
   // The weights without colour and of full colour: 0 and 1, or the least and the most of raw scores.
   function rangeOf(picture) {
     if (picture.probabilities) return [0, 1];
+    if (picture.isDifference) return [-1, 1];
     let [low, high] = [Infinity, -Infinity];
     for (const row of picture.matrix) {
       for (const weight of row) [low, high] = weight === weight ? [Math.min(low, weight), Math.max(high, weight)] : [low, high];
@@ -22,9 +25,15 @@ const HeatMap = (() => {
   }
 
   // How strong the colour is, 0 to 1: by the root, or a few percent would not be seen. NaN is nothing.
-  const strength = (weight, [low, high]) => Math.sqrt(Math.min(Math.max((weight - low) / (high - low), 0), 1)) || 0;
+  // Of a difference, whose range goes from -1, by the root of its size, and 0 to -1 where there is more in B.
+  const isSigned = ([low]) => low === -1;
+  const strength = (weight, range) => {
+    const [low, high] = range;
+    if (isSigned(range)) return Math.sign(weight) * Math.sqrt(Math.min(Math.abs(weight), 1)) || 0;
+    return Math.sqrt(Math.min(Math.max((weight - low) / (high - low), 0), 1)) || 0;
+  };
 
-  const forValues = ({ probabilities }) => (probabilities ? CELL.withValue : CELL.withRaw);
+  const forValues = ({ probabilities, isDifference }) => (probabilities || isDifference ? CELL.withValue : CELL.withRaw);
 
   // A picture of cells of `wide` x `high` pixels. What stands around them: labels of the rows at the left,
   // of the columns above, slanted, so that the last one reaches over the right edge.
@@ -86,14 +95,14 @@ const HeatMap = (() => {
   }
 
   function shades(cells, { left, top, wide, high }, range) {
-    const paths = Array.from({ length: SHADES + 1 }, () => []);
+    const paths = Array.from({ length: 2 * SHADES + 1 }, () => []); // those below 0 first
     const gap = Math.min(wide, high) < 8 ? 0 : 1; // or it would eat the cells
     cells.forEach((row, r) => row.forEach((weight, c) => {
       const level = Math.round(strength(weight, range) * SHADES);
-      if (level) paths[level].push(`M${left + c * wide} ${top + r * high}h${wide - gap}v${high - gap}h${gap - wide}z`);
+      if (level) paths[SHADES + level].push(`M${left + c * wide} ${top + r * high}h${wide - gap}v${high - gap}h${gap - wide}z`);
     }));
     return paths.flatMap((parts, level) =>
-      (parts.length ? [svgElement("path", { d: parts.join(""), fill: shade(level / SHADES) })] : []));
+      (parts.length ? [svgElement("path", { d: parts.join(""), fill: (isSigned(range) ? shadeOfDifference : shade)(level / SHADES - 1) })] : []));
   }
 
   // What is no number, as in figures: hatched, not empty as a weight of 0.
@@ -121,16 +130,31 @@ const HeatMap = (() => {
 
   function values(cells, { left, top, wide, high: tall }, range) {
     const [low, high] = range;
-    const isTold = (weight) => (low === 0 && high === 1 ? weight >= 0.005 : Boolean(weight)); // the colour says the rest
+    const isTold = (weight) => (high === 1 ? Math.abs(weight) >= 0.005 : Boolean(weight)); // the colour says the rest
     return cells.flatMap((row, r) => row.flatMap((weight, c) => (!isTold(weight) ? [] : [
       svgElement("text", {
         x: left + (c + 0.5) * wide, y: top + (r + 0.5) * tall + 4, "text-anchor": "middle", "font-size": "11px",
-        class: `value ${Page.colours.strong.map((strong) => (strength(weight, range) > strong ? "strong" : "faint")).join("-")}`,
+        class: `value ${Page.colours.strong.map((strong) => (Math.abs(strength(weight, range)) > strong ? "strong" : "faint")).join("-")}`,
       }, short(weight)),
     ])));
   }
 
+  // `more in B` and `more in A`, and the colours between them.
+  function legendOfDifference({ left, bottom }) {
+    const [y, text] = [bottom + 10, { "font-size": "12px" }];
+    const group = svgElement("g", { class: "legend" }, svgElement("text", { x: left, y: y + 8, ...text }, "more in B"));
+    const from = left + widthOf("more in B", 12) + 8;
+    for (let i = 0; i < SHADES; i++) {
+      group.append(svgElement("rect", {
+        x: from + (i * LEGEND) / SHADES, y, width: LEGEND / SHADES + 0.5, height: 8, fill: shadeOfDifference((2 * i + 1) / SHADES - 1),
+      }));
+    }
+    group.append(svgElement("text", { x: from + LEGEND + 8, y: y + 8, ...text }, "more in A"));
+    return group;
+  }
+
   function legend({ left, bottom }, [low, high]) {
+    if (isSigned([low])) return legendOfDifference({ left, bottom });
     const y = bottom + 10;
     const group = svgElement("g", { class: "legend" });
     for (let i = 0; i < SHADES; i++) {

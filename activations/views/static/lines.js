@@ -45,6 +45,7 @@ const Lines = (() => {
 
   // Yields after every row of weights. made(i) is called when all lines of the i-th request are there.
   function* making(groups, cut, made) {
+    const isSigned = Boolean(State.whole.difference);
     for (const [i, { rows, weights, attributes }] of groups.entries()) {
       const shared = attributes.filter(isShared);
       const own = attributes.filter((attribute) => !isShared(attribute));
@@ -56,10 +57,12 @@ const Lines = (() => {
           model.setAttribute(name, isFunction(value) ? value.call({ parentNode: row }, data[0], 0) : value);
         }
         for (let k = 0; k < data.length; k++) {
-          if (!(data[k] > cut)) continue;
+          const size = isSigned ? Math.abs(data[k]) : data[k];
+          if (!(size > cut)) continue;
           const line = row.appendChild(model.cloneNode(false));
-          if (opacity) line.__data__ = data[k]; // the head view asks again
-          for (const [name, value] of own) line.setAttribute(name, value.call(line, data[k], k));
+          if (opacity) line.__data__ = size; // the head view asks again
+          for (const [name, value] of own) line.setAttribute(name, value.call(line, size, k));
+          if (isSigned) line.setAttribute("class", data[k] < 0 ? "less" : "more");
         }
         yield;
       }

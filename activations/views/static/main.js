@@ -25,7 +25,8 @@
     byId("without-first-label").hidden = !Weights.hasFirst(base);
     byId("words").checked = words;
     byId("words-label").hidden = !Words.has(base);
-    byId("filter").value = String(Page.stacks.indexOf(base));
+    byId("filter").value = String(Compare.placeOf(base));
+    Compare.fill(base, openHead);
     const isLong = TextWindow.isLong(State.whole);
     document.body.classList.toggle("long", isLong);
     document.body.classList.toggle("unequal", TextWindow.isUnequal(State.whole));
@@ -148,7 +149,7 @@
   function aboutLines(all, drawn, strongest) {
     const said = all ? `${Lines.sentence(drawn, all)} Lines with a weight of ${decimals(State.cut)} or less are not drawn.`
       : `No line above ${decimals(State.least)}.${strongest === null ? "" : ` The strongest is ${decimals(strongest)}.`}`;
-    const raw = base.probabilities ? "" : " The values are raw scores, not weights between 0 and 1; only values above 0 are drawn as lines.";
+    const raw = base.probabilities || base.difference ? "" : " The values are raw scores, not weights between 0 and 1; only values above 0 are drawn as lines.";
     const range = TextWindow.isLong(State.whole) ? " Of a long text, only lines inside a window are drawn; the matrix shows all of it." : "";
     return said + raw + range;
   }
@@ -184,7 +185,7 @@
     const { stack } = State;
     if (!Weights.isOpen(stack, layer, head)) return [];
     const { columns, q } = Weights.row(stack, layer, head, stack.rows[0] + index);
-    return columns.map((c, i) => [c - stack.columns[0], Weights.value(stack, q[i])]).filter(([, weight]) => weight >= 0.005);
+    return columns.map((c, i) => [c - stack.columns[0], Weights.value(stack, q[i])]).filter(([, weight]) => Math.abs(weight) >= 0.005);
   }
 
   State.wayToHead = () => (Page.otherPage ? [linkTo(place)] : []);
@@ -338,12 +339,13 @@
 
   function startFilter() {
     const filter = byId("filter");
-    Page.stacks.forEach((item, i) => filter.append(new Option(item.name, String(i))));
-    byId("filter-label").hidden = Page.stacks.length < 2;
+    Compare.kinds().forEach((item, i) => filter.append(new Option(item.name, String(i))));
+    byId("filter-label").hidden = Compare.kinds().length < 2;
     filter.addEventListener("change", () => {
-      const stack = Page.stacks[Number(filter.value)];
+      const stack = Compare.ofKind(Number(filter.value), base.side);
       look(stack, sameIn(stack));
     });
+    Compare.start(() => base, (stack) => look(stack, sameIn(stack)));
   }
 
   function startPictures() {
@@ -382,7 +384,7 @@
   }
 
   // The slider goes by the root of the weight: most weights are small.
-  const highest = () => (base.raw ? Math.max(base.raw.base + 65534 / base.raw.steps, 0) : 1);
+  const highest = () => (base.raw && !base.difference ? Math.max(base.raw.base + 65534 / base.raw.steps, 0) : 1);
 
   function showThreshold() {
     const slider = byId("threshold");

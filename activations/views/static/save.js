@@ -14,7 +14,7 @@ const Save = (() => {
     const copies = [...copy.querySelectorAll("*")];
     const line = shown.querySelector("line") && getComputedStyle(shown.querySelector("line"));
     [...shown.querySelectorAll("*")].forEach((original, i) => {
-      if (original.localName === "line") writeLine(line, copies[i]);
+      if (original.localName === "line") writeLine(State.whole.difference ? getComputedStyle(original) : line, copies[i]);
       else write(original, copies[i]);
       for (const name of OURS) copies[i].removeAttribute(name);
     });
@@ -38,7 +38,7 @@ const Save = (() => {
 
   // Of lines there are too many to ask each: but for their colours in the head view, they are alike.
   function writeLine(style, copy) {
-    if (Page.view === "model") copy.setAttribute("stroke", style.stroke);
+    if (Page.view === "model" || State.whole.difference) copy.setAttribute("stroke", style.stroke);
     copy.setAttribute("stroke-width", style.strokeWidth);
     copy.setAttribute("vector-effect", style.vectorEffect);
   }

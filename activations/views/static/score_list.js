@@ -12,6 +12,7 @@ const ScoreList = (() => {
     punctuation: "of the attention goes to punctuation",
     alignment: "how far the strongest weights follow the order of the other text: 1 from start to end",
     effect: "how far the prediction moves without the head, in nats (KL divergence)",
+    change: "how differently its rows attend in A and B: 0 is alike, 1 is nothing in common",
     entropy: "of the weights, in nats: 0 is all attention on one token",
   };
 

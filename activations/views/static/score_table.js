@@ -2,7 +2,7 @@
 // The scores of all heads, computed when the page was made: a table to sort, whose rows open the head.
 const ScoreTable = (() => {
   const FEW = 10; // rows shown before more are asked for
-  const SPEAKING = ["induction", "previous_token", "next_token", "duplicate_token", "alignment"]; // best first
+  const SPEAKING = ["induction", "previous_token", "next_token", "duplicate_token", "alignment", "change"]; // best first
   const names = Page.scores.map((name) => {
     const words = name.replaceAll("_", " ");
     return words[0].toUpperCase() + words.slice(1);

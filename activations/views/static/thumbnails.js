@@ -45,17 +45,17 @@ const Thumbnails = (() => {
 
   // Rows attend, columns are attended to; the stronger the weight, the stronger the colour.
   function paint(canvas, stack, layer, head) {
-    const { shades, rows, columns } = Weights.overview(stack, layer, head);
+    const { shades, rows, columns, signs } = Weights.overview(stack, layer, head);
     [canvas.width, canvas.height] = [columns, rows];
-    const colours = ramp();
+    const colours = signs ? [Tints.lessOrMore(-1), Tints.lessOrMore(1)].map(ramp) : [null, ramp(Theme.isDark() ? Page.colours.dark : Page.colours.light)];
     const image = new ImageData(columns, rows);
-    shades.forEach((shade, i) => image.data.set(colours[Math.round(shade)], 4 * i));
+    shades.forEach((shade, i) => image.data.set(colours[Number(!signs || signs[i] >= 0)][Math.round(shade)], 4 * i));
     canvas.getContext("2d").putImageData(image, 0, 0);
   }
 
   // The colour of each shade, as everywhere.
-  function ramp() {
-    const colour = d3.piecewise(d3.interpolateRgb, Theme.isDark() ? Page.colours.dark : Page.colours.light);
+  function ramp(colours) {
+    const colour = d3.piecewise(d3.interpolateRgb, colours);
     return d3.range(Page.shades + 1).map((shade) => {
       const { r, g, b } = d3.color(colour(shade / Page.shades));
       return [r, g, b, 255];

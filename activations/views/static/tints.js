@@ -30,10 +30,17 @@ const Tints = (() => {
   }
 
   const amount = made(rampsOf([Page.colours.light, Page.colours.dark]), MOST);
+  // The colours of a difference of this sign, from 0 to its largest, on the page as it is now.
+  const lessOrMore = (sign) => {
+    const all = Page.colours.difference[Number(Theme.isDark())];
+    const middle = (all.length - 1) / 2;
+    return sign < 0 ? all.slice(0, middle + 1).reverse() : all.slice(middle);
+  };
+
   const surprise = made(rampsOf(SURPRISE), 1);
 
   // All of them from the left to the right, for a legend.
   const scale = (tint) => `linear-gradient(to right, ${d3.range(0, 1.01, 0.25).map((t) => tint(t).css).join(", ")})`;
 
-  return { amount, surprise, scale };
+  return { amount, surprise, lessOrMore, scale };
 })();

@@ -67,6 +67,7 @@ const Weights = (() => {
   function averaged(heads, stack) {
     const [rows, width] = [stack.rowTokens.length, stack.columnTokens.length];
     const [sums, counts] = [new Float64Array(width), new Uint16Array(width)];
+    const zero = stack.difference ? -base(stack) * steps(stack) : 0;
     const found = { starts: new Uint32Array(rows + 1), columns: [], q: [], rest: new Uint16Array(rows) };
     for (let r = 0; r < rows; r++) {
       const sound = heads.filter(({ rest }) => rest[r] !== Page.notANumber);
@@ -75,13 +76,13 @@ const Weights = (() => {
         for (let i = starts[r]; i < starts[r + 1]; i++) {
           if (q[i] === Page.notANumber) continue;
           columns.add(own[i]);
-          sums[own[i]] += q[i];
+          sums[own[i]] += q[i] - zero;
           counts[own[i]]++;
         }
       }
       for (const c of [...columns].sort((a, b) => a - b)) {
         found.columns.push(c);
-        found.q.push(Math.round(sums[c] / (stack.raw ? counts[c] : sound.length)));
+        found.q.push(Math.round(sums[c] / (stack.raw && !stack.difference ? counts[c] : sound.length)) + zero);
         sums[c] = counts[c] = 0;
       }
       found.starts[r + 1] = found.q.length;
@@ -96,6 +97,11 @@ const Weights = (() => {
 
   async function opened(stack, layer, head) {
     const name = nameOf(stack, layer, head);
+    if (!kept.has(name) && stack.difference) {
+      const [a, b] = [stack.difference.a, stack.difference.b].map((id) => Page.stacks.find((each) => each.id === id));
+      const both = [await opened(a, layer, head), await opened(b, layer, head)];
+      kept.set(name, Compare.subtracted(stack, ...both, -base(stack) * steps(stack)));
+    }
     if (!kept.has(name)) {
       const bytes = await blob(name);
       kept.set(name, stack.raw ? rawHead(bytes, stack) : sparseHead(bytes, stack));
@@ -148,7 +154,8 @@ const Weights = (() => {
   const overviews = new Map();
 
   async function restore() {
-    for (const { id } of Page.stacks) {
+    for (const { id, difference } of Page.stacks) {
+      if (difference) continue; // made of those of two others
       if (!overviews.has(id)) overviews.set(id, await blob(`overview-${id}`));
     }
   }
@@ -157,6 +164,7 @@ const Weights = (() => {
   // the stack shows: {shades, rows, columns}. Of words, where a cell is a token; else tokens stay.
   function overview(stack, layer, head) {
     const whole = stack.of ?? stack;
+    if (whole.difference) return differenceOf(stack, whole, layer, head);
     const all = overviews.get(stack.id);
     const [height, width] = whole.cells;
     const [shownRows, shownColumns] = !stack.words ? [stack.rows, stack.columns]
@@ -178,13 +186,36 @@ const Weights = (() => {
     return { ...found, shades: found.weights.map((sum) => Math.min(Math.sqrt(sum / heads.length), Page.shades)) };
   }
 
+  // The same of A - B, where `signs` are -1 where there is more in B. Of texts that differ, by the tokens that
+  // stand for each other; the shades of a cell are as exact as those of A and B.
+  function differenceOf(stack, whole, layer, head) {
+    const { a, b, row, column } = whole.difference;
+    const [first, second] = [a, b].map((id) => {
+      const found = Page.stacks.find((each) => each.id === id);
+      const all = [0, found.rowTokens.length, found.columnTokens.length];
+      return { cell: found.cell, ...overview({ ...found, of: found, average: stack.average, words: null, rows: [0, all[1]], columns: [0, all[2]] }, layer, head) };
+    });
+    const [cell, sides] = [whole.cell, [row, column]];
+    const [[top, bottom], [left, right]] = [stack.rows, stack.columns].map((range, side) => cellsOf(range, cell[side]));
+    const at = ({ shades, columns, cell: [high, wide] }, n, r, c) => {
+      const place = [r * cell[0], c * cell[1]].map((i, side) => (sides[side] ? sides[side][n][i] : i));
+      return shades[Math.floor(place[0] / high) * columns + Math.floor(place[1] / wide)] ** 2;
+    };
+    const [rows, columns] = [bottom - top, right - left];
+    const changes = Array.from({ length: rows * columns }, (_, i) => {
+      const [r, c] = [top + Math.floor(i / columns), left + (i % columns)];
+      return at(first, 0, r, c) - at(second, 1, r, c);
+    });
+    return { rows, columns, shades: Float32Array.from(changes, (change) => Math.min(Math.sqrt(Math.abs(change)), Page.shades)), signs: changes.map(Math.sign) };
+  }
+
   const cellsOf = ([from, to], cell) => [Math.floor(from / cell), Math.ceil(to / cell)];
 
   // ------------------------------------------------------------------------- ways of looking at it
 
   // The position in the text of a row or a column; below 0 for virtual tokens before the text.
   const positionOf = (stack, side, i) =>
-    i + (side === "row" ? stack.rowStart ?? stack.start + (stack.offset ?? 0) : stack.start);
+    (stack.difference?.[side]?.[0][i] ?? i) + (side === "row" ? stack.rowStart ?? stack.start + (stack.offset ?? 0) : stack.start);
 
   // Whether the first token of the text is here, and leaves something when it is hidden.
   function hasFirst(stack) {
@@ -274,13 +305,19 @@ const Weights = (() => {
     for (const layer of layers) {
       for (const head of heads) {
         for (let r = stack.rows[0]; r < stack.rows[1]; r++) {
-          for (const q of row(stack, layer, head, r).q) counts[q]++;
+          for (const q of row(stack, layer, head, r).q) counts[folded(stack, q)]++;
         }
       }
       await nextTask();
     }
     counts[Page.notANumber] = 0;
     return counts;
+  }
+
+  // Of a difference its size counts, whatever its sign.
+  function folded(stack, q) {
+    const zero = -base(stack) * steps(stack);
+    return stack.difference && q !== Page.notANumber && q < zero ? 2 * zero - q : q;
   }
 
   function above(stack, counts, threshold) {

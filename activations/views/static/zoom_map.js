@@ -115,7 +115,7 @@ const ZoomMap = (() => {
     // By the root of the weight; raw scores from the least to the largest step.
     const levelOf = (q) => {
       if (q === Page.notANumber) return 0;
-      const share = stack.raw ? q / 65534 : Weights.value(stack, q);
+      const share = stack.raw && !stack.difference ? q / 65534 : Math.abs(Weights.value(stack, q));
       return Math.min(Math.round((SHADES - 1) * Math.sqrt(share)), SHADES - 1);
     };
 

@@ -1,0 +1,264 @@
+"""What differs between the attention of two documents, head by head.
+
+The change of a head is the mean over the rows of the total variation distance between what A's row
+and B's row attend to: half the sum of the differences, 0 where they attend alike, 1 where they
+attend to nothing in common. Of texts that differ, rows and columns are tokens that stand for each
+other (see `activations.attention.matching`); what goes to all other columns counts as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from activations.arguments import numbered
+from activations.attention.layer import Layer, as_dense
+from activations.attention.matching import Matching, match
+from activations.attention.stack import Stack
+from activations.document.predictions import Predictions
+from activations.errors import ToolkitError, Warn, ignore
+from activations.text import counted
+
+# What half the difference of two rows may come to where only the rounding differs: the relative
+# precision of the numbers, times what a pass makes of it. Measured on the demo model: 4e-7 between
+# eager attention and SDPA, 0.007 between float32 and bfloat16, 0.001 and float16; other models are
+# deeper.
+_ROUNDING = {"float32": 1e-4, "float64": 1e-4, "bfloat16": 0.03, "float16": 0.004}
+_FACTS = {
+    "model": "models",
+    "attn_implementation": "attention implementations",
+    "dtype": "dtypes",
+    "backend": "backends",
+    "device": "devices",
+    "torch": "versions of torch",
+    "transformers": "versions of transformers",
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The attention of one kind in both documents: their stacks, and which tokens stand for which.
+
+    `changes` (layers, heads) is the change of each head, NaN where it has no row of numbers.
+    """
+
+    a: Stack
+    b: Stack
+    rows: Matching
+    columns: Matching
+    changes: np.ndarray
+
+    @property
+    def has_same_tokens(self) -> bool:
+        return self.rows.is_identity and self.columns.is_identity
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two documents: their pairs, how far each prediction moved, and what differs between them.
+
+    `kl` is the divergence of B's prediction from A's at each pair of positions `at`, (positions,)
+    and (positions, 2); None where one of them has none. `rounding` is the change that rounding
+    alone may make, 0 where the captures were made alike; `differences` are lines that say what is
+    not alike.
+    """
+
+    pairs: tuple[Pair, ...]
+    kl: np.ndarray | None
+    at: np.ndarray | None
+    rounding: float
+    differences: tuple[str, ...]
+
+    @property
+    def most(self) -> float:
+        """The change of the most changed head."""
+        known = [pair.changes[~np.isnan(pair.changes)] for pair in self.pairs]
+        return float(np.concatenate(known).max(initial=0))
+
+    def about_rounding(self) -> Iterator[str]:
+        """Whether what differs is more than rounding, where that can be told: a line or none."""
+        if self.rounding:
+            who = "No head" if self.most <= self.rounding else "Some heads"
+            yield (
+                f"{who} changed by more than the rounding of these captures explains "
+                f"({self.rounding:g})."
+            )
+
+
+def compare(
+    headers: tuple[Mapping[str, Any], Mapping[str, Any]],
+    stacks: tuple[Sequence[Stack], Sequence[Stack]],
+    predictions: tuple[Predictions | None, Predictions | None] = (None, None),
+    warn: Warn = ignore,
+) -> Comparison:
+    """Compare two documents, of which these are the headers, the attention, the predictions.
+
+    Raises `ToolkitError` where one has layers, heads or kinds of attention that the other lacks.
+    """
+    pairs = tuple(_pair(a, b, warn) for a, b in _matched(*stacks))
+    kl, at = _moved(*predictions, headers)
+    rounding = _rounding(*headers)
+    return Comparison(pairs, kl, at, rounding, tuple(_differences(headers, pairs)))
+
+
+def _matched(a: Sequence[Stack], b: Sequence[Stack]) -> Iterator[tuple[Stack, Stack]]:
+    """The stacks that stand for each other. Raises `ToolkitError` where one has none."""
+    kinds = [tuple(dict.fromkeys(stack.kind for stack in stacks)) for stacks in (a, b)]
+    if set(kinds[0]) != set(kinds[1]):
+        raise ToolkitError(
+            f"the documents hold other kinds of attention: {', '.join(kinds[0])} and "
+            f"{', '.join(kinds[1])}. Compare captures of the same modules."
+        )
+    for name, what in (("layers", "layer"), ("heads", "head")):
+        for kind in kinds[0]:
+            numbers = [
+                {n for s in stacks if s.kind == kind for n in getattr(s, name)} for stacks in (a, b)
+            ]
+            if numbers[0] != numbers[1]:
+                both = numbered(what, numbers[0] & numbers[1])
+                only = (
+                    f"Choose those that both have: --{name} {both.split(' ')[1]}."
+                    if numbers[0] & numbers[1]
+                    else "They cannot be compared."
+                )
+                raise ToolkitError(
+                    f"the {kind} attention has {numbered(what, numbers[0])} in one document and "
+                    f"{numbered(what, numbers[1])} in the other. {only}"
+                )
+    if len(a) != len(b) or any(
+        (x.kind, x.layers, x.heads) != (y.kind, y.layers, y.heads)
+        for x, y in zip(a, b, strict=False)
+    ):
+        raise ToolkitError(
+            "the attention of the documents has other shapes in other layers. Choose some with "
+            "--layers."
+        )
+    yield from zip(a, b, strict=True)
+
+
+def _pair(a: Stack, b: Stack, warn: Warn) -> Pair:
+    rows, columns = match(a.rows, b.rows), match(a.columns, b.columns)
+    if not len(rows.a) or not len(columns.a):
+        raise ToolkitError("the two texts have no token in common, so nothing can be compared.")
+    if not (all(a.probabilities) and all(b.probabilities)):
+        warn(f"{a.name}: raw scores, not weights between 0 and 1, are not compared.")
+        return Pair(a, b, rows, columns, np.full((len(a.layers), len(a.heads)), np.nan))
+    changes = np.stack(
+        [_of_layer(x, y, rows, columns) for x, y in zip(a.weights, b.weights, strict=True)]
+    )
+    return Pair(a, b, rows, columns, changes)
+
+
+def _of_layer(a: Layer, b: Layer, rows: Matching, columns: Matching) -> np.ndarray:
+    """(heads,): the mean distance of the rows that are numbers in both."""
+    found = []
+    for first, second in zip(a.each_head(), b.each_head(), strict=True):
+        distances = distance(as_dense(first)[rows.a], as_dense(second)[rows.b], columns)
+        sound = distances[np.isfinite(distances)]
+        found.append(sound.mean() if sound.size else np.nan)
+    return np.array(found)
+
+
+def distance(a: np.ndarray, b: np.ndarray, columns: Matching) -> np.ndarray:
+    """The total variation distance of each row, (rows,); NaN where one holds no numbers.
+
+    All columns that are in no pair are one.
+    """
+    p, q = a.astype(np.float64)[:, columns.a], b.astype(np.float64)[:, columns.b]
+    elsewhere = np.abs((a.sum(1, np.float64) - p.sum(1)) - (b.sum(1, np.float64) - q.sum(1)))
+    whole = not any(columns.unmatched)
+    found: np.ndarray = (np.abs(p - q).sum(1) + (0 if whole else elsewhere)) / 2
+    return found
+
+
+# ------------------------------------------------------------------------------- predictions
+
+
+def _moved(
+    a: Predictions | None,
+    b: Predictions | None,
+    headers: tuple[Mapping[str, Any], Mapping[str, Any]],
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """How far the predictions are apart at the positions that stand for each other."""
+    if a is None or b is None or a.of != b.of or a.text != b.text:
+        return None, None
+    if a.text is None:
+        at = np.array([[0, 0]])
+    else:
+        found = match(headers[0].get(a.text, ()), headers[1].get(a.text, ()))
+        at = np.column_stack([found.a, found.b])
+    at = at[(at[:, 0] < len(a.ids)) & (at[:, 1] < len(b.ids))]
+    return np.array([_divergence(a, int(i), b, int(j)) for i, j in at]), at
+
+
+def _divergence(a: Predictions, i: int, b: Predictions, j: int) -> float:
+    """KL divergence, in nats, as far as the likeliest tokens of both tell it.
+
+    Those that A has and B too count alone, all others together: so it is at most the divergence
+    over all tokens. (Merging outcomes never makes it larger: Cover and Thomas, theorem 2.7.1.)
+    """
+    places = {int(id): k for k, id in enumerate(b.ids[j])}
+    both = [(k, places[int(id)]) for k, id in enumerate(a.ids[i]) if int(id) in places]
+    p = np.array([a.probabilities[i, k] for k, _ in both], np.float64)
+    q = np.array([b.probabilities[j, k] for _, k in both], np.float64)
+    p, q = (np.clip(np.append(of, 1 - of.sum()), 1e-12, 1) for of in (p, q))
+    return max(float((p * np.log(p / q)).sum()), 0.0)
+
+
+# ------------------------------------------------------------------------ what is not alike
+
+
+def _differences(
+    headers: tuple[Mapping[str, Any], Mapping[str, Any]], pairs: Sequence[Pair]
+) -> Iterator[str]:
+    a, b = ({**header.get("environment", {}), "model": header.get("model")} for header in headers)
+    for key, names in _FACTS.items():
+        if a.get(key) != b.get(key):
+            yield f"The captures have other {names}: {a.get(key)} and {b.get(key)}."
+    changes = [header.get("interventions") or [] for header in headers]
+    if changes[0] != changes[1]:
+        said = [", ".join(str(one.get("what")) for one in of) or "nothing" for of in changes]
+        yield f"In A {said[0]} was changed in the pass, in B {said[1]}."
+    for pair in pairs:
+        if pair.has_same_tokens:
+            continue
+        other = int((~pair.columns.equal).sum())
+        if other:
+            yield f"{counted(other, 'token')} of {len(pair.columns.a):,} differ."
+        left = [len(unmatched) for unmatched in pair.columns.unmatched]
+        if any(left):
+            yield (
+                f"{counted(left[0], 'token')} of A and {left[1]:,} of B stand for none of the "
+                "other text, and are left out."
+            )
+        return
+
+
+def _rounding(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
+    """The change that rounding may make in the same capture under another dtype or implementation.
+
+    0 where that is the same, or where something else differs as well.
+    """
+    first, second = (header.get("environment", {}) for header in (a, b))
+    same = all(
+        a.get(key) == b.get(key)
+        for key in ("model", "input_ids", "decoder_input_ids", "interventions", "adapter")
+    )
+    alike = all(
+        first.get(key) == second.get(key)
+        for key in ("dtype", "attn_implementation", "device", "torch")
+    )
+    if not same or alike:
+        return 0.0
+    return max(_ROUNDING.get(str(of.get("dtype")), 0.0) for of in (first, second))
+
+
+def by_change(pairs: Sequence[Pair]) -> list[tuple[Pair, int, int]]:
+    """(pair, place of the layer, place of the head) of all heads, the most changed first."""
+    cells = [
+        (pair, int(i), int(j)) for pair in pairs for i, j in np.argwhere(~np.isnan(pair.changes))
+    ]
+    return sorted(cells, key=lambda cell: -cell[0].changes[cell[1], cell[2]])
