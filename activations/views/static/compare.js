@@ -51,6 +51,13 @@ const Compare = (() => {
 
   // ------------------------------------------------------------------------------------- on the page
 
+  // A token's name; where A and B differ, both in their colours. `cutTo(text)` shortens one.
+  function name(stack, side, i, cutTo) {
+    const pair = stack.difference?.[`${side}Pairs`][i];
+    if (!pair) return [cutTo(stack[`${side}Tokens`][i])];
+    return pair.flatMap((token, n) => [n ? " " : "", svgElement("tspan", { class: n ? "of-b" : "of-a" }, token)]);
+  }
+
   // The switch, and what stands beside the picture; openHead(layer, head) is called with positions.
   function fill(stack, openHead) {
     if (!exists()) return;
@@ -106,5 +113,5 @@ const Compare = (() => {
     Choice.make(byId("sides"), Object.fromEntries(there), (side) => choose(sibling(current(), side)));
   }
 
-  return { exists, kinds, placeOf, ofKind, subtracted, fill, start };
+  return { exists, kinds, placeOf, ofKind, subtracted, fill, name, start };
 })();

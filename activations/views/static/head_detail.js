@@ -28,6 +28,8 @@ const HeadDetail = (() => {
       columnTokens: stack.columnTokens.slice(...stack.columns),
       rowClass: (i) => Tokens.classOf(stack, "row", stack.rows[0] + i),
       columnClass: (i) => Tokens.classOf(stack, "column", stack.columns[0] + i),
+      rowName: (i, cutTo) => Compare.name(stack, "row", stack.rows[0] + i, cutTo),
+      columnName: (i, cutTo) => Compare.name(stack, "column", stack.columns[0] + i, cutTo),
       rowStart: Weights.positionOf(stack, "row", stack.rows[0]),
       columnStart: Weights.positionOf(stack, "column", stack.columns[0]),
       probabilities: stack.probabilities,

@@ -113,20 +113,20 @@ const HeatMap = (() => {
   }
 
   // The labels of a side, every one or every second, ... where they have no room. `at` gives where one is.
-  function labels(side, tokens, classOf, size, room, at) {
+  function labels(side, tokens, classOf, size, room, at, nameOf) {
     const every = Math.ceil(CELL.withLabel / size);
     const letters = size < CELL.roomy ? 11 : 12;
     return tokens.flatMap((token, i) => (i % every ? [] : [svgElement("text", {
       ...at(i), class: classOf(i), "font-size": `${letters}px`, "data-side": side, "data-index": i,
-    }, cut(token, room, letters), svgElement("title", {}, token))]));
+    }, ...nameOf(i, (text) => cut(text, room, letters)), svgElement("title", {}, token))]));
   }
 
-  const rowLabels = ({ rowTokens, rowClass }, { left, top, high }) =>
-    labels(0, rowTokens, rowClass, high, left - 8, (i) => ({ x: left - 6, y: top + (i + 0.5) * high + 4, "text-anchor": "end" }));
+  const rowLabels = ({ rowTokens, rowClass, rowName }, { left, top, high }) =>
+    labels(0, rowTokens, rowClass, high, left - 8, (i) => ({ x: left - 6, y: top + (i + 0.5) * high + 4, "text-anchor": "end" }), rowName);
 
-  const columnLabels = ({ columnTokens, columnClass }, { left, top, wide }) =>
+  const columnLabels = ({ columnTokens, columnClass, columnName }, { left, top, wide }) =>
     labels(1, columnTokens, columnClass, wide, (top - 10) / Math.sin((-ANGLE * Math.PI) / 180), (i) =>
-      ({ transform: `translate(${left + (i + 0.5) * wide + 3},${top - 5}) rotate(${ANGLE})` }));
+      ({ transform: `translate(${left + (i + 0.5) * wide + 3},${top - 5}) rotate(${ANGLE})` }), columnName);
 
   function values(cells, { left, top, wide, high: tall }, range) {
     const [low, high] = range;

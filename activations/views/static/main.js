@@ -147,7 +147,7 @@
   }
 
   function aboutLines(all, drawn, strongest) {
-    const said = all ? `${Lines.sentence(drawn, all)} Lines with a weight of ${decimals(State.cut)} or less are not drawn.`
+    const said = all ? `${Lines.sentence(drawn, all)} Lines ${base.difference ? "of differences" : "with a weight"} of ${decimals(State.cut)} or less are not drawn.`
       : `No line above ${decimals(State.least)}.${strongest === null ? "" : ` The strongest is ${decimals(strongest)}.`}`;
     const raw = base.probabilities || base.difference ? "" : " The values are raw scores, not weights between 0 and 1; only values above 0 are drawn as lines.";
     const range = TextWindow.isLong(State.whole) ? " Of a long text, only lines inside a window are drawn; the matrix shows all of it." : "";
@@ -493,7 +493,7 @@
   function caption() {
     const layer = layerShown();
     const what = view === HeadView && place ? HeadDetail.title(State.stack, place.layer, place.head) : layer === null ? "all layers" : `Layer ${layer}`;
-    return `${byId("model").textContent}: ${what}${HeadDetail.way(State.stack)}; weights above ${decimals(State.cut)}`;
+    return `${byId("model").textContent}: ${what}${HeadDetail.way(State.stack)}; ${base.difference ? "differences" : "weights"} above ${decimals(State.cut)}`;
   }
 
   // ------------------------------------------------------------------------------------- start

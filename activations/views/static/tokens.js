@@ -32,6 +32,7 @@ const Tokens = (() => {
         list?.setAttribute("aria-label", name);
         groups[side].forEach((group, i) => {
           const text = group.querySelector("text");
+          if (text.textContent === tokens[from + i]) text.replaceChildren(...Compare.name(stack, own, from + i, (whole) => whole)); // not cut
           text.append(svgElement("title", {}, tokens[from + i]));
           text.setAttribute("class", `${text.getAttribute("class") ?? ""} ${classOf(stack, own, from + i)}`.trim());
           follow(group, side, i, tokens[from + i] + numbered(`, ${Words.unit(stack)} `, positionOf(stack, own, from + i)), heads);
