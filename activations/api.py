@@ -10,6 +10,7 @@ from types import NoneType
 from typing import Any
 
 from activations.arguments import check, check_new_tokens, number, numbers
+from activations.attention.compare import by_change
 from activations.document import reader
 from activations.document.destination import prepare_output
 from activations.document.format import DOCUMENT
@@ -27,6 +28,7 @@ from activations.selection.answers import select as choose
 from activations.session.options import Options, check_source, checkpoint_of
 from activations.session.targets import Target, parse_targets
 from activations.system.files import check_room
+from activations.views.compared import compared
 from activations.views.content import read_content
 from activations.views.notebook import View, document_html, make_view
 from activations.views.score_table import score_rows
@@ -48,6 +50,31 @@ class Document(reader.Document):
         """
         check("the name of a score", str, NoneType, by=by)
         return score_rows(read_content(self, tokens_of).stacks, by)
+
+    def compare(self, other: reader.Document) -> list[dict[str, Any]]:
+        """How much each head changed from this document (A) to another (B), the most changed first.
+
+        One dict a head: "attention" (its kind), "layer", "head" and "change", the mean total
+        variation distance between the rows: 0 where they attend alike, 1 where they attend to
+        nothing in common. Where the texts differ, tokens that stand for each other are compared
+        (the longest common subsequence, and what is between them where that is as many tokens).
+        What else differs between the captures is a `UserWarning`.
+
+        Raises `ToolkitError` where the documents hold other layers, heads or kinds of attention.
+        """
+        check("a document, as load() opens it", reader.Document, other=other)
+        found = compared((self, other), tokens_of)
+        for line in found.about():
+            warnings.warn(line, stacklevel=2)
+        return [
+            {
+                "attention": pair.a.kind,
+                "layer": pair.a.layers[layer],
+                "head": pair.a.heads[head],
+                "change": float(pair.changes[layer, head]),
+            }
+            for pair, layer, head in by_change(found.comparison.pairs)
+        ]
 
     def view(
         self,
