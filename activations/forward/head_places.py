@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from activations.forward.edits import INPUT, Place
-from activations.forward.hooks import hooked
+from activations.forward.hooks import EndPass, hooked
 from activations.outputs.tree import at, walk
 from activations.selection.observation import WeightsSource
 
@@ -68,12 +68,11 @@ def find_head_places(
         held = innermost.get(source.tensor)
         if held is None or source.module.count(".") > held.module.count("."):
             innermost[source.tensor] = source
-    trace = _Trace(model, {source.module for source in innermost.values()})
+    looked = {tensor: innermost[tensor] for tensor in wanted if tensor in innermost}
+    trace = _Trace(model, {(source.module, source.call) for source in looked.values()})
     with _gradients(model):
         trace.watch(given)
-        found = {
-            tensor: _proven(trace, innermost[tensor]) for tensor in wanted if tensor in innermost
-        }
+        found = {tensor: _proven(trace, source) for tensor, source in looked.items()}
     return {tensor: place for tensor, place in found.items() if place is not None}
 
 
@@ -111,19 +110,26 @@ class _Call:
 
 
 class _Trace:
-    """The calls of all matrices and of some other modules in one pass, in the order they began."""
+    """The calls of all matrices and of some attentions in one pass, in the order they began.
 
-    def __init__(self, model: nn.Module, others: set[str]) -> None:
-        self._model = model
+    The pass ends when these attentions have returned, and a matrix after them.
+    """
+
+    def __init__(self, model: nn.Module, attentions: set[tuple[str, int]]) -> None:
+        self._model, self._awaited = model, set(attentions)
+        others = {name for name, _ in attentions}
         self._matrices = {name for name, part in model.named_modules() if _is_matrix(part)}
         self._names = [*self._matrices, *(others - self._matrices)]
         self._running: list[tuple[int, list[torch.Tensor]]] = []
         self._numbers: dict[str, int] = defaultdict(int)
         self._calls: list[_Call] = []
-        self._clock = 0
+        self._clock = self._last = 0
 
     def watch(self, given: Mapping[str, Any]) -> None:
-        with hooked(self._model, self._names, self._on_call, self._on_entry):
+        with (
+            suppress(EndPass),
+            hooked(self._model, self._names, self._on_call, self._on_entry),
+        ):
             self._model(**given)
         self._calls.sort(key=lambda call: call.began)
 
@@ -138,6 +144,11 @@ class _Trace:
         number = self._numbers[name]
         self._numbers[name] += 1
         self._calls.append(_Call(name, number, began, self._clock, given, output))
+        if not self._awaited and name in self._matrices and began > self._last:
+            raise EndPass
+        if (name, number) in self._awaited:
+            self._awaited.remove((name, number))
+            self._last = self._clock
 
     def call(self, module: str, number: int) -> _Call | None:
         there = (call for call in self._calls if (call.module, call.number) == (module, number))

@@ -17,7 +17,7 @@ from activations.system.signals import signals_deferred
 OnCall = Callable[[str, Any], Any]
 
 
-class _EndPass(BaseException):
+class EndPass(BaseException):
     """All that was asked for is recorded. Not an `Exception`, so that no model catches it."""
 
 
@@ -29,9 +29,9 @@ def stopping_before(model: nn.Module, name: str | None) -> Iterator[None]:
         return
 
     def stop(name: str, given: Any) -> None:
-        raise _EndPass
+        raise EndPass
 
-    with suppress(_EndPass), hooked(model, [name], on_entry=stop):
+    with suppress(EndPass), hooked(model, [name], on_entry=stop):
         yield
 
 
