@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from activations.arguments import (
     DIAGNOSTICS,
+    SWEEPS,
     check_new_tokens,
     parse_ids,
     parse_layers,
@@ -42,7 +43,6 @@ from activations.cli.messages import (
 )
 from activations.document.destination import prepare_output
 from activations.document.format import DOCUMENT, FORMATS, document_size
-from activations.document.interventions import SWEEPS
 from activations.errors import ToolkitError, UsageError
 from activations.forward.lens_matrices import checked_lens
 from activations.inputs.conversation import read_conversation
@@ -65,7 +65,6 @@ from activations.session.options import (
 from activations.session.targets import WHAT, parse_targets
 from activations.system.files import check_room
 from activations.system.streams import standard_output
-from activations.views.effects_summary import effect_lines
 
 if TYPE_CHECKING:
     from activations.inputs.media import Audio, Image
@@ -414,6 +413,7 @@ def _announce(
 
 def _run(console: Console, opened: OpenedModel, selection: Selection, options: Options) -> Capture:
     from activations.session.run import load_weights, run, sweep
+    from activations.views.effects_summary import effect_lines
 
     with exit_on_signal(console):
         load_weights(opened, selection, options)  # with the libraries' own bars

@@ -11,6 +11,7 @@ from typing import Any
 from activations.errors import UsageError
 
 DIAGNOSTICS = ("induction",)  # texts that are made for a model
+SWEEPS = ("heads", "mlps")  # what is ablated in turn
 
 
 def check(wanted: str, *kinds: type, **asked: Any) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from activations.arguments import SWEEPS
 from activations.document.arrays import as_texts, numbers
 
-SWEEPS = ("heads", "mlps")
 WAYS = ("zero", "mean", "source")  # what was put in the place
 
 

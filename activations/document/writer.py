@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, BinaryIO
@@ -48,14 +48,10 @@ def write_document(
     if format == "safetensors":
         _write_with_tensors(path, header, captured, given or {}, progress)
         return
-    size = estimated_size([*_trees(captured), *(given or {}).values()])
+    size = estimated_size(captured, given=given)
     text = _Text(header, captured, given or {}, lambda _, tree: _json_pieces(tree))
     with replacing_together({path: size}, obsolete_tensors(path)) as (file,):
         text.write(file, progress, release)
-
-
-def _trees(captured: Captured) -> list[Any]:
-    return [tree for outputs in captured.values() for tree in outputs.values()]
 
 
 def _write_with_tensors(
@@ -73,7 +69,7 @@ def _write_with_tensors(
     tensors = dict(named)
     if len(tensors) < len(named):
         raise ToolkitError("two tensors have the same name. Use --format json for this model.")
-    size = estimated_size([tree for _, tree in trees], "safetensors")
+    size = estimated_size(captured, "safetensors", given)
     id = identify(tensors, header)
 
     def references(name: str, tree: Any) -> Iterator[bytes]:
@@ -186,8 +182,12 @@ def _dumps(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
 
 
-def estimated_size(trees: Iterable[Any], format: str = "json") -> int:
-    """About how many bytes the document of these will take, with its file of tensors."""
+def estimated_size(
+    captured: Captured, format: str = "json", given: Mapping[str, Any] | None = None
+) -> int:
+    """About how many bytes the document will take, with its file of tensors."""
+    trees = [tree for outputs in captured.values() for tree in outputs.values()]
+    trees += (given or {}).values()
     return document_bytes(
         ([_numbers(tensor) for _, tensor in tensors_of(tree)] for tree in trees), format
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from activations.document.interventions import SWEEPS
+from activations.arguments import SWEEPS
 from activations.errors import UsageError, unknown_value
 from activations.model.devices import check_device, parse_device_map
 from activations.session.targets import Target

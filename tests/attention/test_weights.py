@@ -18,7 +18,7 @@ from activations.document.format import FORMAT
 from activations.document.writer import write_document
 from activations.errors import ToolkitError, UsageError
 from activations.outputs.tensor import Tensor
-from activations.views.page import _facts
+from activations.views.page import facts_of
 
 TOKENS = list("abcdef")
 
@@ -62,7 +62,7 @@ def test_two_attentions_in_a_layer_are_called_by_their_modules(tmp_path: Path) -
         ("Self, m.layers.{layer}.self_attn.0", (0, 1)),
         ("Self, m.layers.{layer}.self_attn.1", (0, 1)),
     ]
-    assert _facts(stacks).startswith(
+    assert facts_of(stacks).startswith(
         "Self (m.layers.{layer}.self_attn.0): layers 0-1, 2 heads, 6 tokens; Self (m.layers.{layer}"
     )
 
