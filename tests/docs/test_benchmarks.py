@@ -13,6 +13,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent.parent.parent / "benchmarks"))
 
+import interventions
 import long
 import phases
 import predictions
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parent.parent.parent
         (run.MARKS, "run.py", 15),
         (long.MARKS, "long.py", 15),
         (predictions.MARKS, "predictions.py", 6),
+        (interventions.MARKS, "interventions.py", 6),
     ],
 )
 def test_every_row_of_the_page_is_one_that_is_measured(marks: str, script: str, least: int) -> None:
