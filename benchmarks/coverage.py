@@ -7,7 +7,7 @@ random weights. Its attention is captured by the toolkit and compared, bit for b
 model itself returns for `output_attentions=True`; then written, read back and turned into pages.
 It is captured again with `--keep-above`, and compared with the large ones among these weights.
 Its predictions are compared with its own logits, and each layer's lens with what the model itself
-says when its later layers pass on what they are given.
+says when its later layers pass on what they are given. Where single heads can be cut is asked.
 `--write` puts the table into benchmarks/coverage.md and its summary into docs/models.md.
 """
 
@@ -52,9 +52,11 @@ from activations.outputs.sparse import Sparse
 from activations.outputs.tree import at
 from activations.selection.answers import select
 from activations.selection.catalog import CATEGORIES, Catalog, build_catalog
+from activations.session.naming import attention_layers
 from activations.session.opening import OpenedModel, with_request
 from activations.session.options import Options
 from activations.session.run import Capture, run
+from activations.session.trials import head_places
 from activations.views.choices import VIEWS
 from activations.views.content import Caption
 from activations.views.page import build_pages
@@ -74,7 +76,8 @@ class Row:
     `exact` those captured with the same bits, `shown` those drawn on the pages, `kept` those of
     which `--keep-above` kept the large ones with the same bits (of raw scores, all). `predicts`:
     its predictions are those of its own logits. `layers` counts those that the lens reads, and
-    `read` those whose lens is what the model says without the later ones."""
+    `read` those whose lens is what the model says without the later ones; `cut` the attention
+    tensors whose heads can be cut one by one."""
 
     entry: str
     built: bool = False
@@ -89,6 +92,7 @@ class Row:
     predicts: bool = False
     layers: int = 0
     read: int = 0
+    cut: int = 0
     why: list[str] = field(default_factory=list)
 
     @property
@@ -107,6 +111,10 @@ class Row:
     def is_read(self) -> bool:
         return self.predicts and self.layers > 0
 
+    @property
+    def is_cut(self) -> bool:
+        return 0 < self.returned == self.cut
+
     def cells(self) -> list[str]:
         def count(number: int) -> str:
             return f"{number} of {self.returned}" if self.returned else "-"
@@ -123,6 +131,7 @@ class Row:
             count(self.shown),
             count(self.kept),
             f"{self.read} of {self.layers}" if self.layers else said(False, self.run),
+            count(self.cut),
             "; ".join(self.why).replace("|", "\\|"),
         ]
 
@@ -150,6 +159,8 @@ def examine(row: Row, task: str, family: str) -> None:
         check_weights(row, with_request(opened, text))
     with step(row, "no lens"):
         check_lens(row, with_request(opened, text))
+    with step(row, "no heads to cut"):
+        check_heads(row, with_request(opened, text))
 
 
 def find_out(row: Row, checkpoint: Checkpoint, model: Any) -> Catalog | None:
@@ -226,6 +237,23 @@ def check_lens(row: Row, opened: OpenedModel) -> None:
             logits = own_logits(opened, capture)
             row.read += is_top({name: lens[name][k] for name in ("ids", "probabilities")}, logits)
     row.why += [f"lens: {phrase(line)}" for line in capture.warnings if "lens reads" in line]
+
+
+def check_heads(row: Row, opened: OpenedModel) -> None:
+    """Of how many attention tensors the heads stand side by side somewhere, proven."""
+    layers = attention_layers(opened.catalog)
+    if not layers:
+        return
+    category = next(c for c in CATEGORIES if opened.catalog.of(c))
+    selection = select(opened.catalog, {category: "0"})
+    plain = run(opened, selection)
+    assert plain.inputs is not None
+    call = {"use_cache": False} if accepts(opened.model, "use_cache") else {}
+    found = head_places(opened, plain.inputs, call, [layer.source.tensor for layer in layers])
+    row.cut = len(found)
+    missing = [layer for layer in layers if layer.source.tensor not in found]
+    if missing:
+        row.why.append(f"no heads to cut: {len(missing)} of {len(layers)} are not proven")
 
 
 def own_logits(opened: OpenedModel, capture: Capture) -> torch.Tensor:
@@ -442,6 +470,7 @@ def summary(rows: list[Row]) -> str:
         "viewable": sum(row.is_viewable for row in rows),
         "exact with --keep-above": sum(row.is_kept for row in rows),
         "read by the lens": sum(row.is_read for row in rows),
+        "with heads to cut": sum(row.is_cut for row in rows),
     }
     return f"{len(rows)} entries: " + ", ".join(f"{n} {what}" for what, n in count.items())
 
@@ -450,7 +479,7 @@ def table(rows: list[Row]) -> str:
     """The Markdown document: the versions, what the columns mean, one line an entry."""
     versions = f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}"
     head = ["entry", "built", "captured", "exact", "without weights", "viewable", "kept"]
-    head += ["lens", "why not"]
+    head += ["lens", "heads", "why not"]
     lines = [
         "# Coverage",
         "",
@@ -472,6 +501,8 @@ def table(rows: list[Row]) -> str:
         "  the model says itself when its later layers return what they are given. The last one's",
         "  is always the model's own prediction, or there is no lens. That check cannot be made",
         "  where a layer is several modules, or gets more than one stream.",
+        "* **heads**: of how many of those tensors single heads can be cut (`--ablate`): the place",
+        "  where they stand side by side is proven by gradients.",
         "",
         summary(rows) + ".",
         "",
@@ -510,6 +541,7 @@ def short_table(rows: list[Row]) -> str:
             line("shown whole by the views", "is_viewable", attending),
             line("and exact with `--keep-above`, for long texts", "is_kept", attending),
             line("of those that run, read by the lens", "is_read", [r for r in rows if r.run]),
+            line("of those that return attentions, heads can be cut", "is_cut", attending),
         ]
     )
 

@@ -49,6 +49,20 @@ const Compare = (() => {
     return found;
   }
 
+  // `A 0.8, B 0.29, A − B 0.51`: of a row and a column (positions in the tokens). Null where it is no difference.
+  function told(stack, layer, head, row, column) {
+    if (!stack.difference || stack.average) return null;
+    const of = (side, own, i) => stack.difference[own]?.[side][i] ?? i;
+    const values = ["a", "b"].map((name, side) => {
+      const found = Page.stacks.find(({ id }) => id === stack.difference[name]);
+      const [r, c] = [of(side, "row", row), of(side, "column", column)];
+      if (!Weights.isOpen(found, layer, head)) return NaN; // it was let go: there are too many
+      const { q } = Weights.row({ ...found, columns: [c, c + 1] }, layer, head, r);
+      return q.length ? Weights.value(found, q[0]) : 0;
+    });
+    return values.some(Number.isNaN) ? null : `A ${decimals(values[0])}, B ${decimals(values[1])}, A − B ${decimals(values[0] - values[1])}`;
+  }
+
   // ------------------------------------------------------------------------------------- on the page
 
   // A token's name; where A and B differ, both in their colours. `cutTo(text)` shortens one.
@@ -113,5 +127,5 @@ const Compare = (() => {
     Choice.make(byId("sides"), Object.fromEntries(there), (side) => choose(sibling(current(), side)));
   }
 
-  return { exists, kinds, placeOf, ofKind, subtracted, fill, name, start };
+  return { exists, kinds, placeOf, ofKind, subtracted, fill, name, told, start };
 })();

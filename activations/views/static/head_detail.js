@@ -143,7 +143,9 @@ const HeadDetail = (() => {
       return;
     }
     const { matrix, rowTokens, columnTokens, rowStart, columnStart } = shown;
-    const weight = Number.isNaN(matrix[r][c]) ? "no number" : decimals(matrix[r][c]);
+    const places = [shown.stack.rows[0] + r, shown.stack.columns[0] + c];
+    const weight = Number.isNaN(matrix[r][c]) ? "no number"
+      : Compare.told(shown.stack, shown.layer, shown.head, ...places) ?? decimals(matrix[r][c]);
     const number = (position) => (position < 0 ? "" : ` (${position})`);
     byId("cell").replaceChildren(
       element("bdi", { class: "token" }, rowTokens[r]), `${number(rowStart + r)} to `,
