@@ -222,19 +222,21 @@ def _differences(
     if changes[0] != changes[1]:
         said = [", ".join(str(one.get("what")) for one in of) or "nothing" for of in changes]
         yield f"In A {said[0]} was changed in the pass, in B {said[1]}."
-    for pair in pairs:
-        if pair.has_same_tokens:
-            continue
-        other = int((~pair.columns.equal).sum())
-        if other:
-            yield f"{counted(other, 'token')} of {len(pair.columns.a):,} differ."
-        left = [len(unmatched) for unmatched in pair.columns.unmatched]
-        if any(left):
-            yield (
-                f"{counted(left[0], 'token')} of A and {left[1]:,} of B stand for none of the "
-                "other text, and are left out."
-            )
-        return
+    texts = [side for pair in pairs for side in (pair.columns, pair.rows)]
+    yield from dict.fromkeys(line for text in texts for line in _about_tokens(text))
+
+
+def _about_tokens(text: Matching) -> Iterator[str]:
+    """Which tokens of a text differ, and which stand for none of the other's."""
+    other = int((~text.equal).sum())
+    if other:
+        yield f"{counted(other, 'token')} of {len(text.a):,} differ."
+    left = [len(unmatched) for unmatched in text.unmatched]
+    if any(left):
+        yield (
+            f"{counted(left[0], 'token')} of A and {left[1]:,} of B stand for none of the other "
+            "text, and are left out."
+        )
 
 
 def _rounding(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:

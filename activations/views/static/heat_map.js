@@ -58,7 +58,7 @@ const HeatMap = (() => {
   function draw(picture, sizes, withValues, onCell, onClick) {
     const cells = picture.matrix;
     const [place, range] = [geometry(picture, sizes, withValues), rangeOf(picture)];
-    const [width, height] = [Math.max(place.right + SLANT, place.left + LEGEND + 12), place.bottom + 36];
+    const [width, height] = [Math.max(place.right + SLANT, place.left + legendWidth(range) + 12), place.bottom + 36];
     const svg = svgElement("svg", {
       width, height, viewBox: `0 0 ${width} ${height}`, tabindex: "0",
       role: "application", "aria-roledescription": "heat map",
@@ -139,6 +139,8 @@ const HeatMap = (() => {
     ])));
   }
 
+  const legendWidth = (range) => (isSigned(range) ? widthOf("more in B", 12) + LEGEND + widthOf("more in A", 12) + 16 : LEGEND);
+
   // `more in B` and `more in A`, and the colours between them.
   function legendOfDifference({ left, bottom }) {
     const [y, text] = [bottom + 10, { "font-size": "12px" }];
@@ -172,8 +174,8 @@ const HeatMap = (() => {
 
   // The colours of a stack with their numbers, for a picture that is no SVG.
   function scale(stack) {
-    const range = stack.raw ? [stack.raw.base, stack.raw.base + 65534 / stack.raw.steps] : [0, 1];
-    return svgElement("svg", { width: LEGEND + 40, height: 34, "aria-hidden": "true" }, legend({ left: 20, bottom: -8 }, range));
+    const range = stack.difference ? [-1, 1] : stack.raw ? [stack.raw.base, stack.raw.base + 65534 / stack.raw.steps] : [0, 1];
+    return svgElement("svg", { width: legendWidth(range) + 40, height: 34, "aria-hidden": "true" }, legend({ left: 20, bottom: -8 }, range));
   }
 
   // A frame around the cell that is pointed at.

@@ -98,26 +98,33 @@ const ZoomMap = (() => {
           const level = levelOf(q[i]);
           const [left, right] = span(columns[i], view.left, wide, width);
           for (let py = top; py < bottom; py++) {
-            for (let px = left; px < right; px++) if (levels[py * width + px] < level) levels[py * width + px] = level;
+            for (let px = left; px < right; px++) if (sizeOf(levels[py * width + px]) < sizeOf(level)) levels[py * width + px] = level;
           }
         }
       }
     }
 
     function fillFromOverview(levels, width, height) {
-      const { shades, rows: down, columns: across } = Weights.overview(stack, layer, head);
+      const { shades, rows: down, columns: across, signs } = Weights.overview(stack, layer, head);
       for (let py = 0; py < height; py++) {
         const from = Math.floor((py * down) / height) * across;
-        for (let px = 0; px < width; px++) levels[py * width + px] = shades[from + Math.floor((px * across) / width)];
+        for (let px = 0; px < width; px++) {
+          const place = from + Math.floor((px * across) / width);
+          levels[py * width + px] = signed(Math.round(shades[place]), signs?.[place] ?? 1);
+        }
       }
     }
 
-    // By the root of the weight; raw scores from the least to the largest step.
+    // By the root of the weight; raw scores from the least to the largest step. Of a difference, where there
+    // is more in B, the levels are further ones.
     const levelOf = (q) => {
       if (q === Page.notANumber) return 0;
-      const share = stack.raw && !stack.difference ? q / 65534 : Math.abs(Weights.value(stack, q));
-      return Math.min(Math.round((SHADES - 1) * Math.sqrt(share)), SHADES - 1);
+      const value = Weights.value(stack, q);
+      const share = stack.raw && !stack.difference ? q / 65534 : Math.abs(value);
+      return signed(Math.min(Math.round((SHADES - 1) * Math.sqrt(share)), SHADES - 1), stack.difference ? value : 1);
     };
+    const signed = (level, sign) => (sign < 0 ? level + SHADES : level);
+    const sizeOf = (level) => level % SHADES;
 
     function writeValues(context) {
       context.font = "10px system-ui, sans-serif";
@@ -129,7 +136,7 @@ const ZoomMap = (() => {
         columns.forEach((c, i) => {
           const [cx, cy] = [x(c + 0.5), y(r + 0.5)];
           if (cx < MARGIN.left + 10 || cx > MARGIN.left + inner.wide - 10 || cy < MARGIN.top + 5 || cy > MARGIN.top + inner.high - 5) return;
-          const [light, dark] = Page.colours.strong.map((strong) => levelOf(q[i]) / SHADES > strong);
+          const [light, dark] = Page.colours.strong.map((strong) => sizeOf(levelOf(q[i])) / SHADES > strong);
           context.fillStyle = (Theme.isDark() ? dark : !light) ? "#000" : "#fff";
           context.fillText(decimals(Weights.value(stack, q[i])), cx, cy);
         });
@@ -183,11 +190,11 @@ const ZoomMap = (() => {
     }
 
     function rampOf() {
-      const colours = d3.piecewise(d3.interpolateRgb, Theme.isDark() ? Page.colours.dark : Page.colours.light);
-      return Array.from({ length: SHADES }, (_, i) => {
+      const scales = stack.difference ? [1, -1].map(Tints.lessOrMore) : [Theme.isDark() ? Page.colours.dark : Page.colours.light];
+      return scales.map((scale) => d3.piecewise(d3.interpolateRgb, scale)).flatMap((colours) => Array.from({ length: SHADES }, (_, i) => {
         const { r, g, b } = d3.color(colours(i / (SHADES - 1)));
         return { css: `rgb(${r},${g},${b})`, bits: (255 << 24) | (b << 16) | (g << 8) | r };
-      });
+      }));
     }
 
     // -------------------------------------------------------------------------- zooming and moving
