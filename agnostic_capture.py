@@ -412,7 +412,8 @@ def _announce(
 
 
 def _run(console: Console, opened: OpenedModel, selection: Selection, options: Options) -> Capture:
-    from activations.session.run import load_weights, run, sweep
+    from activations.session.run import load_weights, run
+    from activations.session.sweeping import sweep
     from activations.views.effects_summary import effect_lines
 
     with exit_on_signal(console):

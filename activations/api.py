@@ -259,7 +259,7 @@ def capture(
     from activations.session.estimate import forecast
     from activations.session.opening import open_loaded, open_model
     from activations.session.run import run
-    from activations.session.run import sweep as run_sweep
+    from activations.session.sweeping import sweep as run_sweep
 
     if named:
         opened = open_model(model, options, request, tokenizer=tokenizer)

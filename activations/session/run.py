@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from activations.document.interventions import sweep_entry
 from activations.document.writer import count_non_finite, write_document
 from activations.errors import ToolkitError, ignore
 from activations.forward import pyvene_backend, recording
@@ -37,7 +36,6 @@ from activations.session.opening import OpenedModel, with_request
 from activations.session.options import Options
 from activations.session.predicting import Predicting, predicted_row
 from activations.session.scoring import scorer
-from activations.session.sweeping import Sweeping
 
 _ONLY_SCORES = 0.999  # a threshold above which hardly any weight is
 _KINDS_OF_ONE = ("self", "encoder", "decoder", "cross")  # of attention, in one model
@@ -152,51 +150,76 @@ def _pass(
             inputs = _inputs(opened)
         given = arguments(model, inputs.tensors, observation.call_form)
         call = {**given, **({"use_cache": False} if accepts(model, "use_cache") else {})}
-        body = f"{getattr(model, 'base_model_prefix', '')}."
-        sees_logits = not all(f"{name}.".startswith(body) for name in selection.names)
         keeper = None
         if options.keep_above is not None and sources:
-            kept = [s for s in observation.weights if s.module in selection.names]
-            keeper = Keeper(
-                options.keep_above,
-                kept,
-                scorer((named or inputs).header(), observation, opened.lengths),
-            )
+            keeper = _keeper(opened, selection, options.keep_above, named or inputs)
             if implementation is None and selection.wants_attention:
                 implementation = "sdpa" if _allows_sdpa(opened, inputs, sources) else "eager"
         asked = attentions_asked if sources and observation.needs_flag else nullcontext
-        most = options.predictions(selection, observation)
         with attention_implementation(model, implementation):
             if observation.warm_up:
                 recording.record(model, given, Wanted([]))
             heads = proven_heads(opened, inputs, call, selection) if options.with_inputs else ()
             with asked(model):
-                predicting = Predicting(opened, options, most, inputs, call, sees_logits)
-                changing = None
-                if options.changes:
-                    head = predicting.head
-                    row = None if head is None else predicted_row(opened, head, inputs)
-                    changing = Changing(opened, options, inputs, predicting.call, row)
-                wanted = Wanted(
-                    selection.names,
-                    progress or ignore,
-                    None if most or options.changes else observation.first_after(selection.names),
-                    selection.calls,
-                    keeper,
-                    options.with_inputs,
-                )
+                predicting, changing = _beside(opened, selection, options, inputs, call)
                 with sdpa_weights(model, implementation, _with_inner(sources, observation), keeper):
                     recorded = BACKENDS[options.backend](
                         model,
                         predicting.call,
-                        wanted,
+                        _wanted(opened, selection, options, progress, keeper),
                         None if changing is None else changing.edits,
                         _both(predicting, changing),
                     )
                 predicted = predicting.result()
-                changed = changing.result(most) if changing else Changed()
+                changed = changing.result(predicting.most) if changing else Changed()
             environment = describe_environment(model, options)
     return Pass(inputs, recorded, environment, keeper, predicted, changed, heads)
+
+
+def _keeper(opened: OpenedModel, selection: Selection, above: float, named: Inputs) -> Keeper:
+    """What keeps only the large attention weights, with scores by the tokens of `named`."""
+    observation = opened.catalog.observation
+    kept = [source for source in observation.weights if source.module in selection.names]
+    return Keeper(above, kept, scorer(named.header(), observation, opened.lengths))
+
+
+def _beside(
+    opened: OpenedModel,
+    selection: Selection,
+    options: Options,
+    inputs: Inputs,
+    call: Mapping[str, Any],
+) -> tuple[Predicting, Changing | None]:
+    """What is predicted in the pass, and what is changed in it."""
+    body = f"{getattr(opened.model, 'base_model_prefix', '')}."
+    sees_logits = not all(f"{name}.".startswith(body) for name in selection.names)
+    most = options.predictions(selection, opened.catalog.observation)
+    predicting = Predicting(opened, options, most, inputs, call, sees_logits)
+    if not options.changes:
+        return predicting, None
+    head = predicting.head
+    row = None if head is None else predicted_row(opened, head, inputs)
+    return predicting, Changing(opened, options, inputs, predicting.call, row)
+
+
+def _wanted(
+    opened: OpenedModel,
+    selection: Selection,
+    options: Options,
+    progress: Callable[[str], None] | None,
+    keeper: Keeper | None,
+) -> Wanted:
+    """What is recorded. The pass ends early where nothing later is asked for."""
+    observation = opened.catalog.observation
+    to_the_end = options.changes or options.predictions(selection, observation)
+    return Wanted(
+        selection.names,
+        progress or ignore,
+        None if to_the_end else observation.first_after(selection.names),
+        selection.calls,
+        keeper,
+        options.with_inputs,
+    )
 
 
 @contextmanager
@@ -267,29 +290,6 @@ def _inputs(opened: OpenedModel) -> Inputs:
         towers = {source.kind for source in observation.weights} - set(_KINDS_OF_ONE)
         inputs.tower_tokens |= {f"{kind}_tokens": inputs.tokens for kind in sorted(towers)}
     return inputs
-
-
-def sweep(
-    opened: OpenedModel,
-    options: Options,
-    made: Capture,
-    watching: Callable[[str, int], AbstractContextManager[Callable[[str], None]]] | None = None,
-) -> None:
-    """Add the sweep that is wanted to what a pass returned.
-
-    `watching(what, how many)` is entered meanwhile; what it gives is called with each name that
-    is done. Raises `ToolkitError` where nothing can be cut alone.
-    """
-    if options.sweep is None:
-        return
-    assert made.inputs is not None, "it has been run"
-    sweeping = Sweeping(opened, options, made.inputs)
-    implementation = made.header["environment"]["attn_implementation"]
-    what = f"Without each of the {options.sweep}"
-    with watching(what, sweeping.total) if watching else nullcontext(ignore) as update:
-        table, warnings = sweeping.run(implementation, update)
-    made.header["sweep"] = sweep_entry(table)
-    made.warnings += warnings
 
 
 def _by_category(recorded: Recording, selection: Selection) -> dict[str, dict[str, Any]]:

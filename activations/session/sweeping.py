@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from activations.document.interventions import Sweep
+from activations.document.interventions import Sweep, sweep_entry
 from activations.errors import ToolkitError, first_few, ignore
 from activations.forward.divergence import divergence, likelihood
 from activations.forward.edits import Place, run_watched
@@ -28,9 +29,33 @@ from activations.session.opening import OpenedModel
 from activations.session.options import ABLATIONS, NO_PREDICTIONS, Options
 from activations.session.places import place_of
 from activations.session.predicting import head_of_model, predicted_row, spelled
+from activations.session.run import Capture
 from activations.session.trials import blocks, head_places, short_calls
 
 _TOGETHER = 8  # feed-forward blocks in one pass, which begins at the first of them
+
+
+def sweep(
+    opened: OpenedModel,
+    options: Options,
+    made: Capture,
+    watching: Callable[[str, int], AbstractContextManager[Callable[[str], None]]] | None = None,
+) -> None:
+    """Add the sweep that is wanted to what a pass returned.
+
+    `watching(what, how many)` is entered meanwhile; what it gives is called with each name that
+    is done. Raises `ToolkitError` where nothing can be cut alone.
+    """
+    if options.sweep is None:
+        return
+    assert made.inputs is not None, "it has been run"
+    sweeping = Sweeping(opened, options, made.inputs)
+    implementation = made.header["environment"]["attn_implementation"]
+    what = f"Without each of the {options.sweep}"
+    with watching(what, sweeping.total) if watching else nullcontext(ignore) as update:
+        table, warnings = sweeping.run(implementation, update)
+    made.header["sweep"] = sweep_entry(table)
+    made.warnings += warnings
 
 
 @dataclass(frozen=True)
