@@ -152,12 +152,18 @@ def test_many_rows_are_believed_only_where_one_pass_gives_the_same(
 
 
 def test_on_the_demo_model_the_induction_circuit_comes_out_on_top(tmp_path: Path) -> None:
-    """On a repeated text: the previous-token head that all its induction heads read is first.
+    """On a repeated text: the previous-token head that all its induction heads read is first; of
+    cuts at the last position, where the prediction is made, induction heads are.
 
     The induction heads stand in for each other: cut together, the prediction is gone, cut alone it
     stays.
     """
     asked = {"diagnostic": "induction", "output": tmp_path / "made.json"}
+    last = capture(**asked, sweep="heads", at=-1)
+    assert last.sweep is not None
+    strongest = {last.sweep.name(*place) for place in last.sweep.strongest[:2]}
+    by_score = last.scores(by="induction")[:2]
+    assert strongest == {f"{row['layer']}.{row['head']}" for row in by_score}
     made = capture(**asked, sweep="heads")
     assert made.sweep is not None
     best = made.scores(by="previous_token")[0]
