@@ -407,3 +407,19 @@ def test_a_pickle_that_runs_code(llama: Path) -> None:
     assert not Path("canary").exists()
     torch.load("adapter/adapter_model.bin", weights_only=False)  # it would
     assert Path("canary").exists()
+
+
+def test_base_and_adapter_compared(llama: Path) -> None:
+    """Of a LoRA in the last layer only its heads change; and each can be ablated in either."""
+    last = lora(layers_to_transform=[2], target_modules=["q_proj"])
+    trained(base(llama), last, "adapter")
+    before = capture("base", TEXT, output="before.json")
+    after = capture("adapter", TEXT, output="after.json")
+    with pytest.warns(UserWarning, match="other models: base and adapter"):
+        rows = before.compare(after)
+    changed = {(row["layer"], row["head"]) for row in rows if row["change"] > 1e-6}
+    assert changed == {(2, head) for head in range(4)}
+    cut = capture("adapter", TEXT, ablate="2.1", output="cut.json")
+    assert cut.effect is not None
+    assert cut.effect.kl > 0
+    assert "self_attn.o_proj" in cut.interventions[0].module
