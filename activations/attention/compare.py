@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from activations.arguments import numbered
+from activations.arguments import describe_numbers, numbered
 from activations.attention.layer import Layer, as_dense
 from activations.attention.matching import Matching, match
 from activations.attention.stack import Stack
+from activations.document.interventions import read_interventions
 from activations.document.predictions import Predictions
 from activations.errors import ToolkitError, Warn, ignore
-from activations.text import counted
+from activations.text import counted, printable
 
 # What half the difference of two rows may come to where only the rounding differs: the relative
 # precision of the numbers, times what a pass makes of it. Measured on the demo model: 4e-7 between
@@ -218,12 +219,25 @@ def _differences(
     for key, names in _FACTS.items():
         if a.get(key) != b.get(key):
             yield f"The captures have other {names}: {a.get(key)} and {b.get(key)}."
-    changes = [header.get("interventions") or [] for header in headers]
+    kept = [header.get("keep_above") for header in headers]
+    if kept[0] != kept[1]:
+        said = ["all weights" if of is None else f"those above {of:g}" for of in kept]
+        yield f"A holds {said[0]}, B {said[1]}: what was left out counts as changed."
+    changes = [_changed(header) for header in headers]
     if changes[0] != changes[1]:
-        said = [", ".join(str(one.get("what")) for one in of) or "nothing" for of in changes]
-        yield f"In A {said[0]} was changed in the pass, in B {said[1]}."
+        yield f"Changed in the pass: in A {changes[0]}, in B {changes[1]}."
     texts = [side for pair in pairs for side in (pair.columns, pair.rows)]
     yield from dict.fromkeys(line for text in texts for line in _about_tokens(text))
+
+
+def _changed(header: Mapping[str, Any]) -> str:
+    """`2.3 (zero), mlp:3 (source "The dog", at 5, 6)`; `nothing`."""
+    said = []
+    for one in read_interventions(header):
+        source = f" {header.get('source')!r}" if one.way == "source" else ""
+        at = "" if one.positions is None else f", at {describe_numbers(one.positions)}"
+        said.append(f"{printable(one.what)} ({one.way}{source}{at})")
+    return ", ".join(said) or "nothing"
 
 
 def _about_tokens(text: Matching) -> Iterator[str]:
@@ -247,7 +261,10 @@ def _rounding(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
     first, second = (header.get("environment", {}) for header in (a, b))
     same = all(
         a.get(key) == b.get(key)
-        for key in ("model", "input_ids", "decoder_input_ids", "interventions", "adapter")
+        for key in (
+            *("model", "adapter", "input_ids", "decoder_input_ids"),
+            *("interventions", "source", "keep_above"),
+        )
     )
     alike = all(
         first.get(key) == second.get(key)

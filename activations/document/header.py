@@ -122,7 +122,7 @@ _TEXT: _Rule = (_is_text, "a text")
 _IDS: _Rule = (_are_ids, "a list of token ids, or a list of such lists")
 _WORDS: _Rule = (_are_words, "a list of the numbers of words, or null, no longer than the tokens")
 _POSITION: _Rule = (is_count, "a position, counted from 0")
-_TEXTS = "format model prompt text_pair target written image audio tensors"
+_TEXTS = "format model prompt text_pair target source written image audio tensors"
 _RULES: dict[str, _Rule] = {
     **dict.fromkeys(_TEXTS.split(), _TEXT),
     **dict.fromkeys(("input_ids", "decoder_input_ids"), _IDS),

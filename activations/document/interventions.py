@@ -107,12 +107,12 @@ class Sweep:
 
     def name(self, row: int, column: int) -> str:
         """`2.5`, `cross:0.1`, `mlp:3`, as `--ablate` takes it; of blocks in several lists of layers
-        `decoder.block.3`.
+        `decoder.block:mlp:3`.
         """
         layer, kind = self.layers[row], self.kinds[row]
         several = len(set(self.kinds)) > 1
         if self.of == "mlps":
-            return f"{kind}.{layer}" if several else f"mlp:{layer}"
+            return f"{kind}:mlp:{layer}" if several else f"mlp:{layer}"
         return f"{kind}:{layer}.{column}" if several else f"{layer}.{column}"
 
 

@@ -25,22 +25,23 @@ _PASSING_ON = (nn.Dropout, nn.Identity)  # in a pass without training they retur
 
 
 Key = TypeVar("Key")  # what names a layer
-Run = Callable[[bool], torch.Tensor]  # one of two texts -> logits, or what the model returns
+Run = Callable[[int], torch.Tensor]  # the number of a text -> logits, or what the model returns
 
 
 def find_blocks(
     model: nn.Module,
-    texts: tuple[Mapping[str, Any], Mapping[str, Any]],
+    texts: Sequence[Mapping[str, Any]],
     calls: Mapping[Key, Sequence[Called]],
 ) -> dict[Key, Called]:
     """The block of each layer that has one, out of the calls of one category in the layer.
 
-    `texts` are the arguments of two passes of the same length.
+    `texts` are the arguments of passes of the same length. Each differs from the first in something
+    that the model reads.
     """
 
-    def run(other: bool) -> torch.Tensor:
+    def run(number: int) -> torch.Tensor:
         with torch.no_grad(), fixed_seed():
-            returned = model(**texts[other])
+            returned = model(**texts[number])
         logits = logits_of(returned)
         if logits is not None:
             return logits
@@ -54,30 +55,29 @@ def find_blocks(
         active = [c for c in of_layer if not isinstance(parts[c.module], _PASSING_ON)]
         ordered[layer] = sorted(active, key=lambda called: (-called.ended, called.began))
         alike[tuple(re.sub(r"\d+", "*", c.module) for c in ordered[layer])].append(layer)
+    plain = [run(number) for number in range(len(texts))]
+    others = [i for i in range(1, len(texts)) if not torch.equal(plain[i], plain[0])]
     found: dict[Key, Called] = {}
     for names, layers in alike.items():
         for number in range(len(names)):
             blocks = {layer: ordered[layer][number] for layer in layers}
             without = _run_without(model, run, blocks.values())
-            if without is None or torch.equal(without, _other(model, run, blocks.values())):
-                continue  # it carries the stream, or returns no numbers
-            others = [
+            if without is None or not others:
+                continue  # it returns no numbers
+            changed = [_run_without(model, run, blocks.values(), i) for i in others]
+            if any(x is None or torch.equal(without, x) for x in changed):
+                continue  # it carries the stream
+            beside = [
                 other
                 for layer, block in blocks.items()
                 for other in ordered[layer]
                 if not (other.is_around(block) or block.is_around(other))
                 and other.ended < block.ended
             ]
-            both = _run_without(model, run, [*blocks.values(), *others], all_of_them=False)
+            both = _run_without(model, run, [*blocks.values(), *beside], all_of_them=False)
             if both is not None and torch.equal(without, both):
                 found |= blocks
             break
-    return found
-
-
-def _other(model: nn.Module, run: Run, blocks: Iterable[Called]) -> torch.Tensor:
-    found = _run_without(model, run, blocks, other=True)
-    assert found is not None, "the other text has as many tokens"
     return found
 
 
@@ -85,11 +85,11 @@ def _run_without(
     model: nn.Module,
     run: Run,
     blocks: Iterable[Called],
-    other: bool = False,
+    number: int = 0,
     all_of_them: bool = True,
 ) -> torch.Tensor | None:
     """What a pass gives in which these calls return zeros; None where one returns no numbers."""
     edits = Edits([Write(Place(block.module, block.call)) for block in blocks])
     with edits.active(model):
-        found = run(other)
+        found = run(number)
     return None if all_of_them and edits.unreached else found

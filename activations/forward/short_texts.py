@@ -35,6 +35,22 @@ def two_texts(
     return _varied(tensors, "input_ids", longest(model, "prompt"))
 
 
+def varied_texts(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> list[Tensors]:
+    """The same two, and where an encoder reads something beside a decoder, one more: the first with
+    something else for the encoder.
+    """
+    text, other = two_texts(model, tensors)
+    if "decoder_input_ids" not in tensors or not can_generate(model):
+        return [text, other]
+    changed = {name: x / 2 for name, x in text.items() if x.is_floating_point()}
+    if "input_ids" in text:
+        ids = text["input_ids"].clone()
+        middle = ids[:, 1:-1]
+        ids[:, 1:-1] = torch.where(middle > 0, middle - 1, middle + 1)
+        changed["input_ids"] = ids
+    return [text, other, {**text, **changed}]
+
+
 def _varied(
     tensors: Mapping[str, torch.Tensor], name: str, most: int | None
 ) -> tuple[Tensors, Tensors]:

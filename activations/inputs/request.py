@@ -197,6 +197,7 @@ def check_request(model: Any, request: Request) -> None:
         "--source-language": request.source_language is not None,
         "--target": request.target is not None,
         "--max-new-tokens": request.max_new_tokens is not None,
+        "--source": request.source is not None,
     }
     for one, other in _APART:
         if given[one] and given[other]:
@@ -215,6 +216,7 @@ _APART = (
         for other in ("--chat", "--text-pair", "--source-language", "--image", "--audio")
     ),
     ("--diagnostic", "--max-new-tokens"),
+    ("--diagnostic", "--source"),
 )
 NO_DECODER = "--target needs an encoder-decoder model. Leave it out."
 _DEFAULT_NEW_TOKENS = 16  # that an encoder-decoder model generates as its target

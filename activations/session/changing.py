@@ -121,7 +121,6 @@ class Changing:
         """The writes of `--patch`, with what stands there when the model reads the source."""
         patched = [write for write in writes if write.way == SOURCE]
         given = source_call(self._opened, self._inputs, call)
-        given = given if self._row is None else self._row.asked(given)
         values = read_values(self._opened.model, given, [write.place for write in patched])
         others = [write for write in writes if write.way != SOURCE]
         return [*others, *(replace(w, values=v) for w, v in zip(patched, values, strict=True))]
@@ -174,4 +173,5 @@ def source_call(opened: OpenedModel, inputs: Inputs, call: Mapping[str, Any]) ->
     kept = {k: v for k, v in inputs.tensors.items() if k.startswith("decoder_")}
     tensors = {**other.tensors, **kept}
     given = arguments(opened.model, tensors, opened.catalog.observation.call_form)
-    return {**given, **{name: value for name, value in call.items() if name == "use_cache"}}
+    options = {name: call[name] for name in ("use_cache", "logits_to_keep") if name in call}
+    return {**given, **options}

@@ -77,6 +77,7 @@ def build_header(
         "source_language": request.source_language,
         "target_language": request.target_language,
         "target": request.target,
+        "source": request.source,
         "image": request.image and Path(request.image.name).name,
         "audio": request.audio and Path(request.audio.name).name,
         **made.inputs.header(),

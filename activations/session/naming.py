@@ -60,7 +60,7 @@ def _check_target(catalog: Catalog, target: Target, flag: str) -> None:
     if target.head is not None:
         attention_of(catalog, target.head, flag)
     elif target.block is not None and target.layer is not None:
-        calls_of(catalog, target.block, target.layer, flag)
+        calls_of(catalog, target, flag)
     elif target.module is not None:
         _check_module(catalog, target, flag)
 
@@ -110,21 +110,26 @@ def block_calls(catalog: Catalog, block: str) -> dict[Layer, list[Called]]:
     return found
 
 
-def calls_of(catalog: Catalog, block: str, layer: int, flag: str) -> list[Called]:
-    """The calls of a category in a layer. Raises `UsageError` where there are none, or two such."""
-    calls = block_calls(catalog, block)
-    lists = [of_list for of_list, number in calls if number == layer]
-    if not lists:
-        numbers = {number for _, number in calls}
-        there = f"Choose from {numbered('layer', numbers)}." if calls else "It has none."
-        raise UsageError(f"{flag} {block}:{layer}: the model has no such layer. {there}")
+def calls_of(catalog: Catalog, target: Target, flag: str) -> list[Called]:
+    """The calls of a block's category in its layer. Raises `UsageError` where there are none, or
+    several such layers.
+    """
+    assert target.block is not None
+    calls, stack = block_calls(catalog, target.block), target.stack
+    lists = [of for of, number in calls if number == target.layer]
+    there = [of for of in lists if stack in (None, of) or stack in of.split(".")]
+    if len(there) == 1 and target.layer is not None:
+        return calls[there[0], target.layer]
     if len(lists) > 1:
-        last = max(calls[lists[-1], layer], key=lambda called: called.ended)
+        shared = set.intersection(*(set(of.split(".")) for of in lists))
+        own = [next((part for part in of.split(".") if part not in shared), of) for of in lists]
         raise UsageError(
-            f"{flag} {block}:{layer}: there is a layer {layer} in {quoted_list(lists)}. Name the "
-            f"module, as in {last.module}."
+            f"{flag} {target.text}: there is a layer {target.layer} in {quoted_list(lists)}. Say "
+            f"which, as in {own[-1]}:{target.block}:{target.layer}."
         )
-    return calls[lists[0], layer]
+    numbers = {number for _, number in calls}
+    choose = f"Choose from {numbered('layer', numbers)}." if calls else "It has none."
+    raise UsageError(f"{flag} {target.text}: the model has no such layer. {choose}")
 
 
 def outermost(calls: Sequence[Called]) -> list[str]:

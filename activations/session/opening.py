@@ -37,6 +37,7 @@ from activations.text import counted
 
 DEMO_NAME = "demo_model"
 DEMO_PROMPT = "Once there was a fox named Zolimar. One day Zolimar met a bear by the river."
+_MOST_SPELLED = 24  # tokens in a message
 Watching = Callable[[str], AbstractContextManager[Any]]
 
 
@@ -281,14 +282,15 @@ def _encoded_source(
         raise UsageError(
             f"--source has {counted(found.tokens or 0, 'token')} and the prompt "
             f"{encoded.tokens}: {_spelled(opened, found)} and {_spelled(opened, encoded)}. "
-            "Patching needs as many: reword one of them."
+            "Patching needs as many: reword the source."
         )
     return found
 
 
 def _spelled(opened: OpenedModel, encoded: Encoded) -> str:
-    """The tokens of a text, with a line between them."""
-    return "|".join(spell(opened.tokenizer, encoded.tensors["input_ids"][0].tolist()))
+    """The tokens of a text, with a line between them; of a long one the first."""
+    tokens = spell(opened.tokenizer, encoded.tensors["input_ids"][0].tolist())
+    return "|".join(tokens[:_MOST_SPELLED]) + ("|…" if len(tokens) > _MOST_SPELLED else "")
 
 
 def _with_own_tokenizer(

@@ -10,8 +10,9 @@ from activations.forward.edits import Place
 from activations.inputs.request import Inputs
 from activations.outputs.shapes import Shape
 from activations.outputs.tree import walk
+from activations.selection.catalog import Catalog
 from activations.selection.observation import Called, WeightsSource
-from activations.session.naming import attention_of, calls_of, outermost
+from activations.session.naming import attention_layers, attention_of, calls_of, outermost
 from activations.session.opening import OpenedModel
 from activations.session.targets import Target
 from activations.session.trials import blocks, head_places
@@ -38,11 +39,11 @@ def find_places(
                 raise ToolkitError(no_heads(f"{flag} {target.text}", sources[target.text]))
             found.append(there.of(target.head.head))
         elif target.block is not None and target.layer is not None:
-            calls = calls_of(catalog, target.block, target.layer, flag)
+            calls = calls_of(catalog, target, flag)
             one = "", target.layer
             block = blocks(opened, inputs, call, {one: calls}).get(one)
             if block is None:
-                raise ToolkitError(_no_block(target, calls, flag))
+                raise ToolkitError(_no_block(catalog, target, calls, flag))
             found.append(place_of(opened, block.module, block.call))
         elif target.module is not None:
             found.append(place_of(opened, target.module, target.call))
@@ -67,8 +68,10 @@ def place_of(opened: OpenedModel, module: str, call: int | None) -> Place:
     return Place(module, call, tokens=follow[0] if len(follow) == 1 else None)
 
 
-def _no_block(target: Target, calls: Sequence[Called], flag: str) -> str:
+def _no_block(catalog: Catalog, target: Target, calls: Sequence[Called], flag: str) -> str:
+    there = {called.module for called in calls}
+    names = [a.source.module for a in attention_layers(catalog) if a.source.module in there]
     return (
         f"{flag} {target.text}: no single module of layer {target.layer} returns all that this "
-        f"block adds. Name a module: {quoted_list(outermost(calls))}."
+        f"block adds. Name a module: {quoted_list(names or outermost(calls))}."
     )

@@ -33,8 +33,8 @@ from activations.session.changing import Changed, Changing
 from activations.session.header import Pass, build_header, capture_warnings, describe_environment
 from activations.session.heads import proven_heads
 from activations.session.opening import OpenedModel, with_request
-from activations.session.options import Options
-from activations.session.predicting import Predicting, predicted_row
+from activations.session.options import MOST, Options
+from activations.session.predicting import Predicting, head_of_model, predicted_row
 from activations.session.scoring import scorer
 
 _ONLY_SCORES = 0.999  # a threshold above which hardly any weight is
@@ -171,7 +171,7 @@ def _pass(
                         _both(predicting, changing),
                     )
                 predicted = predicting.result()
-                changed = changing.result(predicting.most) if changing else Changed()
+                changed = changing.result(predicting.most or MOST) if changing else Changed()
             environment = describe_environment(model, options)
     return Pass(inputs, recorded, environment, keeper, predicted, changed, heads)
 
@@ -192,12 +192,13 @@ def _beside(
 ) -> tuple[Predicting, Changing | None]:
     """What is predicted in the pass, and what is changed in it."""
     body = f"{getattr(opened.model, 'base_model_prefix', '')}."
-    sees_logits = not all(f"{name}.".startswith(body) for name in selection.names)
+    changed = [target.module for target in (*options.ablate, *options.patch) if target.module]
+    sees_logits = not all(f"{name}.".startswith(body) for name in (*selection.names, *changed))
     most = options.predictions(selection, opened.catalog.observation)
     predicting = Predicting(opened, options, most, inputs, call, sees_logits)
     if not options.changes:
         return predicting, None
-    head = predicting.head
+    head = head_of_model(opened)
     row = None if head is None else predicted_row(opened, head, inputs)
     return predicting, Changing(opened, options, inputs, predicting.call, row)
 
@@ -249,9 +250,7 @@ def _control(
         keep_above=_ONLY_SCORES,
         predict=0,
         lens=None,
-        at=None,
-        ablate=(),
-        ablate_with=None,
+        at=options.at if options.ablate else None,
         patch=(),
         sweep=None,
         with_inputs=False,

@@ -9,7 +9,7 @@ from typing import Any
 from activations.forward.blocks import find_blocks
 from activations.forward.head_places import HeadPlaces, find_head_places
 from activations.forward.output_attentions import attentions_asked
-from activations.forward.short_texts import two_texts
+from activations.forward.short_texts import two_texts, varied_texts
 from activations.inputs.request import Inputs
 from activations.model.attn_implementation import attention_implementation
 from activations.model.signature import arguments
@@ -25,12 +25,13 @@ def short_calls(
     opened: OpenedModel, inputs: Inputs, call: Mapping[str, Any]
 ) -> tuple[Arguments, Arguments]:
     """The arguments of passes of two short texts, made of those of the real one."""
+    text, other = two_texts(opened.model, inputs.tensors)
+    return _given(opened, text, call), _given(opened, other, call)
+
+
+def _given(opened: OpenedModel, tensors: Mapping[str, Any], call: Mapping[str, Any]) -> Arguments:
     others = {name: value for name, value in call.items() if name == "use_cache"}
-    text, other = (
-        {**arguments(opened.model, tensors, opened.catalog.observation.call_form), **others}
-        for tensors in two_texts(opened.model, inputs.tensors)
-    )
-    return text, other
+    return {**arguments(opened.model, tensors, opened.catalog.observation.call_form), **others}
 
 
 def head_places(
@@ -58,5 +59,5 @@ def blocks(
     calls: Mapping[Layer, list[Called]],
 ) -> dict[Layer, Called]:
     """The block of each layer that has one, of these calls of one category, by layer."""
-    texts = short_calls(opened, inputs, call)
+    texts = [_given(opened, text, call) for text in varied_texts(opened.model, inputs.tensors)]
     return find_blocks(opened.model, texts, calls)

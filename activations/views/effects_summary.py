@@ -17,6 +17,7 @@ from activations.document.interventions import (
 from activations.text import counted, printable
 
 _MOST = 5  # heads or blocks that a line names
+_SMALL = 0.005  # a probability that two decimals do not tell from 0
 _WAYS = {"zero": "zeros", "mean": "its mean", "source": "its value on the source"}
 
 
@@ -49,6 +50,11 @@ def _of_effect(header: Mapping[str, Any]) -> Iterator[str]:
         yield f"  after:  {_top(effect.after, header)}"
 
 
+def share(likely: float) -> str:
+    """A probability: `0.25`, and as many digits as it needs where it is small: `0.0006`."""
+    return f"{likely:.2f}" if not 0 < likely < _SMALL else f"{likely:.1g}"
+
+
 def nats(kl: float) -> str:
     return f"{kl:.3g} nats (KL divergence)"
 
@@ -60,7 +66,7 @@ def read_tokens(header: Mapping[str, Any]) -> Sequence[str] | None:
 
 def _top(top: Top, header: Mapping[str, Any]) -> str:
     pairs = zip(readable(top.tokens, read_tokens(header)), top.probabilities, strict=True)
-    return ", ".join(f"{printable(token)} {likely:.2f}" for token, likely in pairs)
+    return ", ".join(f"{printable(token)} {share(likely)}" for token, likely in pairs)
 
 
 def _of_sweep(header: Mapping[str, Any]) -> Iterator[str]:
@@ -69,10 +75,10 @@ def _of_sweep(header: Mapping[str, Any]) -> Iterator[str]:
         return
     order = sweep.strongest
     what = "head" if sweep.of == "heads" else "feed-forward block"
+    (top,) = readable([sweep.top], read_tokens(header))
     yield (
-        f"Without each of {counted(len(order), what)}, the prediction "
-        f"{printable(*readable([sweep.top], read_tokens(header)))} ({sweep.probability:.2f}) moves "
-        "most without:"
+        f"Without each of {counted(len(order), what)}, the prediction {printable(top)} "
+        f"({share(sweep.probability)}) moves most without:"
     )
     for row, column in order[:_MOST]:
         yield f"  {_cell(sweep, row, column)}"
@@ -82,5 +88,5 @@ def _cell(sweep: Sweep, row: int, column: int) -> str:
     likely = sweep.probability_of_top[row, column]
     return (
         f"{sweep.name(row, column)}: {sweep.kl[row, column]:.3g} nats, its probability then is "
-        f"{likely:.2f}"
+        f"{share(likely)}"
     )

@@ -166,7 +166,11 @@ WAYS = {
     "sdpa": ({"attn_implementation": "sdpa"}, "attention implementations: eager and sdpa", True),
     "bfloat16": ({"dtype": "bfloat16"}, "dtypes: float32 and bfloat16", True),
     "hooks and pyvene": ({"backend": "pyvene"}, "backends: hooks and pyvene", None),
-    "an ablation": ({"ablate": "1.2"}, "In A nothing was changed in the pass, in B 1.2.", False),
+    "an ablation": (
+        {"ablate": "1.2"},
+        "in A nothing, in B 1.2 (zero).",
+        False,
+    ),
 }
 
 
@@ -218,3 +222,22 @@ def test_fail_above(most: float, code: int, plain: Document, tmp_path: Path, vie
     assert all("changed by 0.44" in line and f"--fail-above {most}" in line for line in failed)
     same = view(plain.path, "--compare", plain.path, "--summary", "--fail-above", 0)
     assert same.code == 0
+
+
+def test_weights_that_were_left_out_are_no_rounding(
+    plain: Document, tmp_path: Path, view: Run
+) -> None:
+    other = captured(tmp_path, "other", keep_above=0.05)
+    outcome = view(plain.path, "--compare", other.path, "--summary")
+    lines = " ".join(outcome.err)
+    assert "A holds all weights, B those above 0.05: what was left out counts as changed." in lines
+    assert "rounding" not in lines
+
+
+def test_what_was_changed_in_another_way_is_told(tmp_path: Path, view: Run) -> None:
+    first = captured(tmp_path, "first", ablate="1.2,mlp:3", at=[0, 2, 3])
+    second = captured(tmp_path, "second", ablate="1.2", ablate_with="mean")
+    outcome = view(first.path, "--compare", second.path, "--summary")
+    assert outcome.err[0] == (
+        "Changed in the pass: in A 1.2 (zero, at 0,2-3), mlp:3 (zero, at 0,2-3), in B 1.2 (mean)."
+    )

@@ -59,7 +59,11 @@ def test_without_them_there_is_nothing(tmp_path: Path) -> None:
     [
         (["self", "cross"], "heads", ["self:0.0", "cross:2.1"]),
         (["mlp", "mlp"], "mlps", ["mlp:0", "mlp:2"]),
-        (["encoder.block", "decoder.block"], "mlps", ["encoder.block.0", "decoder.block.2"]),
+        (
+            ["encoder.block", "decoder.block"],
+            "mlps",
+            ["encoder.block:mlp:0", "decoder.block:mlp:2"],
+        ),
     ],
 )
 def test_names(kinds: list[str], of: str, names: list[str], tmp_path: Path) -> None:

@@ -195,6 +195,10 @@ BLOCKS = {
     ("bert", "attn:1"): "bert.encoder.layer.1.attention.output.dense",
     ("opt", "mlp:1"): "model.decoder.layers.1.fc2",  # there is no module of the whole block
     ("mixtral", "mlp:1"): "model.layers.1.mlp",
+    ("t5", "encoder:mlp:1"): "encoder.block.1.layer.1.DenseReluDense",  # layer.1 adds the stream
+    ("t5", "decoder:mlp:1"): "decoder.block.1.layer.2.DenseReluDense",
+    ("t5", "encoder:attn:1"): "encoder.block.1.layer.0.SelfAttention",
+    ("bart", "decoder:mlp:1"): "model.decoder.layers.1.fc2",
     ("albert", "mlp:1"): "albert.encoder.albert_layer_groups.0.albert_layers.0.ffn_output@1",
 }
 
@@ -202,7 +206,8 @@ BLOCKS = {
 @pytest.mark.parametrize(("family", "what"), BLOCKS, ids=str)
 def test_blocks_are_proven(family: str, what: str, tmp_path: Path) -> None:
     model = tiny.model(family)
-    made = captured(tmp_path, model, ablate=what)
+    target = {"target": TARGET} if family in ("t5", "bart") else {}
+    made = captured(tmp_path, model, ablate=what, **target)
     assert [entry["module"] for entry in made.header["interventions"]] == [BLOCKS[family, what]]
     name, _, call = BLOCKS[family, what].partition("@")
     calls = []
@@ -263,6 +268,30 @@ def test_a_decoders_patch_reads_the_same_target(tmp_path: Path) -> None:
     made = captured(tmp_path, model, **asked)
     assert made.effect is not None
     assert made.effect.kl > 0
+
+
+@pytest.mark.parametrize("asked", [{}, {"predict": 0}], ids=str)
+def test_the_head_itself_is_patched(asked: dict[str, Any], tmp_path: Path) -> None:
+    """At one position: what is predicted there is what the source predicts there."""
+    model = tiny.model("llama")
+    made = captured(tmp_path, model, patch="lm_head", source=OTHER, at=-1, **asked)
+    assert made.effect is not None
+    (positions,) = [one.positions for one in made.interventions]
+    assert positions == (len(made.header["tokens"]) - 1,)
+    after = made.effect.after
+    source = captured(tmp_path, model, OTHER)
+    assert source.predictions is not None
+    np.testing.assert_array_equal(after.ids, source.predictions.ids[-1])
+
+
+def test_a_diagnostics_control_is_ablated_too(tmp_path: Path) -> None:
+    """What the previous-token head of the demo model carries, the control lacks as well."""
+    asked = {"diagnostic": "induction", "output": tmp_path / "made.json"}
+    cut = capture(**asked, ablate="3.2")
+    scores = {(row["layer"], row["head"]): row for row in cut.scores()}
+    whole = {(row["layer"], row["head"]): row for row in capture(**asked).scores()}
+    assert scores[3, 2]["induction_control"] == whole[3, 2]["induction_control"]
+    assert cut.effect is not None
 
 
 def test_patching_in_the_same_text_is_told(tmp_path: Path) -> None:
