@@ -67,6 +67,7 @@ const HeadMap = (() => {
   }
 
   function start() {
+    document.body.classList.toggle("swept", Page.scores.includes("effect"));
     byId("map-score").addEventListener("change", () => {
       shown = Number(byId("map-score").value);
       draw();
