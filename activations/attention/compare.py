@@ -28,6 +28,7 @@ from activations.text import counted, printable
 # eager attention and SDPA, 0.007 between float32 and bfloat16, 0.001 and float16; other models are
 # deeper.
 _ROUNDING = {"float32": 1e-4, "float64": 1e-4, "bfloat16": 0.03, "float16": 0.004}
+_ONE_AND_ROUNDING = 1.01  # that probabilities in half precision sum to
 _FACTS = {
     "model": "models",
     "attn_implementation": "attention implementations",
@@ -186,6 +187,8 @@ def _moved(
     """How far the predictions are apart at the positions that stand for each other."""
     if a is None or b is None or a.of != b.of or a.text != b.text:
         return None, None
+    if any((found.probabilities.sum(1) > _ONE_AND_ROUNDING).any() for found in (a, b)):
+        return None, None  # labels of which several may hold are no one distribution
     if a.text is None:
         at = np.array([[0, 0]])
     else:

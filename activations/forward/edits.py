@@ -157,22 +157,24 @@ class Edits:
             yield
 
 
-@contextmanager
-def watched(
-    model: nn.Module, places: Sequence[Place], see: Callable[[int, int, torch.Tensor], None]
-) -> Iterator[None]:
-    """Inside the block, call `see(number of the place, number of the call, what stands there)`."""
+def run_watched(
+    model: nn.Module,
+    given: Mapping[str, Any],
+    places: Sequence[Place],
+    see: Callable[[int, int, torch.Tensor], None],
+) -> Any:
+    """What `model(**given)` returns. Meanwhile `see(number of the place, number of the call, what
+    stands there)` is called.
+    """
     calls: dict[tuple[str, str], int] = defaultdict(int)
 
     def show(side: str, name: str, tree: Any) -> None:
         call = calls[side, name]
         calls[side, name] += 1
         path = first_tensor(tree)
-        for number, place in enumerate(places):
-            if path is None:
-                continue
+        for number, place in enumerate(places if path is not None else ()):
             if (place.module, place.side) == (name, side) and place.call in (None, call):
-                see(number, call, part_of(at(tree, path), place))
+                see(number, call, part_of(at(tree, path or ()), place))
 
     def names(side: str) -> list[str]:
         return list(dict.fromkeys(place.module for place in places if place.side == side))
@@ -180,18 +182,9 @@ def watched(
     with (
         hooked(model, names(INPUT), on_entry=partial(show, INPUT)),
         hooked(model, names(OUTPUT), on_call=partial(show, OUTPUT)),
+        torch.no_grad(),
+        fixed_seed(),
     ):
-        yield
-
-
-def run_watched(
-    model: nn.Module,
-    given: Mapping[str, Any],
-    places: Sequence[Place],
-    see: Callable[[int, int, torch.Tensor], None],
-) -> Any:
-    """What `model(**given)` returns; `see` gets what stands at the places, as in `watched`."""
-    with watched(model, places, see), torch.no_grad(), fixed_seed():
         return model(**given)
 
 

@@ -30,7 +30,8 @@ def find_places(
     """Where each target stands. Raises `ToolkitError` where that cannot be proven."""
     catalog = opened.catalog
     sources = {t.text: attention_of(catalog, t.head, flag).source for t in targets if t.head}
-    heads = head_places(opened, inputs, call, {source.tensor for source in sources.values()})
+    tensors = {source.tensor for source in sources.values()}
+    heads = head_places(opened, inputs, call, tensors) if tensors else {}
     found = []
     for target in targets:
         if target.head is not None:

@@ -241,3 +241,14 @@ def test_what_was_changed_in_another_way_is_told(tmp_path: Path, view: Run) -> N
     assert outcome.err[0] == (
         "Changed in the pass: in A 1.2 (zero, at 0,2-3), mlp:3 (zero, at 0,2-3), in B 1.2 (mean)."
     )
+
+
+def test_labels_that_hold_together_have_no_divergence(tmp_path: Path, view: Run) -> None:
+    for name in "ab":
+        write_predicted(tmp_path / f"{name}.json", tokens=6, most=4, lens=False, of="label")
+    alike = view(tmp_path / "a.json", "--compare", tmp_path / "b.json", "--summary")
+    assert alike.out[-1].startswith("Predictions: ")
+    value = json.loads((tmp_path / "b.json").read_text())["predictions"]
+    change(tmp_path / "b.json", predictions={**value, "probabilities": [[0.9] * 4] * 6})
+    outcome = view(tmp_path / "a.json", "--compare", tmp_path / "b.json", "--summary")
+    assert not any("Predictions" in line for line in outcome.out)
