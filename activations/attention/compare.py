@@ -28,6 +28,7 @@ from activations.text import counted, printable
 # eager attention and SDPA, 0.007 between float32 and bfloat16, 0.001 and float16; other models are
 # deeper.
 _ROUNDING = {"float32": 1e-4, "float64": 1e-4, "bfloat16": 0.03, "float16": 0.004}
+_LEAST = 1e-12  # of a probability: its logarithm is finite
 _ONE_AND_ROUNDING = 1.01  # that probabilities in half precision sum to
 _FACTS = {
     "model": "models",
@@ -199,17 +200,34 @@ def _moved(
 
 
 def _divergence(a: Predictions, i: int, b: Predictions, j: int) -> float:
-    """KL divergence, in nats, as far as the likeliest tokens of both tell it.
+    """KL divergence, in nats, as far as the likeliest tokens of both tell it: a lower bound.
 
-    Those that A has and B too count alone, all others together: so it is at most the divergence
-    over all tokens. (Merging outcomes never makes it larger: Cover and Thomas, theorem 2.7.1.)
+    Tokens that both hold count alone, all others together. (Merging outcomes never makes it larger:
+    Cover and Thomas, theorem 2.7.1.) Of those that only one holds, the other says how likely they
+    are at most: no more than its last one each.
     """
-    places = {int(id): k for k, id in enumerate(b.ids[j])}
-    both = [(k, places[int(id)]) for k, id in enumerate(a.ids[i]) if int(id) in places]
-    p = np.array([a.probabilities[i, k] for k, _ in both], np.float64)
-    q = np.array([b.probabilities[j, k] for _, k in both], np.float64)
-    p, q = (np.clip(np.append(of, 1 - of.sum()), 1e-12, 1) for of in (p, q))
-    return max(float((p * np.log(p / q)).sum()), 0.0)
+    p, q = (
+        dict(zip(of.ids[k].tolist(), of.probabilities[k].astype(np.float64), strict=True))
+        for of, k in ((a, i), (b, j))
+    )
+    both = p.keys() & q.keys()
+    shared = sum(_term(p[id], q[id]) for id in both)
+    rest_p, rest_q = (max(1 - sum(of[id] for id in both), 0.0) for of in (p, q))
+    only_p, only_q = ([x for id, x in of.items() if id not in both] for of in (p, q))
+    cap_p, cap_q = len(only_q) * min(p.values()), len(only_p) * min(q.values())
+    # What is not known is where the divergence is least.
+    held = sum(only_p)
+    given = min(cap_q, held / rest_p * rest_q if rest_p else 0.0)
+    known_p = _term(held, given) + _term(rest_p - held, rest_q - given)
+    held = sum(only_q)
+    given = min(cap_p, held / rest_q * rest_p if rest_q else 0.0)
+    known_q = _term(given, held) + _term(rest_p - given, rest_q - held)
+    return max(shared + max(known_p, known_q), 0.0)
+
+
+def _term(p: float, q: float) -> float:
+    """p log(p / q), of probabilities that rounding may have put below 0."""
+    return p * float(np.log(p / max(q, _LEAST))) if p > 0 else 0.0
 
 
 # ------------------------------------------------------------------------ what is not alike
